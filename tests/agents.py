@@ -1,0 +1,409 @@
+"""
+Real Serf agents for tests, benchmarks and first steps.
+
+`serf_binary` finds the ``serf`` program, or gets it; `cluster` starts agents on
+free loopback ports and ends them. Started as a program it runs a command beside
+a cluster, which the command finds in ``SERF_RPC_ADDR``::
+
+    python -m tests.agents -n 2 -- twistd -n txserf
+
+Everything here blocks: it is for the moments before and after the reactor's work.
+Only processes that were started here are ever ended, and they do not outlive
+the thread that started them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import ctypes
+import fcntl
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from unittest import SkipTest
+
+# How long anything may take that an agent does: starting, joining, ending.
+_PATIENCE = 20.0
+# Below the ports that systems give to outgoing connections, so that an agent gets its own ones back.
+_PORTS = range(20000, 32000)
+
+
+class SerfMissing(SkipTest):
+    """There is no ``serf`` here and none could be got: pytest and trial skip the test and say why."""
+
+
+class AgentFailed(Exception):
+    """An agent did not do what it should in time; the text ends with its log."""
+
+
+# -- finding serf
+
+
+@functools.cache
+def find_serf() -> Path | str:
+    """Find or get the program: its path, or in words why there is none. Looks once per process."""
+    named = os.environ.get("SERF_BINARY")
+    if named:
+        return Path(named) if os.access(named, os.X_OK) else f"$SERF_BINARY is no program: {named}"
+    found = shutil.which("serf")
+    if found:
+        return Path(found)
+    try:
+        return _downloaded_serf()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or "").strip()
+        return f"no serf on PATH or in $SERF_BINARY, and apt-get could not get it: {said or error}"
+
+
+def serf_binary() -> Path:
+    """
+    Give the path of ``serf``: ``$SERF_BINARY``, else from PATH, else from Debian's package.
+
+    :raises SerfMissing: where there is none, which skips the test that asked;
+        under ``CI=true`` it is an `AssertionError` instead.
+    """
+    found = find_serf()
+    if isinstance(found, Path):
+        return found
+    if os.environ.get("CI") == "true":
+        raise AssertionError(f"the tests on real agents can't run: {found}")
+    raise SerfMissing(found)
+
+
+def _downloaded_serf() -> Path:
+    """Get the program once per user, into a cache; callers at the same time wait for the first."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "txserf"
+    program = cache / "serf"
+    if program.exists():
+        return program
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            with tempfile.TemporaryDirectory(dir=cache) as work:
+                os.replace(_unpacked_package(Path(work)), program)
+    return program
+
+
+def _unpacked_package(work: Path) -> Path:
+    """Download Debian's package and unpack it under *work*; neither needs root."""
+
+    def run(*command: str) -> None:
+        nothing = subprocess.DEVNULL
+        subprocess.run(
+            command, cwd=work, check=True, timeout=240, stdin=nothing, capture_output=True, text=True
+        )
+
+    try:
+        run("apt-get", "-q", "download", "serf")
+    except subprocess.CalledProcessError:
+        # The system's package lists are missing or old: fetch some of our own.
+        for folder in ("state/lists/partial", "cache/archives/partial"):
+            (work / folder).mkdir(parents=True)
+        own = ["-q", "-o", f"Dir::State={work}/state", "-o", f"Dir::Cache={work}/cache"]
+        own += ["-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "Acquire::Languages=none"]
+        own += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2"]
+        # One of the system's sources may be out of reach without any harm: the download tells.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run("apt-get", *own, "update")
+        run("apt-get", *own, "download", "serf")
+    (package,) = work.glob("serf_*.deb")
+    run("dpkg", "-x", str(package), "unpacked")
+    return work / "unpacked" / "usr" / "bin" / "serf"
+
+
+# -- one agent
+
+
+class Agent:
+    """
+    A ``serf agent`` process with its own folder, and the ports that it keeps over restarts.
+
+    :ivar name: its node name.
+    :ivar rpc: ``127.0.0.1:port`` of its RPC.
+    :ivar bind: ``127.0.0.1:port`` of its gossip.
+    :ivar rpc_auth: the key of its RPC, None for none.
+    :ivar process: the running process; None before `start` and after its end.
+    """
+
+    def __init__(self, name: str, folder: Path, *, rpc_auth: str | None = None, **config: object) -> None:
+        self.name = name
+        self.rpc_auth = rpc_auth
+        self.process: subprocess.Popen[bytes] | None = None
+        self.rpc = self.bind = ""
+        self._config = {"profile": "local", "log_level": "debug"} | config
+        self._config_file = folder / f"{name}.json"
+        self._log_file = folder / f"{name}.log"
+        self._binary = serf_binary()
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.name}: RPC on {self.rpc}, gossip on {self.bind}>"
+
+    @property
+    def log(self) -> str:
+        """All that the agent has written, over all its starts."""
+        return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, *, join: Sequence[Agent] = ()) -> None:
+        """
+        Start the process and wait until its RPC listens.
+
+        :param join: agents to join, until one of them could be joined.
+        :raises AgentFailed: when it ended, or did not listen in time.
+        """
+        assert not self.running, f"{self} runs already"
+        chosen = not self.rpc
+        for attempts_left in reversed(range(5 if chosen else 1)):
+            if chosen:
+                self.rpc, self.bind = (f"127.0.0.1:{port}" for port in _free_ports(2))
+            self._launch([other.bind for other in join])
+            self._wait(lambda: not self.running or accepts(self.rpc), "listens")
+            # Somebody else may have been quicker with a port that was free a moment ago.
+            if self.running:
+                return
+            if not attempts_left or "address already in use" not in self.log:
+                raise AgentFailed(f"{self} ended at its start:\n{self.log}")
+
+    def _launch(self, join: list[str]) -> None:
+        config = self._config | {"node_name": self.name, "bind": self.bind, "rpc_addr": self.rpc}
+        if self.rpc_auth is not None:
+            config["rpc_auth"] = self.rpc_auth  # there is no flag for it
+        if join:
+            config |= {"retry_join": join, "retry_interval": "1s"}
+        self._config_file.touch(mode=0o600)
+        self._config_file.write_text(json.dumps(config))
+        with self._log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self._binary, "agent", f"-config-file={self._config_file}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the tests, not for the agent
+                preexec_fn=_dies_with_parent(signal.SIGKILL),
+            )
+
+    def kill(self) -> None:
+        """End the process at once, as a crash would; nothing happens where it has ended."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let the agent leave its cluster and end, which takes it a second or two."""
+        self._end(signal.SIGINT)
+
+    def restart(self, *, join: Sequence[Agent] = ()) -> None:
+        """Kill the process where it still runs, and start it again on the same ports."""
+        self.kill()
+        self.start(join=join)
+
+    def pause(self) -> None:
+        """Stop the process where it stands: its ports accept, and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        self._signal(signal.SIGCONT)
+
+    def serf(self, *arguments: str, check: bool = True, timeout: float = _PATIENCE) -> str:
+        """
+        Run the ``serf`` program against this agent, with its key.
+
+        :param check: raise `subprocess.CalledProcessError` where it fails.
+        :returns: what it wrote, standard error at the end.
+        """
+        environ = os.environ | {"SERF_RPC_ADDR": self.rpc, "SERF_RPC_AUTH": self.rpc_auth or ""}
+        argv, nothing = [str(self._binary), *arguments], subprocess.DEVNULL
+        done = subprocess.run(
+            argv, env=environ, check=check, timeout=timeout, stdin=nothing, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    def members(self) -> dict[str, str]:
+        """Ask the agent for its view: the status of each node, by name."""
+        listed = json.loads(self.serf("members", "-format=json"))
+        return {member["name"]: member["status"] for member in listed["members"]}
+
+    def wait_for_member(self, name: str, status: str) -> None:
+        """Wait until this agent sees the node *name* in that status (seconds, for ``failed``)."""
+        self._wait(lambda: self.members().get(name) == status, f"sees {name} {status}")
+
+    def wait_for_members(self, names: Sequence[str]) -> None:
+        """Wait until this agent sees just these nodes, all of them alive."""
+        wanted = dict.fromkeys(names, "alive")
+        self._wait(lambda: self.members() == wanted, f"sees {', '.join(names)} alive")
+
+    def _wait(self, condition: Callable[[], bool], hope: str) -> None:
+        if not holds_in_time(condition):
+            raise AgentFailed(f"not so within {_PATIENCE:g} s: {self} {hope}\n{self.log}")
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None and self.running, f"{self} does not run"
+        self.process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(number)  # one that has ended gets nothing
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AgentFailed(f"{self} did not end by {number.name}:\n{self.log}") from None
+
+
+# -- several agents
+
+
+@contextlib.contextmanager
+def cluster(
+    n: int = 2,
+    *,
+    rpc_auth: str | None = None,
+    encrypt: str | None = None,
+    tags: Sequence[Mapping[str, str]] = (),
+    **config: object,
+) -> Iterator[list[Agent]]:
+    """
+    Start agents ``n1``, ``n2``..., yield them once each sees all alive, and kill them.
+
+    In a trial test::
+
+        stack = contextlib.ExitStack()
+        self.addCleanup(stack.close)
+        agents = stack.enter_context(cluster())
+
+    :param rpc_auth: the key of every agent's RPC.
+    :param encrypt: the key of their gossip, as `new_encrypt_key` makes one.
+    :param tags: the tags of the first agent, of the second...; none for the others.
+    :param config: anything else that an agent's configuration file may have.
+    :raises SerfMissing: see `serf_binary`.
+    """
+    if encrypt is not None:
+        config["encrypt_key"] = encrypt
+    agents: list[Agent] = []
+    # Not deleted before the agents have ended: they are killed at the end of the inner stack.
+    with tempfile.TemporaryDirectory(prefix="txserf-agents-") as folder, contextlib.ExitStack() as stack:
+        for index in range(n):
+            own = {"tags": dict(tags[index])} if index < len(tags) else {}
+            agent = Agent(f"n{index + 1}", Path(folder), rpc_auth=rpc_auth, **config, **own)
+            stack.callback(agent.kill)
+            agent.start(join=agents)
+            agents.append(agent)
+        for agent in agents:
+            agent.wait_for_members([each.name for each in agents])
+        yield agents
+
+
+def new_encrypt_key() -> str:
+    """Make a key for gossip, as ``serf keygen`` does."""
+    return base64.b64encode(os.urandom(32)).decode()
+
+
+# -- what the system has to give
+
+
+def _free_ports(count: int) -> list[int]:
+    """Choose ports that nobody holds now, neither by TCP nor by UDP (gossip needs both)."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.choice(_PORTS)
+        with socket.socket(type=socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            with contextlib.suppress(OSError):
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
+
+
+def accepts(address: str) -> bool:
+    """Say whether somebody listens on *address*, ``host:port``."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
+        return True
+    return False
+
+
+def holds_in_time(condition: Callable[[], bool]) -> bool:
+    """Look again and again until *condition* holds: the one place that may, and not for ever."""
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _dies_with_parent(number: signal.Signals) -> Callable[[], object] | None:
+    """Have the kernel end a child with its parent, even one that was killed; Linux only."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda: prctl(1, int(number), 0, 0, 0)  # 1 is PR_SET_PDEATHSIG
+
+
+# -- as a program
+
+
+def _run_beside(agents: list[Agent], command: list[str]) -> int:
+    """Run *command* in the foreground with the agents' addresses; its exit code, as a shell has it."""
+    environ = os.environ | {"SERF_RPC_ADDR": ",".join(agent.rpc for agent in agents)}
+    running: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in running:
+            process.send_signal(number)
+
+    # A Ctrl-C reaches the command by itself, the terminal sends it to both. What is
+    # handled here, rather than ignored, is back to its default in the command.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, forward)
+    try:
+        process = subprocess.Popen(command, env=environ, preexec_fn=_dies_with_parent(signal.SIGTERM))
+    except OSError as error:
+        print(f"can't run {command[0]}: {error}", file=sys.stderr)
+        return 127
+    running.append(process)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.agents",
+        description="Start a cluster of real Serf agents on loopback, run a command with "
+        "SERF_RPC_ADDR set to all their addresses, and end them with it.",
+    )
+    parser.add_argument("-n", type=int, default=2, metavar="N", help="how many agents (default: 2)")
+    parser.add_argument("--rpc-auth", metavar="KEY", help="the key of their RPC")
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after a --")
+    options = parser.parse_args()
+    try:
+        with cluster(options.n, rpc_auth=options.rpc_auth) as agents:
+            return _run_beside(agents, options.command)
+    except SerfMissing as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
