@@ -1,0 +1,27 @@
+"""Importing txserf does nothing that a program could notice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parents[1]
+
+
+def modules_after(statement: str) -> set[str]:
+    """Run *statement* in a fresh interpreter: the modules that are loaded then."""
+    script = f"import sys; sys.path.insert(0, sys.argv[1]); {statement}; print(*sys.modules)"
+    argv = [sys.executable, "-W", "error", "-c", script, str(ROOT)]
+    return set(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split())
+
+
+class ImportTests(SynchronousTestCase):
+    def test_importing_txserf_installs_no_reactor(self) -> None:
+        self.assertNotIn("twisted.internet.reactor", modules_after("import txserf"))
+
+    def test_all_public_names_are_there_without_a_reactor(self) -> None:
+        statement = "import txserf; [getattr(txserf, name) for name in txserf.__all__]"
+        self.assertNotIn("twisted.internet.reactor", modules_after(statement))
