@@ -1,0 +1,78 @@
+"""Every Python block of the docs and the README runs, as the comment in front of it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.agents import Agent
+
+ROOT = Path(__file__).parents[1]
+
+# The comment in front of a block, where there is one, and the block with what is indented below it.
+_BLOCK = re.compile(
+    r"(?:^\.\. (?P<how>(?:run|not run): [^\n]+)\n\n?)?^\.\. code-block:: python\n\n(?P<code>(?:(?:[ ]{4}[^\n]*)?\n)+)",
+    re.MULTILINE,
+)
+
+
+@attrs.frozen
+class Block:
+    place: str
+    how: str
+    code: str
+
+
+def blocks() -> Iterator[Block]:
+    for page in [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]:
+        text = page.read_text()
+        found = list(_BLOCK.finditer(text))
+        assert len(found) == text.count(".. code-block:: python"), f"{page}: a block is not found"
+        for match in found:
+            line = text.count("\n", 0, match.start()) + 1
+            code = textwrap.dedent(match["code"])
+            yield Block(f"{page.relative_to(ROOT)}:{line}", match["how"] or "unmarked", code)
+
+
+def run(code: str, folder: Path, environ: dict[str, str]) -> None:
+    script = folder / "example.py"
+    script.write_text(code)
+    argv = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", str(script)]
+    done = subprocess.run(
+        argv, cwd=folder, env=environ, timeout=40, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def runnable() -> Iterator[object]:
+    for block in blocks():
+        if block.how.startswith("run: "):
+            marks = [pytest.mark.real] if block.how == "run: real" else []
+            yield pytest.param(block, id=block.place, marks=marks)
+
+
+def test_every_block_says_how_it_is_run() -> None:
+    known = re.compile(r"run: (real|alone)|not run: .+")
+    assert [block.place for block in blocks() if not known.fullmatch(block.how)] == []
+
+
+@pytest.mark.parametrize("block", list(runnable()))
+def test_an_example_runs(block: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SERF_")}
+    environ["PYTHONPATH"] = str(ROOT)
+    code = block.code
+    if block.how == "run: real":
+        agents: list[Agent] = request.getfixturevalue("shared_cluster")
+        environ["SERF_RPC_ADDR"] = ",".join(agent.rpc for agent in agents)
+        for shown, agent in zip(("127.0.0.1:7373", "127.0.0.1:7374"), agents, strict=True):
+            code = code.replace(shown, agent.rpc)
+    run(code, tmp_path, environ)
