@@ -1,0 +1,147 @@
+"""
+Callback chains: functions that get one item after the other, in order.
+
+A function may return a Deferred or be a coroutine function; the next function
+and the next item wait for it. One loop calls them, so that no function ever
+runs inside another one's stack, or inside its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutine
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txserf.errors import InvalidRequest
+
+T = TypeVar("T")
+
+#: What may be a callback: what it returns is waited for if it is a Deferred or a coroutine.
+Callback = Callable[[T], object]
+
+
+def check_callables(functions: tuple[object, ...]) -> None:
+    """Raise `InvalidRequest` for what can't be called."""
+    for function in functions:
+        if not callable(function):
+            raise InvalidRequest(f"a callback must be callable, not {type(function).__name__}")
+
+
+def awaitable(value: object) -> bool:
+    """Whether a function's result has to be waited for."""
+    return isinstance(value, Deferred) or iscoroutine(value)
+
+
+class Chain(Generic[T]):
+    """
+    Feeds items to functions.
+
+    :param functions: called with each item, in order; it may grow meanwhile.
+    :param failed: called with the Failure where a function raised or its Deferred
+        failed; the rest of that item's functions are left out.
+    :param idle: called each time that the last item was worked off.
+    :param limit: items that may wait; past it the oldest is dropped. None: no limit.
+    :ivar dropped: how many items were dropped.
+    """
+
+    __slots__ = ("_busy", "_closed", "_failed", "_functions", "_idle", "_items", "_limit", "dropped")
+
+    def __init__(
+        self,
+        functions: list[Callback[T]],
+        failed: Callable[[Failure], None],
+        idle: Callable[[], None] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.dropped = 0
+        self._functions = functions
+        self._failed = failed
+        self._idle = idle
+        self._limit = limit
+        self._items: deque[T] = deque()
+        self._busy = False
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a function is at work, or an item waits."""
+        return self._busy
+
+    def put(self, item: T) -> None:
+        """Feed an item: now, or when those before it are through."""
+        if self._closed:
+            return
+        if self._busy:
+            self._items.append(item)
+            if self._limit is not None and len(self._items) > self._limit:
+                self._items.popleft()
+                self.dropped += 1
+            return
+        self._busy = True
+        self._work(item, 0)
+
+    def close(self) -> None:
+        """Drop what waits; the function that is at work runs to its end."""
+        self._closed = True
+        self._items.clear()
+
+    def _work(self, item: T, first: int) -> None:
+        while True:
+            try:
+                for index in range(first, len(self._functions)):
+                    result = self._functions[index](item)
+                    if result is not None and awaitable(result):
+                        pending = self._wait(result, item, index + 1)
+                        if pending:
+                            return
+            except Exception:  # whatever a user's function raises goes to who feeds the chain
+                self._failed(Failure())  # type: ignore[no-untyped-call]  # Twisted's own
+            if not self._items:
+                break
+            item, first = self._items.popleft(), 0
+        self._busy = False
+        if self._idle is not None:
+            self._idle()
+
+    def _wait(self, result: object, item: T, rest: int) -> bool:
+        """Wait for *result*; False where it is there already, its failure raised."""
+        waiting: Deferred[Any] = _deferred(result)
+        outcome: list[Any] = []
+        later = False
+
+        def done(value: Any) -> None:
+            if not later:
+                outcome.append(value)
+                return
+            if isinstance(value, Failure):
+                self._failed(value)
+                self._next()
+            else:
+                self._work(item, rest)
+
+        waiting.addBoth(done)
+        if not outcome:
+            later = True
+            return True
+        if isinstance(outcome[0], Failure):
+            outcome[0].raiseException()
+        return False
+
+    def _next(self) -> None:
+        if self._items:
+            self._work(self._items.popleft(), 0)
+        else:
+            self._busy = False
+            if self._idle is not None:
+                self._idle()
+
+
+def _deferred(result: object) -> Deferred[Any]:
+    if isinstance(result, Deferred):
+        return result
+    assert isinstance(result, Coroutine)
+    return Deferred.fromCoroutine(result)

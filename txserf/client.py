@@ -1,0 +1,520 @@
+"""`Client`: the fluent face. Commands are queued, then requested together."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf import commands, constant
+from txserf.chain import Callback, Chain, check_callables
+from txserf.deadlines import Deadline
+from txserf.errors import (
+    AuthenticationError,
+    InvalidRequest,
+    RequestTimeout,
+    SerfError,
+    StopReceiveData,
+)
+from txserf.hosts import Hosts
+from txserf.responses import REQUESTS, Request, Response, Responses, ResponseStreamResult
+from txserf.session import Session, seconds
+
+_log = Logger()
+
+_Method = TypeVar("_Method", bound=Callable[..., "Client"])
+
+
+def _command(method: _Method) -> _Method:
+    """
+    Make a method that queues the command of its name.
+
+    Its signature is for people and for mypy; what is checked is the table, so that a wrong
+    name or a missing argument is an `InvalidRequest` like any other mistake.
+    """
+    row = commands.BY_WIRE[method.__name__.replace("_", "-")]
+
+    @functools.wraps(method)
+    def queue(self: Client, *positional: object, **given: Any) -> Client:
+        if positional:
+            raise InvalidRequest(f"{row.wire}: its arguments go by keyword")
+        return self._add(row, given)
+
+    queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect and Sphinx read
+    return queue  # type: ignore[return-value]  # as above: the signature is the method's
+
+
+class Batch:
+    """
+    The commands of one ``request()``.
+
+    :param requests: the commands, in order.
+    :param timeout: seconds for it all; None: as long as it takes.
+    :param patient: whether a query may take longer than *timeout*.
+    :param watch: whether streams run until they are stopped.
+    """
+
+    def __init__(
+        self, session: Session, requests: list[Request], timeout: float | None, patient: bool, watch: bool
+    ) -> None:
+        self.result: Deferred[Responses] = Deferred(self._cancelled)
+        self._session = session
+        self._requests = requests
+        self._timeout = timeout
+        self._patient = patient
+        self._watch = watch
+        self._open = len(requests)  # commands that are not complete, callbacks included
+        self._late = False
+        self._finished = False
+        self._deadline: Deadline | None = None
+        for request in requests:
+            request.batch = self
+            if request.callbacks is not None:
+                request.chain = Chain(
+                    request.callbacks,
+                    functools.partial(self._callback_failed, request),
+                    functools.partial(self._idle, request),
+                    constant.STREAM_BUFFER if request.reopens else None,
+                )
+        if timeout is not None:
+            self._deadline = session.deadlines.add(timeout, self._expire)
+
+    # What the requests tell
+
+    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+        response = request.respond(error, body)
+        if error and request.command is commands.AUTH:
+            self.fail(AuthenticationError(f"the key was refused: {error}"))
+            return
+        if request.command is commands.AUTH:
+            self._session.factory.auth_key = request.values["AuthKey"]
+        streams = request.command.streams and not error
+        if not streams or (self._watch and request.reopens and not request.responses):
+            request.responses.append(response)
+        if not streams:
+            self._session.settle(request)
+        self._hand_on(request, response)
+
+    def record(self, request: Request, response: ResponseStreamResult) -> None:
+        if not (self._watch and request.reopens):
+            request.responses.append(response)
+        ends = request.command.ends
+        if ends is not None and ends(response.body):
+            self._session.settle(request)
+        self._hand_on(request, response)
+
+    def complete(self, request: Request) -> None:
+        """A stream has come to its end."""
+        self._session.settle(request)
+        if request.chain is None or not request.chain.busy:
+            self._one_less()
+
+    def fail(self, reason: SerfError | Failure) -> None:
+        """End it all with *reason*."""
+        if not self._finished:
+            self._end()
+            self.result.errback(reason)
+
+    # How it works
+
+    def _hand_on(self, request: Request, response: Response) -> None:
+        if request.chain is not None:
+            request.chain.put(response)
+        elif request.done:
+            self._one_less()
+
+    def _idle(self, request: Request) -> None:
+        if request.done:
+            self._one_less()
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        if self._open == 0 and not self._finished:
+            self._end()
+            self.result.callback(self._responses())
+
+    def _responses(self) -> Responses:
+        return Responses(response for request in self._requests for response in request.responses)
+
+    def _end(self) -> None:
+        self._finished = True
+        if self._deadline is not None:
+            self._session.deadlines.cancel(self._deadline)
+        for request in self._requests:
+            if not request.done:
+                self._session.abandon(request)
+            if request.chain is not None:
+                request.chain.close()
+                if request.chain.dropped:
+                    _log.warn(
+                        "{dropped} records of {command} were dropped: its callbacks are too slow",
+                        dropped=request.chain.dropped,
+                        command=request.command.wire,
+                    )
+
+    def _callback_failed(self, request: Request, failure: Failure) -> None:
+        if self._finished:
+            _log.failure(
+                "a callback of {command} failed after its request was over",
+                failure,
+                command=request.command.wire,
+            )
+        elif isinstance(failure.value, StopReceiveData):
+            self._end()
+            self.result.callback(self._responses())
+        else:
+            self.fail(failure)
+
+    def _cancelled(self, _: Deferred[Responses]) -> None:
+        if not self._finished:
+            self._end()
+
+    def _expire(self) -> None:
+        late = [
+            r
+            for r in self._requests
+            if not r.done and not r.reopens and not (self._patient and r.command.ends)
+        ]
+        if late:
+            names = ", ".join(request.command.wire for request in late)
+            self.fail(
+                RequestTimeout(
+                    f"no answer to {names} within {self._timeout} s{self._session.why_waiting()}",
+                    responses=tuple(self._responses()),
+                )
+            )
+            return
+        for request in self._requests:
+            if request.reopens and not request.done:
+                self._session.abandon(request)
+                self.complete(request)
+
+
+class Client:
+    """
+    A client of Serf's agents: commands chain, and nothing is sent before they are requested.
+
+    ::
+
+        responses = await client.members(Status="alive").event(Name="deploy").request()
+
+    :param hosts: a host list, see :doc:`hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
+    :param auto_reconnect: stay connected until `disconnect`, whatever happens to agents.
+        Otherwise one round over the hosts for a connection; a loss ends what was
+        in flight, and the next request starts afresh.
+    :param reactor: dials and keeps the time; None takes the global reactor at the first use.
+    :param connect_timeout: seconds to connect, then again for handshake and auth.
+    :param heartbeat: seconds between checks of an idle connection; None for none.
+    :raises InvalidHostURL: at once, for a host list that is not understood.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts = None,
+        *,
+        auto_reconnect: bool = False,
+        reactor: Any = None,
+        connect_timeout: float = constant.CONNECT_TIMEOUT,
+        heartbeat: float | None = constant.HEARTBEAT,
+    ) -> None:
+        self._session = Session(
+            hosts,
+            reconnect=bool(auto_reconnect),
+            reactor=reactor,
+            connect_timeout=connect_timeout,
+            heartbeat=heartbeat,
+        )
+        self._queued: list[Request] = []
+        self._close_after = False
+        self._batches: set[Batch] = set()
+        self._closing: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        factory = self._session.factory
+        hosts = ",".join(host.label for host in factory.hosts)
+        return f"<Client: {hosts}, {factory.phase.value}>"
+
+    # The commands
+
+    @_command
+    def handshake(self, *, Version: int = 1) -> Client:
+        """Queue ``handshake``; it is answered with the connection's own, which happens by itself."""
+        raise AssertionError
+
+    @_command
+    def auth(self, *, AuthKey: str) -> Client:
+        """
+        Queue ``auth``: use this key for the connection.
+
+        Its handshake comes along in the list: ``[ResponseHandshake, ResponseAuth]``. A
+        refused key fails the Deferred with `AuthenticationError`.
+        """
+        raise AssertionError
+
+    @_command
+    def event(self, *, Name: str, Payload: bytes | str = b"", Coalesce: bool = True) -> Client:
+        """Queue ``event``: a user event for all members."""
+        raise AssertionError
+
+    @_command
+    def force_leave(self, *, Node: str, Prune: bool = False) -> Client:
+        """Queue ``force-leave``: make the failed member *Node* one that left; with *Prune* forget it."""
+        raise AssertionError
+
+    @_command
+    def join(self, *, Existing: Iterable[str], Replay: bool = False) -> Client:
+        """Queue ``join``: gossip addresses of members (``HOST:PORT``); *Replay* past user events."""
+        raise AssertionError
+
+    def members(self, **filters: Any) -> Client:
+        """
+        Queue ``members``, or with any filter ``members-filtered``.
+
+        :param Name: a regular expression (Go's RE2, anchored at both ends).
+        :param Status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
+        :param Tags: likewise, by tag: ``{"role": "web|db"}``. All filters must match.
+        """
+        return self._add(commands.MEMBERS_FILTERED if filters else commands.MEMBERS, filters)
+
+    @_command
+    def tags(self, *, Tags: Mapping[str, str] = {}, DeleteTags: Iterable[str] = ()) -> Client:
+        """Queue ``tags``: delete and then set tags of the agent's own node."""
+        raise AssertionError
+
+    @_command
+    def stream(self, *, Type: str = "*") -> Client:
+        """Queue ``stream``: the events that match, as ``*``, ``user:deploy``, ``member-join,query``."""
+        raise AssertionError
+
+    @_command
+    def monitor(self, *, LogLevel: str) -> Client:
+        """Queue ``monitor``: the agent's log from *LogLevel* (``DEBUG``, ``INFO``, ``WARN``, ``ERR``) up."""
+        raise AssertionError
+
+    @_command
+    def stop(self, *, Stop: int) -> Client:
+        """Queue ``stop`` of the stream or monitor whose Seq is *Stop*."""
+        raise AssertionError
+
+    @_command
+    def leave(self) -> Client:
+        """Queue ``leave``: the agent leaves its cluster and exits."""
+        raise AssertionError
+
+    @_command
+    def query(
+        self,
+        *,
+        Name: str,
+        Payload: bytes | str = b"",
+        FilterNodes: Iterable[str] = (),
+        FilterTags: Mapping[str, str] = {},
+        RequestAck: bool = True,
+        Timeout: int | timedelta = 0,
+        RelayFactor: int = 0,
+    ) -> Client:
+        """Queue ``query``; *Timeout* is an int of nanoseconds (0: the agent's default) or a ``timedelta``."""
+        raise AssertionError
+
+    @_command
+    def respond(self, *, ID: int, Payload: bytes | str = b"", Timeout: float | timedelta = 0) -> Client:
+        """Queue ``respond`` to the query *ID* of a stream of this connection; *Timeout* is not sent."""
+        raise AssertionError
+
+    @_command
+    def install_key(self, *, Key: str) -> Client:
+        """Queue ``install-key``: a key (base64) for every node's keyring."""
+        raise AssertionError
+
+    @_command
+    def use_key(self, *, Key: str) -> Client:
+        """Queue ``use-key``: encrypt with this key of the keyrings from now on."""
+        raise AssertionError
+
+    @_command
+    def remove_key(self, *, Key: str) -> Client:
+        """Queue ``remove-key``: take a key out of every node's keyring."""
+        raise AssertionError
+
+    @_command
+    def list_keys(self) -> Client:
+        """Queue ``list-keys``."""
+        raise AssertionError
+
+    @_command
+    def stats(self) -> Client:
+        """Queue ``stats``: figures about the agent."""
+        raise AssertionError
+
+    @_command
+    def get_coordinate(self, *, Node: str) -> Client:
+        """Queue ``get-coordinate`` of a member."""
+        raise AssertionError
+
+    # What is done with them
+
+    def add_callback(self, *functions: Callback[Response]) -> Client:
+        """
+        Add callbacks to the last command queued.
+
+        :param functions: called in order with each `Response` of that command: its reply, and
+            for a streaming command its records. One may return a Deferred or be a coroutine
+            function; the next function and the next record wait for it. An exception fails
+            the Deferred of the ``request()``; `StopReceiveData` ends it as a success.
+        :raises InvalidRequest: where no command is queued, or for what can't be called.
+        """
+        check_callables(functions)
+        if not self._queued:
+            raise InvalidRequest("add_callback() goes behind a command, and none is queued")
+        last = self._queued[-1]
+        last.callbacks = [*(last.callbacks or ()), *functions]
+        return self
+
+    def request(self, timeout: float | None = None, watch: bool = False) -> Deferred[Responses]:
+        """
+        Send all that is queued, in one write.
+
+        :param timeout: seconds for all answers; None takes `constant.DEFAULT_TIMEOUT`.
+        :param watch: let streams run until they are stopped, without a timeout.
+        :returns: a Deferred of `Responses`, in order of Seq; an agent's error is a
+            `Response` with ``error`` set. ``stream`` and ``monitor`` collect records until
+            the timeout and are stopped; ``query`` collects until ``done``, however
+            long that takes if no *timeout* is given. Cancelling it leaves the connection good.
+        :raises InvalidRequest: for a timeout that is none.
+            The Deferred fails with `RequestTimeout` (with what did arrive in ``.responses``),
+            `ConnectError`, `AuthenticationError`, `ConnectionLost`, `Disconnected`,
+            `ProtocolError` or what a callback raised.
+        """
+        patient = timeout is None
+        if timeout is not None:
+            timeout = seconds(timeout, "timeout")
+        elif not watch:
+            timeout = constant.DEFAULT_TIMEOUT
+        requests, self._queued = self._queued, []
+        close, self._close_after = self._close_after, False
+        if requests:
+            result = self._submit(requests, timeout, patient, watch)
+        else:
+            result = succeed(Responses())
+            if self._closing is not None:
+                result = self._closed(result)
+        return result.addBoth(self._close_and_return) if close else result
+
+    def watch(self) -> Deferred[Responses]:
+        """
+        Send all that is queued, and let its streams run.
+
+        :returns: a Deferred of the first replies (`Responses`). It fires once a callback
+            raises `StopReceiveData` (the stream is stopped at the agent then), or the streams were
+            stopped; it fails as that of `request` does. With ``auto_reconnect`` a stream
+            survives the loss of an agent: its callbacks get a ``ResponseStream`` again,
+            whose body is None, and may have missed what happened in between.
+        """
+        return self.request(watch=True)
+
+    def connect(self) -> Client:
+        """Begin to connect; see `when_connected`."""
+        self._session.connect()
+        return self
+
+    def when_connected(self) -> Deferred[Client]:
+        """
+        Wait for the connection; it starts nothing.
+
+        :returns: a Deferred of this client, once handshake and auth are through. It fails
+            with `ConnectError`, `AuthenticationError` or `Disconnected`, and can be cancelled.
+        """
+        return self._session.factory.when_connected().addCallback(lambda _: self)
+
+    def disconnect(self, wait: bool = False) -> Client:
+        """
+        Close the connection; what was queued is not sent, what was in flight ends with `Disconnected`.
+
+        :param wait: close once the responses of the coming ``request()`` are in; its Deferred then
+            fires when the connection is closed.
+        """
+        if wait:
+            self._close_after = True
+        else:
+            self._queued = []
+            self._close()
+        return self
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._drain().addCallback(lambda _: self._close())
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._drain()
+        await self._close()
+
+    # How it works
+
+    def _add(self, row: commands.Command, given: Mapping[str, Any]) -> Client:
+        self._queued.append(REQUESTS[row.wire](row, row.arguments(given)))
+        return self
+
+    def _submit(
+        self, requests: Sequence[Request], timeout: float | None, patient: bool, watch: bool
+    ) -> Deferred[Responses]:
+        operations = list(requests)
+        if operations[0].command is commands.AUTH:
+            operations.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
+        batch = Batch(self._session, operations, timeout, patient, watch)
+        self._batches.add(batch)
+        batch.result.addBoth(self._over, batch)
+        self._session.submit(operations)
+        return batch.result
+
+    def _over(self, result: Any, batch: Batch) -> Any:
+        self._batches.discard(batch)
+        if not self._batches:
+            drained, self._drained = self._drained, []
+            for asker in drained:
+                asker.callback(None)
+        return result
+
+    def _drain(self) -> Deferred[None]:
+        if not self._batches:
+            return succeed(None)
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        return drained
+
+    def _close(self) -> Deferred[None]:
+        closing = self._closing = self._session.disconnect()
+
+        def closed(_: object) -> None:
+            if self._closing is closing:
+                self._closing = None
+
+        closing.addCallback(closed)
+        waiter: Deferred[None] = Deferred()
+        closing.addCallback(lambda _: waiter.callback(None))
+        return waiter
+
+    def _closed(self, result: Deferred[Responses]) -> Deferred[Responses]:
+        assert self._closing is not None
+        later: Deferred[Responses] = Deferred()
+        self._closing.addCallback(lambda _: result.chainDeferred(later))
+        return later
+
+    def _close_and_return(self, result: Any) -> Deferred[Any]:
+        return self._close().addCallback(lambda _: result)

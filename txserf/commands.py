@@ -1,0 +1,518 @@
+"""
+The commands of Serf's RPC: ONE table, a row a command.
+
+Both APIs, the connection, the embedded agent and the page of the docs are made
+from `TABLE`: what a command is called on the wire, what it takes and what that
+must be, what is answered and how that is decoded. Nothing else knows it.
+
+Wire facts are Serf's: ``client/const.go`` for names and shapes,
+``cmd/serf/command/agent/ipc.go`` for what the agent does with them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from txserf import constant, model, wire
+from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
+
+AUTHENTICATION_REQUIRED = "Authentication required"
+
+_NANOSECONDS = 1_000_000_000
+_INT64 = 2**63 - 1
+_UINT64 = 2**64 - 1
+
+
+class Reply(enum.Enum):
+    """What an agent answers with."""
+
+    HEADER = "a header"
+    BODY = "a header, and a body unless it has an error"
+    ALWAYS_BODY = "a header and a body, with an error too"
+    RECORDS = "a header, then records until it is stopped or done"
+
+
+class Lane(enum.Enum):
+    """
+    Which of a session's connections a command takes in the typed API.
+
+    The agent works through one connection's requests in order, so one that may
+    take long goes where nobody else waits behind it.
+    """
+
+    MAIN = "the connection that everything shares"
+    JOIN = "one for joins: 10 s and more for each address that stays silent"
+    KEYS = "one for key commands: they wait for the answer of every node"
+
+
+@attrs.frozen
+class Kind:
+    """
+    What an argument may be.
+
+    :ivar name: how the docs call it.
+    :ivar convert: gives what is packed for a value. Raises TypeError or ValueError
+        with the rest of a sentence that begins with the argument's name.
+    """
+
+    name: str
+    convert: Callable[[Any], Any]
+
+
+def _type(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _text(value: Any) -> str:
+    if value.__class__ is str or isinstance(value, str):
+        return str(value)
+    raise TypeError(f"must be str, not {_type(value)}")
+
+
+def _filled_text(value: Any) -> str:
+    if not _text(value):
+        raise ValueError("must not be empty")
+    return str(value)
+
+
+def _payload(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"must be bytes or str, not {_type(value)}")
+
+
+def _event_payload(value: Any) -> bytes:
+    payload = _payload(value)
+    limit = constant.PAYLOAD_SIZE_LIMIT
+    if limit is not None and len(payload) > limit:
+        raise ValueError(f"has {len(payload)} bytes, over the limit of {limit} (constant.PAYLOAD_SIZE_LIMIT)")
+    return payload
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise TypeError(f"must be bool, not {_type(value)}")
+
+
+def _integer(most: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"must be int, not {_type(value)}")
+        if not 0 <= value <= most:
+            raise ValueError(f"must be from 0 to {most}, not {value}")
+        return int(value)
+
+    return convert
+
+
+def _version(value: Any) -> int:
+    if _integer(2**31 - 1)(value) != 1:
+        raise ValueError(f"must be 1, the only version of Serf's RPC, not {value}")
+    return 1
+
+
+def _nanoseconds(value: Any) -> int:
+    if isinstance(value, timedelta):
+        value = (value.days * 86_400 + value.seconds) * _NANOSECONDS + value.microseconds * 1_000
+    nanoseconds = _integer(_INT64)(value)
+    if 0 < nanoseconds < 1_000_000:
+        raise ValueError(
+            f"is in nanoseconds: {nanoseconds} is under a millisecond (use a timedelta for seconds)"
+        )
+    return nanoseconds
+
+
+def _duration(value: Any) -> object:
+    if isinstance(value, (int, float, timedelta)) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"must be a number or a timedelta, not {_type(value)}")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"must be a list of str, not {_type(value)}")
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, str):
+            raise TypeError(f"must be a list of str, but holds {_type(item)}")
+    return items
+
+
+def _text_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict of str to str, not {_type(value)}")
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, str):
+            raise TypeError(f"must be a dict of str to str, but holds {_type(key)} to {_type(item)}")
+    return dict(value)
+
+
+TEXT = Kind("str", _text)
+FILLED_TEXT = Kind("str, not empty", _filled_text)
+PAYLOAD = Kind("bytes or str", _payload)
+EVENT_PAYLOAD = Kind("bytes or str, up to constant.PAYLOAD_SIZE_LIMIT", _event_payload)
+FLAG = Kind("bool", _flag)
+VERSION = Kind("1", _version)
+UINT8 = Kind("int, 0 to 255", _integer(255))
+UINT64 = Kind("int, 0 to 2^64-1", _integer(_UINT64))
+NANOSECONDS = Kind("int of nanoseconds (0: the agent's default) or timedelta", _nanoseconds)
+DURATION = Kind("number or timedelta", _duration)
+TEXTS = Kind("list of str", _texts)
+TEXT_MAP = Kind("dict of str to str", _text_map)
+
+_REQUIRED: Any = object()
+
+
+@attrs.frozen
+class Arg:
+    """
+    An argument of a command, by Serf's own name.
+
+    :ivar default: what is sent where the caller gives none; `required` without it.
+    :ivar secret: shown as ``'***'`` wherever it is shown.
+    :ivar sent: False for one that is taken and checked, but that no agent knows.
+    """
+
+    name: str
+    kind: Kind
+    default: Any = _REQUIRED
+    secret: bool = False
+    sent: bool = True
+
+    @property
+    def required(self) -> bool:
+        return self.default is _REQUIRED
+
+
+def _no_body(body: Mapping[str, Any]) -> None:
+    return None
+
+
+@attrs.frozen
+class Command:
+    """
+    A row of the table.
+
+    :ivar wire: its name on the wire.
+    :ivar args: what its body holds, in Serf's order; empty: it takes no body at all, and
+        must not be sent one (the agent would run the command twice).
+    :ivar reply: what is answered.
+    :ivar shape: the reply's body, or a stream's record, in words for the docs.
+    :ivar changes: True where running it twice is not the same as once, so that it is
+        never sent again after a loss.
+    :ivar slow: whether the agent may work on it for seconds, with nothing else
+        on that connection answered meanwhile.
+    :ivar lane: which connection it takes in the typed API.
+    :ivar decode: the typed value of a reply's body (`ProtocolError` where it is not one).
+    :ivar decode_record: likewise of a stream's record.
+    :ivar error: what an agent's error is in the typed API.
+    :ivar ends: whether a record is a stream's last; None where ``stop`` ends it.
+    :ivar noise: whether a record means nothing; such ones are dropped.
+    :ivar succeeded: whether a reply's body says that it worked; None: it worked if there is no error.
+    :ivar may_close: whether the agent may close the connection instead of an answer,
+        for these arguments.
+    :ivar summary: what it does, for the docs.
+    """
+
+    wire: str
+    summary: str
+    args: tuple[Arg, ...] = ()
+    reply: Reply = Reply.HEADER
+    shape: str = ""
+    changes: bool = False
+    slow: bool = False
+    lane: Lane = Lane.MAIN
+    decode: Callable[[Mapping[str, Any]], Any] = _no_body
+    decode_record: Callable[[Mapping[str, Any]], Any] = _no_body
+    error: type[RpcError] = RpcError
+    ends: Callable[[Mapping[str, Any]], bool] | None = None
+    noise: Callable[[Mapping[str, Any]], bool] | None = None
+    succeeded: Callable[[Mapping[str, Any]], bool] | None = None
+    may_close: Callable[[Mapping[str, Any]], bool] | None = None
+
+    # Derived, and read for every message: the columns of the wire.
+    prefix: bytes = attrs.field(init=False, repr=False)
+    body_on_success: bool = attrs.field(init=False, repr=False)
+    body_on_error: bool = attrs.field(init=False, repr=False)
+    streams: bool = attrs.field(init=False, repr=False)
+    _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        derive: Callable[[str, object], None] = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        derive("prefix", wire.request_prefix(self.wire))
+        derive("body_on_success", self.reply in (Reply.BODY, Reply.ALWAYS_BODY))
+        derive("body_on_error", self.reply is Reply.ALWAYS_BODY)
+        derive("streams", self.reply is Reply.RECORDS)
+        derive("_by_name", {arg.name: arg for arg in self.args})
+
+    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Check and convert arguments.
+
+        :param given: values by Serf's own names.
+        :returns: all arguments of the row, in its order, the defaults filled in.
+        :raises InvalidRequest: names the command, the argument and what is wrong with it.
+        """
+        by_name = self._by_name
+        for name in given:
+            if name not in by_name:
+                known = ", ".join(by_name) or "none"
+                raise InvalidRequest(f"{self.wire}: unknown argument {name!r} (it takes: {known})")
+        values: dict[str, Any] = {}
+        for name, arg in by_name.items():
+            value = given.get(name, arg.default)
+            if value is _REQUIRED:
+                raise InvalidRequest(f"{self.wire}: {name} is missing")
+            try:
+                values[name] = arg.kind.convert(value)
+            except (TypeError, ValueError) as error:
+                raise InvalidRequest(f"{self.wire}: {name} {error}") from None
+        return values
+
+    def body(self, values: Mapping[str, Any]) -> bytes:
+        """
+        Return the request body of checked arguments; nothing for a command that takes none.
+
+        :raises InvalidRequest: for text that can't be encoded (a lone surrogate).
+        """
+        if not self.args:
+            return b""
+        # An empty payload goes as nil: a 0.10 agent refuses a ``_serf_ping`` with an empty bin.
+        sent = {
+            arg.name: None if values[arg.name] == b"" else values[arg.name] for arg in self.args if arg.sent
+        }
+        try:
+            return wire.pack(sent)
+        except UnicodeEncodeError as error:
+            bad = next(name for name, value in sent.items() if _unpackable(value))
+            raise InvalidRequest(f"{self.wire}: {bad} is not text that can be sent: {error.reason}") from None
+
+    def shown(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments as they may be shown: a key as ``'***'``."""
+        by_name = self._by_name
+        return {name: "***" if by_name[name].secret else value for name, value in values.items()}
+
+    def refusal(self, message: str, body: Mapping[str, Any] | None = None) -> RpcError:
+        """
+        Return the typed API's error for an agent's *message*.
+
+        :param body: the reply's body, for the commands that send one with an error.
+        """
+        detail: dict[str, Any] = {}
+        if self.error is JoinError:
+            detail = {"joined": self.decode(body or {"Num": 0})}
+        elif self.error is KeyringError and body is not None:
+            detail = {"reply": self.decode(body)}
+        return self.error(command=self.wire, message=message, **detail)
+
+
+def _unpackable(value: object) -> bool:
+    try:
+        wire.pack(value)
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _is_done(record: Mapping[str, Any]) -> bool:
+    return record.get("Type") == "done"
+
+
+def _is_from_nobody(record: Mapping[str, Any]) -> bool:
+    # Around its deadline the agent may send such records, before ``done``.
+    return not record.get("From")
+
+
+def _joined_some(body: Mapping[str, Any]) -> bool:
+    return model.joined_from_wire(body) > 0
+
+
+# Characters that mean themselves to RE2 wherever they stand, and a dot.
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@=, ")
+
+
+def _may_not_compile(values: Mapping[str, Any]) -> bool:
+    patterns = [values["Name"], values["Status"], *values["Tags"].values()]
+    return any(
+        not _PLAIN.issuperset(part) for pattern in patterns for part in pattern.replace(".*", "").split("|")
+    )
+
+
+_KEY_REPLY = "Messages: {node: text}, Keys: {key: nodes that have it} or nil, NumNodes, NumErr, NumResp: int"
+
+
+def _key_command(name: str, summary: str) -> Command:
+    return Command(
+        name,
+        summary,
+        (Arg("Key", TEXT, secret=True),),
+        reply=Reply.ALWAYS_BODY,
+        shape=_KEY_REPLY,
+        changes=True,
+        slow=True,
+        lane=Lane.KEYS,
+        decode=model.KeyReply.from_wire,
+        error=KeyringError,
+    )
+
+
+_MEMBERS = "Members: list of members"
+
+HANDSHAKE = Command("handshake", "Agree on the version of the RPC.", (Arg("Version", VERSION, 1),))
+AUTH = Command("auth", "Show the key that the agent wants.", (Arg("AuthKey", TEXT, secret=True),))
+EVENT = Command(
+    "event",
+    "Send a user event to all members.",
+    (Arg("Name", TEXT), Arg("Payload", EVENT_PAYLOAD, b""), Arg("Coalesce", FLAG, True)),
+    changes=True,
+)
+FORCE_LEAVE = Command(
+    "force-leave",
+    "Make a failed member one that left; pruned, it is forgotten at once.",
+    (Arg("Node", FILLED_TEXT), Arg("Prune", FLAG, False)),
+    changes=True,
+    slow=True,
+)
+JOIN = Command(
+    "join",
+    "Make the agent join a cluster by the gossip addresses of members of it.",
+    (Arg("Existing", TEXTS), Arg("Replay", FLAG, False)),
+    reply=Reply.ALWAYS_BODY,
+    shape="Num: int, the addresses that were joined",
+    changes=True,
+    slow=True,
+    lane=Lane.JOIN,
+    decode=model.joined_from_wire,
+    succeeded=_joined_some,
+    error=JoinError,
+)
+MEMBERS = Command(
+    "members",
+    "Return the members that the agent knows.",
+    reply=Reply.BODY,
+    shape=_MEMBERS,
+    decode=model.members_from_wire,
+)
+MEMBERS_FILTERED = Command(
+    "members-filtered",
+    "Return the members that match all filters (Go's RE2, anchored at both ends).",
+    (Arg("Tags", TEXT_MAP, {}), Arg("Status", TEXT, ""), Arg("Name", TEXT, "")),
+    reply=Reply.BODY,
+    shape=_MEMBERS,
+    decode=model.members_from_wire,
+    may_close=_may_not_compile,
+)
+TAGS = Command(
+    "tags",
+    "Delete and then set tags of the agent's own node.",
+    (Arg("Tags", TEXT_MAP, {}), Arg("DeleteTags", TEXTS, ())),
+    changes=True,
+    slow=True,
+)
+STREAM = Command(
+    "stream",
+    "Follow the events that match a filter.",
+    (Arg("Type", TEXT, "*"),),
+    reply=Reply.RECORDS,
+    shape="Event: str, and what such an event has",
+    decode_record=model.event_from_wire,
+)
+MONITOR = Command(
+    "monitor",
+    "Follow the agent's log, from its last 512 lines on.",
+    (Arg("LogLevel", TEXT),),
+    reply=Reply.RECORDS,
+    shape="Log: str, a line",
+    decode_record=model.LogLine.from_wire,
+)
+STOP = Command("stop", "Stop the stream or monitor of a Seq.", (Arg("Stop", UINT64),))
+LEAVE = Command("leave", "Make the agent leave its cluster and exit.", changes=True, slow=True)
+QUERY = Command(
+    "query",
+    "Ask members and collect what they answer.",
+    (
+        Arg("Name", TEXT),
+        Arg("Payload", PAYLOAD, b""),
+        Arg("FilterNodes", TEXTS, ()),
+        Arg("FilterTags", TEXT_MAP, {}),
+        Arg("RequestAck", FLAG, True),
+        Arg("Timeout", NANOSECONDS, 0),
+        Arg("RelayFactor", UINT8, 0),
+    ),
+    reply=Reply.RECORDS,
+    shape="Type: ack, response or done; From: str, Payload: bytes or nil",
+    changes=True,
+    decode_record=model.query_record_from_wire,
+    error=QueryError,
+    ends=_is_done,
+    noise=_is_from_nobody,
+)
+RESPOND = Command(
+    "respond",
+    "Answer a query that came by a stream of this connection.",
+    (Arg("ID", UINT64), Arg("Payload", PAYLOAD, b""), Arg("Timeout", DURATION, 0, sent=False)),
+    changes=True,
+    error=QueryError,
+)
+INSTALL_KEY = _key_command("install-key", "Add an encryption key to every node's keyring.")
+USE_KEY = _key_command("use-key", "Make a key of the keyrings the primary one.")
+REMOVE_KEY = _key_command("remove-key", "Remove a key from every node's keyring.")
+LIST_KEYS = Command(
+    "list-keys",
+    "Return the keys of all keyrings.",
+    reply=Reply.ALWAYS_BODY,
+    shape=_KEY_REPLY,
+    slow=True,
+    lane=Lane.KEYS,
+    decode=model.KeyReply.from_wire,
+    error=KeyringError,
+)
+STATS = Command(
+    "stats",
+    "Return figures about the agent.",
+    reply=Reply.BODY,
+    shape="{section: {name: text}}",
+    decode=model.stats_from_wire,
+)
+GET_COORDINATE = Command(
+    "get-coordinate",
+    "Return where a member lies in the network.",
+    (Arg("Node", FILLED_TEXT),),
+    reply=Reply.BODY,
+    shape="Coord: a coordinate, Ok: bool",
+    decode=model.Coordinate.from_wire,
+)
+
+#: All commands, in the order of Serf's manual.
+TABLE: tuple[Command, ...] = (
+    HANDSHAKE,
+    AUTH,
+    EVENT,
+    FORCE_LEAVE,
+    JOIN,
+    MEMBERS,
+    MEMBERS_FILTERED,
+    TAGS,
+    STREAM,
+    MONITOR,
+    STOP,
+    LEAVE,
+    QUERY,
+    RESPOND,
+    INSTALL_KEY,
+    USE_KEY,
+    REMOVE_KEY,
+    LIST_KEYS,
+    STATS,
+    GET_COORDINATE,
+)
+
+BY_WIRE: dict[str, Command] = {row.wire: row for row in TABLE}

@@ -1,0 +1,155 @@
+"""
+Host lists and ``serf://`` URLs.
+
+A host is where an agent's RPC listens: an address and a port, or whatever
+endpoint Twisted can dial, and the key that the agent wants.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import attrs
+import hyperlink
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from txserf import constant
+from txserf.errors import InvalidHostURL
+
+_NAME = re.compile(r"[^\s\x00-\x20/\\?#@:%\[\]]+")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+@attrs.frozen
+class Host:
+    """
+    An agent's RPC.
+
+    :ivar address: a host name or an IP address, without brackets.
+    :ivar port: its TCP port, 1 to 65535.
+    :ivar auth_key: the agent's key; None where none is due. Never shown.
+    :ivar endpoint: dialled instead of address and port, if given: an ``IStreamClientEndpoint``.
+    """
+
+    address: str = constant.DEFAULT_HOST
+    port: int = constant.DEFAULT_PORT
+    auth_key: str | None = attrs.field(default=None, repr=lambda key: "None" if key is None else "'***'")
+    endpoint: IStreamClientEndpoint | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.endpoint is not None:
+            if not IStreamClientEndpoint.providedBy(self.endpoint):
+                raise InvalidHostURL(f"not an IStreamClientEndpoint: {type(self.endpoint).__name__}")
+        elif not isinstance(self.address, str) or not self._is_address():
+            raise InvalidHostURL(f"not a host name or an IP address: {self.address!r}")
+        elif not isinstance(self.port, int) or isinstance(self.port, bool) or not 1 <= self.port <= 65535:
+            raise InvalidHostURL(f"the port of {self.address} is not from 1 to 65535: {self.port!r}")
+        if self.auth_key is not None and not isinstance(self.auth_key, str):
+            raise InvalidHostURL(f"the AuthKey of {self.label} is {type(self.auth_key).__name__}, not str")
+
+    def _is_address(self) -> bool:
+        return _is_ipv6(self.address) or _NAME.fullmatch(self.address) is not None
+
+    @property
+    def label(self) -> str:
+        """What errors and log lines call it: never with the key."""
+        if self.endpoint is not None:
+            return f"{type(self.endpoint).__name__} at {id(self.endpoint):#x}"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    def dialled_by(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
+        """Return the endpoint that reaches it, which gives up after *timeout* seconds."""
+        if self.endpoint is not None:
+            return self.endpoint
+        if _is_ipv6(self.address):
+            return TCP6ClientEndpoint(  # type: ignore[no-untyped-call]  # Twisted's own
+                reactor, self.address, self.port, timeout
+            )
+        try:
+            ipaddress.IPv4Address(self.address)
+        except ValueError:
+            return HostnameEndpoint(reactor, self.address, self.port, timeout)
+        return TCP4ClientEndpoint(reactor, self.address, self.port, timeout)
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
+
+
+#: What may be passed as hosts.
+HostItem: TypeAlias = "str | Host | IStreamClientEndpoint"
+Hosts: TypeAlias = "HostItem | Iterable[HostItem] | None"
+
+
+def parse_hosts(hosts: Hosts = None, environ: Mapping[str, str] | None = None) -> tuple[Host, ...]:
+    """
+    Read a host list.
+
+    :param hosts: a string of entries with commas, or a sequence of such strings,
+        `Host` objects and endpoints; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
+    :param environ: None takes the process's environment. A host without a key takes ``$SERF_RPC_AUTH``.
+    :returns: the hosts, in order; at least one.
+    :raises InvalidHostURL: names the entry, its key blotted out.
+    """
+    environ = os.environ if environ is None else environ
+    if hosts is None:
+        hosts = environ.get("SERF_RPC_ADDR") or f"{constant.DEFAULT_HOST}:{constant.DEFAULT_PORT}"
+    items: list[Any] = [hosts]
+    if not isinstance(hosts, (str, Host)) and not IStreamClientEndpoint.providedBy(hosts):
+        try:
+            items = list(hosts)
+        except TypeError:
+            raise InvalidHostURL(f"not a host list: {type(hosts).__name__}") from None
+    found = [host for item in items for host in _parse_item(item)]
+    if not found:
+        raise InvalidHostURL("the host list is empty")
+    key = environ.get("SERF_RPC_AUTH") or None
+    return tuple(attrs.evolve(host, auth_key=key) if host.auth_key is None else host for host in found)
+
+
+def _parse_item(item: object) -> list[Host]:
+    if isinstance(item, Host):
+        return [item]
+    if isinstance(item, str):
+        return [_parse_entry(entry.strip()) for entry in item.split(",")]
+    if IStreamClientEndpoint.providedBy(item):
+        return [Host(endpoint=item)]
+    raise InvalidHostURL(f"neither a str, a Host nor an IStreamClientEndpoint: {type(item).__name__}")
+
+
+def _parse_entry(entry: str) -> Host:
+    if not entry:
+        raise InvalidHostURL("the host list has an empty entry")
+    shown = _blotted(entry)
+    if "://" not in entry and ("?" in entry or "#" in entry):
+        raise InvalidHostURL(f"an AuthKey needs a URL, serf://HOST:PORT?AuthKey=KEY: {shown!r}")
+    try:
+        url = hyperlink.URL.from_text(entry if "://" in entry else f"serf://{entry}")
+    except ValueError:  # its text would show the key
+        raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}") from None
+    if url.scheme != "serf" or url.userinfo or any(url.path) or url.fragment:
+        raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
+    keys = [value for name, value in url.query if name == "AuthKey"]
+    if len(keys) != len(url.query) or len(keys) > 1 or None in keys:
+        raise InvalidHostURL(f"AuthKey=KEY is all that may follow a '?', & of the key is %26: {shown!r}")
+    if keys and _BAD_ESCAPE.search(keys[0] or ""):
+        raise InvalidHostURL(f"a % of the key has to be written as %25: {shown!r}")
+    key = unquote(keys[0] or "", errors="surrogateescape") if keys else None
+    try:
+        return Host(url.host, constant.DEFAULT_PORT if url.port is None else url.port, key)
+    except InvalidHostURL as error:
+        raise InvalidHostURL(f"{error}, in {shown!r}") from None
+
+
+def _blotted(entry: str) -> str:
+    return re.sub(r"//[^/?#]*@", "//***@", re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL))

@@ -1,0 +1,115 @@
+"""
+Further connections to the agent that a session is connected to.
+
+The agent works through a connection's requests in order, and closes a
+connection for some mistakes. A lane keeps both from everybody else.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txserf.errors import ConnectError, SerfError, reason_text
+from txserf.protocol import Exchange, SerfProtocol
+
+if TYPE_CHECKING:
+    from txserf.session import Operation, Session
+
+
+class Route(enum.Enum):
+    """By which connection an operation goes."""
+
+    MAIN = "the one that everything shares"
+    JOIN = "the lane for joins"
+    KEYS = "the lane for key commands"
+    ALONE = "one of its own: the agent may close it instead of an answer"
+    GREETING = "none: handshake and auth were answered as the connection was made"
+
+
+class Lane:
+    """
+    One further connection, made when it gets its first operation.
+
+    :param session: whose factory dials, and who is told of a loss.
+    :param route: what the session calls it.
+    :param once: close it behind the first answer.
+    :ivar was_ready: whether it ever was open for requests.
+    """
+
+    def __init__(self, session: Session, route: Route, once: bool) -> None:
+        self.route = route
+        self.was_ready = False
+        self._session = session
+        self._once = once
+        self._waiting: dict[Operation, None] = {}
+        self._closing: list[Deferred[None]] = []
+        self._protocol: SerfProtocol | None = None
+        self._dialling: Deferred[Any] | None = None
+
+    def submit(self, operation: Operation) -> None:
+        """Send *operation* by this lane, as soon as it is open."""
+        self._waiting[operation] = None
+        if self._protocol is None:
+            self._protocol, self._dialling = self._session.factory.new_lane(self)
+            self._dialling.addErrback(self._not_connected)
+        elif self.was_ready:
+            self._flush()
+
+    def drop(self, operation: Operation) -> None:
+        """Forget an operation that was not sent yet."""
+        self._waiting.pop(operation, None)
+
+    def retire(self) -> None:
+        """Close it once all that was sent is answered; what was not sent goes back to the session."""
+        if self.was_ready:
+            self._protocol.drain()  # type: ignore[union-attr]  # it was ready
+        else:
+            self.close()
+
+    def close(self) -> Deferred[None]:
+        """Close it now; the Deferred fires once the transport is closed."""
+        closed: Deferred[None] = Deferred()
+        self._closing.append(closed)
+        assert self._protocol is not None and self._dialling is not None
+        self._protocol.close()
+        self._dialling.cancel()  # does nothing where it is connected
+        return closed
+
+    # What the connection tells
+
+    def connection_ready(self, protocol: SerfProtocol) -> None:
+        self.was_ready = True
+        self._flush()
+
+    def connection_closed(
+        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
+    ) -> None:
+        self._over(reason, unanswered)
+
+    # How it works
+
+    def _flush(self) -> None:
+        assert self._protocol is not None
+        operations, self._waiting = list(self._waiting), {}
+        for operation in operations:
+            operation.connection = self._protocol
+        self._protocol.send(operations)
+        if self._once:
+            self._protocol.drain()
+
+    def _not_connected(self, failure: Failure) -> None:
+        assert self._protocol is not None
+        host = self._protocol.host
+        reason = reason_text(failure)
+        self._over(ConnectError(f"{host}: {reason}", failures=((host, failure.value),)), [])  # type: ignore[arg-type]  # it has a value
+
+    def _over(self, reason: SerfError, unanswered: list[Exchange]) -> None:
+        waiting, self._waiting = list(self._waiting), {}
+        self._session.lane_over(self, reason, unanswered, waiting)
+        closing, self._closing = self._closing, []
+        for asker in closing:
+            asker.callback(None)

@@ -1,0 +1,484 @@
+"""
+One connection to an agent: handshake and auth, pipelining, streams by Seq.
+
+`SerfProtocol` matches what comes to what was sent. It knows of no second
+connection: what a loss means for a request is its owner's to say.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf import commands, constant, wire
+from txserf.commands import Command
+from txserf.deadlines import Deadlines
+from txserf.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    Disconnected,
+    InvalidRequest,
+    ProtocolError,
+    RequestTimeout,
+    SerfError,
+)
+
+
+def time_source(reactor: object | None) -> IReactorTime:
+    """Return *reactor*, or the global one where it is None; TypeError for what has no time."""
+    if reactor is None:
+        from twisted.internet import reactor  # at first use: importing txserf installs none
+    return IReactorTime(reactor)
+
+
+class Exchange:
+    """
+    One request and all that comes back for it.
+
+    :ivar command: its row of the table.
+    :ivar values: its arguments, checked.
+    :ivar seq: its Seq, once it was sent; the same one for all its life.
+    """
+
+    __slots__ = ("_body", "command", "seq", "values")
+
+    def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
+        self.command = command
+        self.values = values
+        self.seq: int | None = None
+        self._body = command.body(values)
+
+    def packed(self, seq: int) -> bytes:
+        """Return the request's bytes."""
+        return self.command.prefix + wire.pack_seq(seq) + self._body
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        """Take the one reply; *error* is the agent's, empty for none."""
+        raise NotImplementedError
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        """Take a record of a stream; those of one stream come in order."""
+        raise NotImplementedError
+
+    def stopped(self) -> None:
+        """The agent has confirmed a ``stop`` of this stream: nothing more will be handed on."""
+
+    def lost(self, reason: SerfError) -> None:
+        """The connection is gone, and the reply with it. *reason* is for this exchange alone."""
+        raise NotImplementedError
+
+
+class _Unwanted(Exchange):
+    """Takes the place of one that nobody waits for: what still comes for it must be decoded all the same."""
+
+    __slots__ = ()
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        pass
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        pass
+
+    def lost(self, reason: SerfError) -> None:
+        pass
+
+
+class Reply(NamedTuple):
+    """What `SerfProtocol.call` fires with: the header's two fields, and the body or None."""
+
+    seq: int
+    error: str
+    body: Mapping[str, Any] | None
+
+
+class _Call(Exchange):
+    """An exchange whose reply goes to a Deferred."""
+
+    __slots__ = ("_on_record", "_on_reply", "result")
+
+    def __init__(
+        self,
+        command: Command,
+        values: Mapping[str, Any],
+        on_record: Callable[[Mapping[str, Any]], object] | None = None,
+        canceller: Callable[[_Call], None] | None = None,
+    ) -> None:
+        super().__init__(command, values)
+        self._on_record = on_record
+        self.result: Deferred[Reply] = Deferred(None if canceller is None else lambda _: canceller(self))
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        assert self.seq is not None
+        self.result.callback(Reply(self.seq, error, body))
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        if self._on_record is not None:
+            try:
+                self._on_record(body)
+            except Exception:
+                _log.failure("on_record raised for a record of {command}", command=self.command.wire)
+
+    def lost(self, reason: SerfError) -> None:
+        if not self.result.called:
+            self.result.errback(reason)
+
+
+class Owner(Shape):
+    """Whom a connection tells what becomes of it; each at most once, the second always."""
+
+    def connection_ready(self, protocol: SerfProtocol) -> None:
+        """Handshake and auth are through."""
+
+    def connection_closed(
+        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
+    ) -> None:
+        """It is gone. *unanswered* are the exchanges under way, in order of Seq: all are the owner's now."""
+
+
+class State(enum.Enum):
+    """Where a connection is in its life."""
+
+    NEW = "not connected yet"
+    OPENING = "connected, handshake and auth under way"
+    READY = "open for requests"
+    CLOSING = "given up, or closed by us; waiting for the transport"
+    CLOSED = "gone"
+
+
+_log = Logger()
+
+
+class SerfProtocol(Protocol):
+    """
+    A connection to an agent's RPC.
+
+    `SerfClientFactory` makes them; ``factory.when_connected()`` has one that is open.
+
+    :param host: what errors and log lines call the agent.
+    :param auth_key: the key; None where none is due.
+    :param reactor: the source of time; None takes the global reactor.
+    :param connect_timeout: seconds for handshake and auth, and for the answer to a heartbeat.
+    :param heartbeat: seconds between checks of an idle connection; None for no checks.
+    :param next_seq: gives the next Seq; None counts from 0.
+    :param owner: is told when the connection is open and when it is gone.
+    """
+
+    _MOVES: ClassVar[dict[State, set[State]]] = {
+        State.NEW: {State.OPENING},
+        State.OPENING: {State.READY, State.CLOSING, State.CLOSED},
+        State.READY: {State.CLOSING, State.CLOSED},
+        State.CLOSING: {State.CLOSED},
+        State.CLOSED: set(),
+    }
+
+    def __init__(
+        self,
+        *,
+        host: str = "the agent",
+        auth_key: str | None = None,
+        reactor: object | None = None,
+        connect_timeout: float | None = None,
+        heartbeat: float | None = constant.HEARTBEAT,
+        next_seq: Callable[[], int] | None = None,
+        owner: Owner | None = None,
+    ) -> None:
+        self.host = host
+        self.state = State.NEW
+        self.greeting: list[_Call] = []
+        self._auth_key = auth_key
+        self._clock = time_source(reactor)
+        self._deadlines = Deadlines(self._clock)
+        self._connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
+        self._heartbeat = heartbeat
+        self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
+        self._owner = owner
+        self._decoder = wire.Decoder(self._body_follows)
+        self._calls: dict[int, Exchange] = {}  # sent, the reply not come
+        self._streams: dict[int, Exchange] = {}  # replied to, more records may come
+        self._reason: SerfError | None = None  # why we gave it up; None: it was lost under us
+        self._timer: IDelayedCall | None = None  # one at a time: opening, heartbeat, or the end of closing
+        self._draining = False
+        self._heard = 0  # chunks of bytes that came
+
+    # What Twisted calls
+
+    def connectionMade(self) -> None:
+        self._move(State.OPENING)
+        assert self.transport is not None
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
+        self.greeting = [_Call(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
+        self.greeting[0].result.addCallback(self._shaken)
+        if self._auth_key is not None:
+            auth = _Call(commands.AUTH, commands.AUTH.arguments({"AuthKey": self._auth_key}))
+            auth.result.addCallback(self._authenticated)
+            self.greeting.append(auth)
+        for opening in self.greeting:
+            opening.result.addErrback(lambda _: None)  # a loss; the owner hears of it
+        self._write(self.greeting)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard += 1
+        try:
+            for seq, error, body in self._decoder.feed(data):
+                if self.state is State.CLOSING:
+                    return
+                self._deliver(seq, error, body)
+            if self._draining and not self._calls:
+                self.close()
+        except ProtocolError as broken:
+            self.give_up(ProtocolError(f"{self.host}: {broken}"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._move(State.CLOSED)
+        self._cancel_timer()
+        why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
+        under_way = {**self._calls, **self._streams}
+        self._calls, self._streams = {}, {}
+        unanswered = [
+            under_way[seq] for seq in sorted(under_way) if not isinstance(under_way[seq], _Unwanted)
+        ]
+        for opening in self.greeting:
+            if opening in unanswered:
+                unanswered.remove(opening)
+                opening.lost(copy.copy(why))
+        if self._owner is not None:
+            self._owner.connection_closed(self, why, unanswered)
+        else:
+            for exchange in unanswered:
+                exchange.lost(copy.copy(why))
+        self._deadlines.close()
+
+    # What the layer above calls
+
+    def send(self, exchanges: Iterable[Exchange]) -> None:
+        """
+        Send requests, all in one write.
+
+        :param exchanges: each is told of its own reply, records or loss. One
+            that has a Seq already keeps it.
+
+        The connection has to be open (`State.READY`).
+        """
+        assert self.state is State.READY, f"send() on a connection that is {self.state.value}"
+        self._write(exchanges)
+
+    def call(
+        self,
+        command: str | Command,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_record: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> Deferred[Reply]:
+        """
+        Send one request.
+
+        :param command: its wire name, or its row of the table.
+        :param arguments: by Serf's own names.
+        :param timeout: seconds to wait for the reply; None: as long as the connection lasts.
+        :param on_record: called with each record (a dict) of a streaming command.
+        :returns: a Deferred of the `Reply`. An agent's error is in its ``error``.
+        :raises InvalidRequest: at the call, for an unknown command or a bad argument.
+            The Deferred fails with `RequestTimeout`, `AuthenticationError`,
+            `ProtocolError`, `Disconnected` or `ConnectionLost`. Cancelling it leaves
+            the connection good; a stream is stopped by it.
+        """
+        row = commands.BY_WIRE.get(command) if isinstance(command, str) else command
+        if row is None:
+            raise InvalidRequest(f"unknown command: {command!r}")
+        call = _Call(row, row.arguments(arguments or {}), on_record, self.disown)
+        if self.state is not State.READY:
+            return fail(Disconnected(f"{self.host} is {self.state.value}"))
+        if timeout is not None:
+            deadline = self._deadlines.add(timeout, lambda: self._expire(call, timeout))
+
+            def answered(result: Any) -> Any:
+                self._deadlines.cancel(deadline)
+                return result
+
+            call.result.addBoth(answered)
+        self._write([call])
+        return call.result
+
+    def disown(self, exchange: Exchange) -> None:
+        """
+        Drop what still comes for *exchange*, to the end of this connection.
+
+        A live stream or monitor is stopped at the agent too.
+        """
+        seq = exchange.seq
+        assert seq is not None
+        unwanted = _Unwanted(exchange.command, exchange.values)
+        for table in (self._calls, self._streams):
+            if table.get(seq) is exchange:
+                table[seq] = unwanted
+                if exchange.command.streams and exchange.command.ends is None and self.state is State.READY:
+                    self._write([_Unwanted(commands.STOP, {"Stop": seq})])
+
+    def close(self) -> None:
+        """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
+        if self.state in (State.OPENING, State.READY):
+            self._reason = Disconnected(f"the connection to {self.host} was closed by us")
+            self._move(State.CLOSING)
+            self._cancel_timer()
+            self._timer = self._clock.callLater(self._connect_timeout, self._abort)
+            assert self.transport is not None
+            self.transport.loseConnection()
+
+    def drain(self) -> None:
+        """Close the connection once all that was sent has been answered."""
+        self._draining = True
+        if not self._calls:
+            self.close()
+
+    def give_up(self, reason: SerfError) -> None:
+        """End the connection at once, as *reason* says."""
+        if self.state in (State.OPENING, State.READY):
+            self._reason = reason
+            self._move(State.CLOSING)
+            self._cancel_timer()
+            self._abort()
+
+    # How it works
+
+    def _move(self, state: State) -> None:
+        assert state in self._MOVES[self.state], f"from {self.state} to {state}"
+        self.state = state
+
+    def _abort(self) -> None:
+        self._timer = None
+        # Not every transport of an endpoint (a process, a channel) can be aborted.
+        getattr(self.transport, "abortConnection", self.transport.loseConnection)()  # type: ignore[union-attr]
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _write(self, exchanges: Iterable[Exchange]) -> None:
+        requests = []
+        for exchange in exchanges:
+            seq = exchange.seq
+            if seq is None:
+                seq = exchange.seq = self._next_seq()
+            self._calls[seq] = exchange
+            requests.append(exchange.packed(seq))
+        assert self.transport is not None
+        self.transport.write(b"".join(requests))
+
+    def _body_follows(self, seq: int, error: str) -> bool | None:
+        if seq in self._streams:
+            return True
+        exchange = self._calls.get(seq)
+        if exchange is None:
+            return None
+        if error:
+            return exchange.command.body_on_error and error != commands.AUTHENTICATION_REQUIRED
+        return exchange.command.body_on_success
+
+    def _deliver(self, seq: int, error: str, body: Mapping[str, Any] | None) -> None:
+        exchange = self._streams.get(seq)
+        if exchange is not None:
+            assert body is not None
+            ends = exchange.command.ends
+            if ends is not None:
+                if ends(body):
+                    del self._streams[seq]
+                elif exchange.command.noise is not None and exchange.command.noise(body):
+                    return
+            exchange.record(body)
+            return
+        exchange = self._calls.get(seq)
+        if exchange is None:
+            _log.error("{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq)
+            return
+        if error == commands.AUTHENTICATION_REQUIRED:
+            # The bodies of what was sent behind it are being read as headers by now. It
+            # stays among the unanswered: nothing was done, so it may go to another host.
+            self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
+            return
+        del self._calls[seq]
+        if exchange.command.streams and not error:
+            self._streams[seq] = exchange
+        exchange.replied(error, body)
+        if exchange.command is commands.STOP:
+            self._confirm_stop(exchange.values["Stop"])
+
+    def _confirm_stop(self, seq: int) -> None:
+        stopped = self._streams.get(seq)
+        if stopped is not None and stopped.command.ends is None:
+            # The agent may have more records under way, before and after this reply.
+            self._streams[seq] = _Unwanted(stopped.command, stopped.values)
+            stopped.stopped()
+
+    def _expire(self, call: _Call, timeout: float) -> None:
+        self.disown(call)
+        call.lost(RequestTimeout(f"{call.command.wire}: no answer from {self.host} within {timeout} s"))
+
+    def _too_slow(self, what: str) -> None:
+        self._timer = None
+        self.give_up(
+            ConnectionLost(
+                f"lost {self.host}: no answer to {what} within {self._connect_timeout} s", host=self.host
+            )
+        )
+
+    def _shaken(self, reply: Reply) -> None:
+        if reply.error:
+            self.give_up(ProtocolError(f"{self.host} refused the handshake: {reply.error}"))
+        elif self._auth_key is None:
+            self._ready()
+
+    def _authenticated(self, reply: Reply) -> None:
+        if reply.error:
+            self.give_up(AuthenticationError(f"{self.host} refused the key: {reply.error}", host=self.host))
+        else:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._move(State.READY)
+        self._cancel_timer()
+        self._watch()
+        if self._owner is not None:
+            self._owner.connection_ready(self)
+
+    # The heartbeat
+
+    def _watch(self) -> None:
+        if self._heartbeat is not None:
+            self._timer = self._clock.callLater(self._heartbeat, self._check, self._heard)
+
+    def _check(self, heard: int) -> None:
+        self._timer = None
+        # An agent that is at work on a join answers nothing else meanwhile; the join's own timeout limits that.
+        at_work = any(call.command.slow and not isinstance(call, _Unwanted) for call in self._calls.values())
+        if heard != self._heard or at_work:
+            self._watch()
+            return
+        self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
+        # Its own Seq is one that no stream has.
+        seq = self._next_seq()
+        beat = _Unwanted(commands.STOP, {"Stop": seq})
+        beat.seq = seq
+        self._write([beat])
+
+    def _judge(self, heard: int) -> None:
+        if heard == self._heard:
+            self._too_slow("a heartbeat")
+        else:
+            self._timer = None
+            self._watch()

@@ -1,0 +1,340 @@
+"""
+Calls and subscriptions that outlive a connection.
+
+A `Session` has one connection that everything shares, and *lanes*: further
+connections to the same agent for what would hold up the others or might take
+the connection down. Both APIs stand on it.
+
+What a loss means, with ``reconnect``: a command that only reads is sent again,
+a subscription is opened again, and one that changes something fails, for
+nobody knows whether it was done. Each keeps its Seq for life, so that a Seq
+that a user holds means the same after a reconnect.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from txserf import commands, constant
+from txserf.commands import Command
+from txserf.deadlines import Deadline, Deadlines
+from txserf.errors import (
+    AuthenticationError,
+    Disconnected,
+    InvalidRequest,
+    RpcError,
+    SerfError,
+    reason_text,
+)
+from txserf.factory import SerfClientFactory
+from txserf.hosts import Hosts
+from txserf.lanes import Lane, Route
+from txserf.protocol import Exchange, SerfProtocol
+
+_LANES = {commands.Lane.MAIN: Route.MAIN, commands.Lane.JOIN: Route.JOIN, commands.Lane.KEYS: Route.KEYS}
+
+# Twice on a connection of its own is not the agent's death, but what it thinks of the request.
+_MOST_CLOSED = 2
+
+_CLOSED = "the agent closed the connection instead of an answer: a filter is no regular expression (Go's RE2)"
+
+
+def seconds(value: object, what: str) -> float:
+    """Return a time in seconds that a caller gave; `InvalidRequest` for what is none."""
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and value >= 0
+        and not math.isnan(value)
+    ):
+        return float(value)
+    raise InvalidRequest(f"{what} must be a number of seconds, not {value!r}")
+
+
+class Operation(Exchange):
+    """
+    An exchange that a session looks after.
+
+    :ivar route: by which connection it goes.
+    :ivar connection: the one that it was sent by; None while it waits.
+    :ivar done: nothing more is handed to it.
+    """
+
+    __slots__ = ("closed_on", "connection", "deadline", "done", "route")
+
+    def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
+        super().__init__(command, values)
+        self.connection: SerfProtocol | None = None
+        self.deadline: Deadline | None = None
+        self.done = False
+        self.closed_on = 0
+        if command.may_close is not None and command.may_close(values):
+            self.route = Route.ALONE
+        elif command is commands.HANDSHAKE or command is commands.AUTH:
+            self.route = Route.GREETING
+        else:
+            self.route = _LANES[command.lane] if lanes else Route.MAIN
+
+    @property
+    def reopens(self) -> bool:
+        """Whether it is a subscription, to be opened again on a new connection."""
+        return self.command.streams and self.command.ends is None
+
+    def interrupted(self) -> None:
+        """The connection of a subscription is lost; it will be opened again, by another `replied`."""
+
+    def refused(self, error: RpcError) -> None:
+        """The agent's answer to it was to close the connection."""
+        raise NotImplementedError
+
+
+class Session:
+    """
+    Operations over connections that come and go.
+
+    :param hosts: see `txserf.hosts.parse_hosts`.
+    :param reconnect: stay connected until `disconnect`; else one round over the hosts for a connection.
+    :param reactor: dials and keeps the time; None takes the global reactor at the first use.
+    :param connect_timeout: seconds to connect, and again for handshake and auth.
+    :param heartbeat: seconds between checks of an idle connection; None for none.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts = None,
+        *,
+        reconnect: bool,
+        reactor: Any = None,
+        connect_timeout: float | None = None,
+        heartbeat: float | None = constant.HEARTBEAT,
+    ) -> None:
+        if connect_timeout is not None:
+            connect_timeout = seconds(connect_timeout, "connect_timeout")
+        if heartbeat is not None and seconds(heartbeat, "heartbeat") == 0:
+            raise InvalidRequest("heartbeat must be more than 0 seconds, or None for none")
+        self.factory = SerfClientFactory(
+            hosts, reactor=reactor, connect_timeout=connect_timeout, heartbeat=heartbeat, observer=self
+        )
+        self.reconnect = reconnect
+        if not reconnect:
+            self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
+        self._queue: dict[Operation, None] = {}  # waiting for a connection, in order
+        self._lanes: dict[Route, Lane] = {}
+        self._all_lanes: set[Lane] = set()
+        self._own_deadlines: Deadlines | None = None
+
+    # What the faces call
+
+    @property
+    def clock(self) -> Any:
+        """The source of time."""
+        return self.factory.time()
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The deadlines of all operations."""
+        if self._own_deadlines is None:
+            self._own_deadlines = Deadlines(self.clock)
+        return self._own_deadlines
+
+    def connect(self) -> None:
+        """Begin to connect, unless it is connected or trying already."""
+        self.factory.start()
+
+    def submit(self, operations: Sequence[Operation]) -> None:
+        """Send operations in one write: now, or once there is a connection."""
+        connection = self.factory.connection
+        if connection is not None:
+            self._send(connection, operations)
+            return
+        for operation in operations:
+            self._queue[operation] = None
+            if operation.command is commands.AUTH:
+                self.factory.auth_key = operation.values["AuthKey"]
+        self.factory.start()
+
+    def abandon(self, operation: Operation) -> None:
+        """Forget an operation: what still comes for it is dropped, a stream is stopped at the agent."""
+        self.settle(operation)
+        if operation.connection is not None:
+            operation.connection.disown(operation)
+        else:
+            self._queue.pop(operation, None)
+            for lane in self._all_lanes:
+                lane.drop(operation)
+
+    def settle(self, operation: Operation) -> None:
+        """Mark an operation as done."""
+        operation.done = True
+        if operation.deadline is not None:
+            self.deadlines.cancel(operation.deadline)
+            operation.deadline = None
+
+    def disconnect(self) -> Deferred[None]:
+        """
+        Close all connections; what is under way or waiting ends with `Disconnected`.
+
+        :returns: a Deferred of None, once the transports are closed.
+        """
+        waiting, self._queue = list(self._queue), {}
+        closing: list[Deferred[Any]] = [self.factory.disconnect()]
+        closing += [lane.close() for lane in list(self._all_lanes)]
+        # In a turn of its own: nobody's errback is called inside the caller's stack.
+        told: Deferred[None] = Deferred()
+        self.clock.callLater(0, told.callback, None)
+        told.addCallback(lambda _: self._fail(waiting, Disconnected("the connection was closed by us")))
+        finished: Deferred[None] = DeferredList([told, *closing]).addCallback(
+            lambda _: self.deadlines.close()
+        )
+        return finished
+
+    def why_waiting(self) -> str:
+        """Say why nothing is sent, for the text of a timeout; empty where there is a connection."""
+        if self.factory.connection is not None:
+            return ""
+        failures = self.factory.last_failures
+        return (
+            " (no connection: " + "; ".join(f"{h}: {reason_text(r)}" for h, r in failures) + ")"
+            if failures
+            else ""
+        )
+
+    # What the factory tells
+
+    def connected(self, protocol: SerfProtocol) -> None:
+        queue, self._queue = list(self._queue), {}
+        self._send(protocol, queue)
+
+    def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
+        for lane in self._lanes.values():
+            lane.retire()
+        self._lanes = {}
+        # Nothing was done on a connection that wanted a key: all of it may go to another host.
+        self._take_back(reason, unanswered, untouched=isinstance(reason, AuthenticationError))
+
+    def gave_up(self, reason: SerfError) -> None:
+        queue, self._queue = list(self._queue), {}
+        if isinstance(reason, AuthenticationError):
+            self.factory.auth_key = None
+        self._fail(queue, reason)
+
+    # What a lane tells
+
+    def lane_over(
+        self, lane: Lane, reason: SerfError, unanswered: list[Exchange], waiting: list[Operation]
+    ) -> None:
+        """A lane is gone; what was under way by it, and what waited for it, is the session's again."""
+        self._all_lanes.discard(lane)
+        if self._lanes.get(lane.route) is lane:
+            del self._lanes[lane.route]
+        again: list[Exchange] = []
+        for exchange in unanswered:
+            if lane.route is Route.ALONE and isinstance(exchange, Operation) and self._was_refused(exchange):
+                exchange.refused(exchange.command.refusal(_CLOSED))
+            else:
+                again.append(exchange)
+        self._take_back(reason, again)
+        if isinstance(reason, AuthenticationError) or type(reason) is Disconnected:
+            self._fail(waiting, reason)
+        elif waiting:
+            # It could not be opened, though the session is connected: the agent may have just gone.
+            self._queue.update(dict.fromkeys(waiting))
+            self.deadlines.add(self.factory.initialDelay, self._flush)
+
+    # How it works
+
+    def _was_refused(self, operation: Operation) -> bool:
+        operation.closed_on += 1
+        if operation.done or operation.closed_on < _MOST_CLOSED:
+            return False
+        self.settle(operation)
+        return True
+
+    def _flush(self) -> None:
+        if self.factory.connection is not None:
+            self.connected(self.factory.connection)
+
+    def _send(self, connection: SerfProtocol, operations: Sequence[Operation]) -> None:
+        aside = False
+        for operation in operations:
+            if operation.route is Route.MAIN:
+                operation.connection = connection
+            else:
+                aside = True
+        if not aside:
+            if operations:
+                connection.send(operations)
+            return
+        main: list[Operation] = []
+        others: list[Operation] = []
+        for operation in operations:
+            if operation.seq is None and operation.route is not Route.GREETING:
+                operation.seq = self.factory.next_seq()
+            (main if operation.route is Route.MAIN else others).append(operation)
+        if main:
+            connection.send(main)
+        for operation in others:
+            if operation.done:
+                continue
+            if operation.route is Route.GREETING:
+                self._greet(connection, operation)
+            else:
+                self._lane(operation.route).submit(operation)
+
+    def _lane(self, route: Route) -> Lane:
+        lane = self._lanes.get(route)
+        if lane is None:
+            lane = Lane(self, route, once=route is Route.ALONE)
+            self._all_lanes.add(lane)
+            if route is not Route.ALONE:
+                self._lanes[route] = lane
+        return lane
+
+    def _greet(self, connection: SerfProtocol, operation: Operation) -> None:
+        for greeting in connection.greeting:
+            if greeting.command is operation.command and greeting.values == operation.values:
+                operation.seq = greeting.seq
+                operation.replied("", None)
+                return
+        # A key that this connection was not made with.
+        operation.connection = connection
+        connection.send([operation])
+
+    def _take_back(self, reason: SerfError, unanswered: list[Exchange], untouched: bool = False) -> None:
+        failed: list[Exchange] = []
+        interrupted: list[Operation] = []
+        again: list[Operation] = []
+        closed = type(reason) is Disconnected
+        for exchange in unanswered:
+            if not isinstance(exchange, Operation):
+                failed.append(exchange)
+                continue
+            exchange.connection = None
+            reads = exchange.reopens or not exchange.command.changes
+            if not closed and (untouched or (self.reconnect and reads)):
+                again.append(exchange)
+                if exchange.reopens and not untouched:
+                    interrupted.append(exchange)
+            else:
+                failed.append(exchange)
+        connection = self.factory.connection
+        if connection is None:
+            self._queue.update(dict.fromkeys(again))
+        for operation in interrupted:
+            operation.interrupted()
+        self._fail(failed, reason)
+        if connection is not None:
+            self._send(connection, [operation for operation in again if not operation.done])
+
+    def _fail(self, exchanges: Sequence[Exchange], reason: SerfError) -> None:
+        for exchange in exchanges:
+            if isinstance(exchange, Operation):
+                if exchange.done:
+                    continue
+                self.settle(exchange)
+            exchange.lost(copy.copy(reason))
