@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import fcntl
 import functools
+import itertools
 import json
 import os
 import random
@@ -32,7 +33,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from unittest import SkipTest
 
 # How long anything may take that an agent does: starting, joining, ending.
@@ -48,6 +48,9 @@ class SerfMissing(SkipTest):
 class AgentFailed(Exception):
     """An agent did not do what it should in time; the text ends with its log."""
 
+
+# What an agent prints once both of its ports listen.
+_RUNNING = "==> Serf agent running!"
 
 # -- finding serf
 
@@ -169,15 +172,14 @@ class Agent:
         :raises AgentFailed: when it ended, or did not listen in time.
         """
         assert not self.running, f"{self} runs already"
-        chosen = not self.rpc
-        for attempts_left in reversed(range(5 if chosen else 1)):
-            if chosen:
+        first = not self.rpc
+        for attempts_left in reversed(range(5 if first else 1)):
+            if first:
                 self.rpc, self.bind = (f"127.0.0.1:{port}" for port in _free_ports(2))
             self._launch([other.bind for other in join])
-            self._wait(lambda: not self.running or accepts(self.rpc), "listens")
-            # Somebody else may have been quicker with a port that was free a moment ago.
             if self.running:
                 return
+            # Somebody else may have been quicker with a port that was free a moment ago.
             if not attempts_left or "address already in use" not in self.log:
                 raise AgentFailed(f"{self} ended at its start:\n{self.log}")
 
@@ -187,6 +189,7 @@ class Agent:
             config["rpc_auth"] = self.rpc_auth  # there is no flag for it
         if join:
             config |= {"retry_join": join, "retry_interval": "1s"}
+        starts = self.log.count(_RUNNING)
         self._config_file.touch(mode=0o600)
         self._config_file.write_text(json.dumps(config))
         with self._log_file.open("ab") as log:
@@ -198,6 +201,7 @@ class Agent:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the tests, not for the agent
                 preexec_fn=_dies_with_parent(signal.SIGKILL),
             )
+        self._wait(lambda: not self.running or self.log.count(_RUNNING) > starts, "runs")
 
     def kill(self) -> None:
         """End the process at once, as a crash would; nothing happens where it has ended."""
@@ -242,11 +246,6 @@ class Agent:
     def wait_for_member(self, name: str, status: str) -> None:
         """Wait until this agent sees the node *name* in that status (seconds, for ``failed``)."""
         self._wait(lambda: self.members().get(name) == status, f"sees {name} {status}")
-
-    def wait_for_members(self, names: Sequence[str]) -> None:
-        """Wait until this agent sees just these nodes, all of them alive."""
-        wanted = dict.fromkeys(names, "alive")
-        self._wait(lambda: self.members() == wanted, f"sees {', '.join(names)} alive")
 
     def _wait(self, condition: Callable[[], bool], hope: str) -> None:
         if not holds_in_time(condition):
@@ -307,8 +306,8 @@ def cluster(
             stack.callback(agent.kill)
             agent.start(join=agents)
             agents.append(agent)
-        for agent in agents:
-            agent.wait_for_members([each.name for each in agents])
+        for agent, other in itertools.product(agents, agents):
+            agent.wait_for_member(other.name, "alive")
         yield agents
 
 
@@ -365,32 +364,23 @@ def _dies_with_parent(number: signal.Signals) -> Callable[[], object] | None:
 def _run_beside(agents: list[Agent], command: list[str]) -> int:
     """Run *command* in the foreground with the agents' addresses; its exit code, as a shell has it."""
     environ = os.environ | {"SERF_RPC_ADDR": ",".join(agent.rpc for agent in agents)}
-    running: list[subprocess.Popen[bytes]] = []
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for process in running:
-            process.send_signal(number)
-
+    if agents[0].rpc_auth is not None:
+        environ["SERF_RPC_AUTH"] = agents[0].rpc_auth
     # A Ctrl-C reaches the command by itself, the terminal sends it to both. What is
     # handled here, rather than ignored, is back to its default in the command.
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, forward)
     try:
         process = subprocess.Popen(command, env=environ, preexec_fn=_dies_with_parent(signal.SIGTERM))
     except OSError as error:
         print(f"can't run {command[0]}: {error}", file=sys.stderr)
         return 127
-    running.append(process)
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
     code = process.wait()
     return code if code >= 0 else 128 - code
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.agents",
-        description="Start a cluster of real Serf agents on loopback, run a command with "
-        "SERF_RPC_ADDR set to all their addresses, and end them with it.",
-    )
+    parser = argparse.ArgumentParser("python -m tests.agents", description="Run COMMAND beside a cluster.")
     parser.add_argument("-n", type=int, default=2, metavar="N", help="how many agents (default: 2)")
     parser.add_argument("--rpc-auth", metavar="KEY", help="the key of their RPC")
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after a --")
