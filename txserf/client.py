@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txserf import commands, constant
-from txserf.chain import Callback, Chain, check_callables
-from txserf.deadlines import Deadline
+from txserf.batch import Batch
+from txserf.chain import Callback, check_callables
 from txserf.errors import (
-    AuthenticationError,
     InvalidRequest,
-    RequestTimeout,
-    SerfError,
-    StopReceiveData,
 )
 from txserf.hosts import Hosts
-from txserf.responses import REQUESTS, Request, Response, Responses, ResponseStreamResult
+from txserf.responses import REQUESTS, Request, Response, Responses
 from txserf.session import Session, seconds
 
 _log = Logger()
@@ -40,161 +35,17 @@ def _command(method: _Method) -> _Method:
     name or a missing argument is an `InvalidRequest` like any other mistake.
     """
     row = commands.BY_WIRE[method.__name__.replace("_", "-")]
+    make = REQUESTS[row.wire]
 
     @functools.wraps(method)
     def queue(self: Client, *positional: object, **given: Any) -> Client:
         if positional:
             raise InvalidRequest(f"{row.wire}: its arguments go by keyword")
-        return self._add(row, given)
+        self._queued.append(make(row, row.arguments(given)))
+        return self
 
     queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect and Sphinx read
     return queue  # type: ignore[return-value]  # as above: the signature is the method's
-
-
-class Batch:
-    """
-    The commands of one ``request()``.
-
-    :param requests: the commands, in order.
-    :param timeout: seconds for it all; None: as long as it takes.
-    :param patient: whether a query may take longer than *timeout*.
-    :param watch: whether streams run until they are stopped.
-    """
-
-    def __init__(
-        self, session: Session, requests: list[Request], timeout: float | None, patient: bool, watch: bool
-    ) -> None:
-        self.result: Deferred[Responses] = Deferred(self._cancelled)
-        self._session = session
-        self._requests = requests
-        self._timeout = timeout
-        self._patient = patient
-        self._watch = watch
-        self._open = len(requests)  # commands that are not complete, callbacks included
-        self._late = False
-        self._finished = False
-        self._deadline: Deadline | None = None
-        for request in requests:
-            request.batch = self
-            if request.callbacks is not None:
-                request.chain = Chain(
-                    request.callbacks,
-                    functools.partial(self._callback_failed, request),
-                    functools.partial(self._idle, request),
-                    constant.STREAM_BUFFER if request.reopens else None,
-                )
-        if timeout is not None:
-            self._deadline = session.deadlines.add(timeout, self._expire)
-
-    # What the requests tell
-
-    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
-        response = request.respond(error, body)
-        if error and request.command is commands.AUTH:
-            self.fail(AuthenticationError(f"the key was refused: {error}"))
-            return
-        if request.command is commands.AUTH:
-            self._session.factory.auth_key = request.values["AuthKey"]
-        streams = request.command.streams and not error
-        if not streams or (self._watch and request.reopens and not request.responses):
-            request.responses.append(response)
-        if not streams:
-            self._session.settle(request)
-        self._hand_on(request, response)
-
-    def record(self, request: Request, response: ResponseStreamResult) -> None:
-        if not (self._watch and request.reopens):
-            request.responses.append(response)
-        ends = request.command.ends
-        if ends is not None and ends(response.body):
-            self._session.settle(request)
-        self._hand_on(request, response)
-
-    def complete(self, request: Request) -> None:
-        """A stream has come to its end."""
-        self._session.settle(request)
-        if request.chain is None or not request.chain.busy:
-            self._one_less()
-
-    def fail(self, reason: SerfError | Failure) -> None:
-        """End it all with *reason*."""
-        if not self._finished:
-            self._end()
-            self.result.errback(reason)
-
-    # How it works
-
-    def _hand_on(self, request: Request, response: Response) -> None:
-        if request.chain is not None:
-            request.chain.put(response)
-        elif request.done:
-            self._one_less()
-
-    def _idle(self, request: Request) -> None:
-        if request.done:
-            self._one_less()
-
-    def _one_less(self) -> None:
-        self._open -= 1
-        if self._open == 0 and not self._finished:
-            self._end()
-            self.result.callback(self._responses())
-
-    def _responses(self) -> Responses:
-        return Responses(response for request in self._requests for response in request.responses)
-
-    def _end(self) -> None:
-        self._finished = True
-        if self._deadline is not None:
-            self._session.deadlines.cancel(self._deadline)
-        for request in self._requests:
-            if not request.done:
-                self._session.abandon(request)
-            if request.chain is not None:
-                request.chain.close()
-                if request.chain.dropped:
-                    _log.warn(
-                        "{dropped} records of {command} were dropped: its callbacks are too slow",
-                        dropped=request.chain.dropped,
-                        command=request.command.wire,
-                    )
-
-    def _callback_failed(self, request: Request, failure: Failure) -> None:
-        if self._finished:
-            _log.failure(
-                "a callback of {command} failed after its request was over",
-                failure,
-                command=request.command.wire,
-            )
-        elif isinstance(failure.value, StopReceiveData):
-            self._end()
-            self.result.callback(self._responses())
-        else:
-            self.fail(failure)
-
-    def _cancelled(self, _: Deferred[Responses]) -> None:
-        if not self._finished:
-            self._end()
-
-    def _expire(self) -> None:
-        late = [
-            r
-            for r in self._requests
-            if not r.done and not r.reopens and not (self._patient and r.command.ends)
-        ]
-        if late:
-            names = ", ".join(request.command.wire for request in late)
-            self.fail(
-                RequestTimeout(
-                    f"no answer to {names} within {self._timeout} s{self._session.why_waiting()}",
-                    responses=tuple(self._responses()),
-                )
-            )
-            return
-        for request in self._requests:
-            if request.reopens and not request.done:
-                self._session.abandon(request)
-                self.complete(request)
 
 
 class Client:
@@ -282,7 +133,9 @@ class Client:
         :param Status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
         :param Tags: likewise, by tag: ``{"role": "web|db"}``. All filters must match.
         """
-        return self._add(commands.MEMBERS_FILTERED if filters else commands.MEMBERS, filters)
+        row = commands.MEMBERS_FILTERED if filters else commands.MEMBERS
+        self._queued.append(REQUESTS[row.wire](row, row.arguments(filters)))
+        return self
 
     @_command
     def tags(self, *, Tags: Mapping[str, str] = {}, DeleteTags: Iterable[str] = ()) -> Client:
@@ -467,29 +320,22 @@ class Client:
 
     # How it works
 
-    def _add(self, row: commands.Command, given: Mapping[str, Any]) -> Client:
-        self._queued.append(REQUESTS[row.wire](row, row.arguments(given)))
-        return self
-
     def _submit(
-        self, requests: Sequence[Request], timeout: float | None, patient: bool, watch: bool
+        self, requests: list[Request], timeout: float | None, patient: bool, watch: bool
     ) -> Deferred[Responses]:
-        operations = list(requests)
-        if operations[0].command is commands.AUTH:
-            operations.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
-        batch = Batch(self._session, operations, timeout, patient, watch)
+        if requests[0].command is commands.AUTH:
+            requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
+        batch = Batch(self._session, requests, timeout, patient, watch, self._over)
         self._batches.add(batch)
-        batch.result.addBoth(self._over, batch)
-        self._session.submit(operations)
+        self._session.submit(requests)
         return batch.result
 
-    def _over(self, result: Any, batch: Batch) -> Any:
+    def _over(self, batch: Batch) -> None:
         self._batches.discard(batch)
-        if not self._batches:
+        if self._drained and not self._batches:
             drained, self._drained = self._drained, []
             for asker in drained:
                 asker.callback(None)
-        return result
 
     def _drain(self) -> Deferred[None]:
         if not self._batches:

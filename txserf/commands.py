@@ -243,7 +243,9 @@ class Command:
     body_on_success: bool = attrs.field(init=False, repr=False)
     body_on_error: bool = attrs.field(init=False, repr=False)
     streams: bool = attrs.field(init=False, repr=False)
+    plain: bool = attrs.field(init=False, repr=False)  # answered on the connection that everything shares
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
+    _as_is: bool = attrs.field(init=False, repr=False)  # the checked arguments are the body
 
     def __attrs_post_init__(self) -> None:
         derive: Callable[[str, object], None] = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
@@ -251,7 +253,9 @@ class Command:
         derive("body_on_success", self.reply in (Reply.BODY, Reply.ALWAYS_BODY))
         derive("body_on_error", self.reply is Reply.ALWAYS_BODY)
         derive("streams", self.reply is Reply.RECORDS)
+        derive("plain", self.may_close is None and self.wire not in ("handshake", "auth"))
         derive("_by_name", {arg.name: arg for arg in self.args})
+        derive("_as_is", all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args))
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -262,6 +266,8 @@ class Command:
         :raises InvalidRequest: names the command, the argument and what is wrong with it.
         """
         by_name = self._by_name
+        if not given and not by_name:
+            return {}
         for name in given:
             if name not in by_name:
                 known = ", ".join(by_name) or "none"
@@ -286,9 +292,15 @@ class Command:
         if not self.args:
             return b""
         # An empty payload goes as nil: a 0.10 agent refuses a ``_serf_ping`` with an empty bin.
-        sent = {
-            arg.name: None if values[arg.name] == b"" else values[arg.name] for arg in self.args if arg.sent
-        }
+        sent = (
+            values
+            if self._as_is
+            else {
+                arg.name: None if values[arg.name] == b"" else values[arg.name]
+                for arg in self.args
+                if arg.sent
+            }
+        )
         try:
             return wire.pack(sent)
         except UnicodeEncodeError as error:

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from txserf import constant
 from txserf.errors import AuthenticationError, ConnectError, Disconnected, SerfError, reason_text
 from txserf.hosts import Host, Hosts, parse_hosts
-from txserf.protocol import Exchange, Owner, SerfProtocol, time_source
+from txserf.protocol import Exchange, Owner, SerfProtocol, State, time_source
 
 
 class Observer(Protocol):
@@ -130,6 +130,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._flaps = 0
         self._looping = False
         self._afterwards: Callable[[], None] | None = None  # for when a connector is ready to dial again
+        self._again = False  # start as soon as the connection that is closing is gone
         self._waiting: list[Deferred[SerfProtocol]] = []
         self._closing: list[Deferred[None]] = []
 
@@ -137,10 +138,18 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def start(self) -> None:
         """Begin to connect, unless it is connected or trying already."""
-        if self.phase is Phase.IDLE:
+        if self.connection is not None and self.open_connection is None:
+            self._again = True
+        elif self.phase is Phase.IDLE:
             self._refused.clear()
             self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own
             self._begin_round()
+
+    @property
+    def open_connection(self) -> SerfProtocol | None:
+        """The connection, or None where requests would have to wait for one: it may be closing."""
+        connection = self.connection
+        return connection if connection is not None and connection.state is State.READY else None
 
     def when_connected(self) -> Deferred[SerfProtocol]:
         """
@@ -149,8 +158,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         :returns: a Deferred of the connection, which may be cancelled. It fails with
             `ConnectError`, `AuthenticationError` or `Disconnected` once the factory gives up.
         """
-        if self.connection is not None:
-            return succeed(self.connection)
+        if self.open_connection is not None:
+            return succeed(self.open_connection)
         waiting: Deferred[SerfProtocol] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
@@ -173,6 +182,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     def stopTrying(self) -> None:
         """Stop trying to connect; an open connection stays. Who waits for one gets `Disconnected`."""
         self.continueTrying = 0
+        self._again = False
         if self._callID is not None:
             self._callID.cancel()
             self._callID = None
@@ -218,6 +228,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         closing, self._closing = self._closing, []
         for asker in closing:
             asker.callback(None)
+        if self._again and self.connection is None:
+            self._again = False
+            if self.phase is Phase.IDLE:
+                self._once_disconnected(self.start)
 
     # What Twisted calls, where a connector dials
 

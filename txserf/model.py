@@ -210,6 +210,16 @@ class UserEvent:
             _take(record, "Coalesce", bool),
         )
 
+    def to_wire(self) -> dict[str, Any]:
+        """Return what `from_wire` reads, keys in Serf's order."""
+        return {
+            "Coalesce": self.coalesce,
+            "Event": "user",
+            "LTime": self.ltime,
+            "Name": self.name,
+            "Payload": self.payload or None,
+        }
+
 
 @attrs.frozen
 class MemberEvent:
@@ -227,6 +237,10 @@ class MemberEvent:
     def from_wire(cls, record: _Record) -> MemberEvent:
         """Read a record whose ``Event`` is ``member-`` and a kind."""
         return cls(_take(record, "Event", str).removeprefix("member-"), tuple(members_from_wire(record)))
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what `from_wire` reads, keys in Serf's order."""
+        return {"Event": f"member-{self.kind}", "Members": [member.to_wire() for member in self.members]}
 
 
 @attrs.frozen
@@ -257,6 +271,16 @@ class QueryEvent:
             _take_payload(record),
             _take(record, "LTime", int),
         )
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what `from_wire` reads, keys in Serf's order."""
+        return {
+            "Event": "query",
+            "ID": self.id,
+            "LTime": self.ltime,
+            "Name": self.name,
+            "Payload": self.payload or None,
+        }
 
     def respond(self, payload: bytes | str = b"") -> Deferred[None]:
         """
@@ -425,6 +449,20 @@ class KeyReply:
             _take(body, "NumResp", int),
         )
 
+    def to_wire(self, *, listing: bool = False) -> dict[str, Any]:
+        """
+        Return what `from_wire` reads, keys in Serf's order.
+
+        :param listing: whether this is the answer to ``list-keys``: the others have no Keys.
+        """
+        return {
+            "Keys": dict(self.keys) if listing else None,
+            "Messages": dict(self.messages),
+            "NumErr": self.errors,
+            "NumNodes": self.nodes,
+            "NumResp": self.responses,
+        }
+
 
 @attrs.frozen
 class Coordinate:
@@ -457,6 +495,18 @@ class Coordinate:
             _take_float(coord, "Adjustment"),
             _take_float(coord, "Height"),
         )
+
+    @staticmethod
+    def to_wire(coordinate: Coordinate | None) -> dict[str, Any]:
+        """Return what `from_wire` reads, keys in Serf's order."""
+        known = coordinate or Coordinate((), error=0.0, height=0.0)
+        coord = {
+            "Adjustment": known.adjustment,
+            "Error": known.error,
+            "Height": known.height,
+            "Vec": list(known.vec) or None,
+        }
+        return {"Coord": coord, "Ok": coordinate is not None}
 
     def distance_to(self, other: Coordinate) -> float:
         """

@@ -50,17 +50,13 @@ class Exchange:
     :ivar seq: its Seq, once it was sent; the same one for all its life.
     """
 
-    __slots__ = ("_body", "command", "seq", "values")
+    # Defaults by the class and no slots: making one is on the hot path, and sets no more than it must.
+    seq: int | None = None
 
     def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
         self.command = command
         self.values = values
-        self.seq: int | None = None
-        self._body = command.body(values)
-
-    def packed(self, seq: int) -> bytes:
-        """Return the request's bytes."""
-        return self.command.prefix + wire.pack_seq(seq) + self._body
+        self.packed_body = command.body(values)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         """Take the one reply; *error* is the agent's, empty for none."""
@@ -80,8 +76,6 @@ class Exchange:
 
 class _Unwanted(Exchange):
     """Takes the place of one that nobody waits for: what still comes for it must be decoded all the same."""
-
-    __slots__ = ()
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         pass
@@ -103,8 +97,6 @@ class Reply(NamedTuple):
 
 class _Call(Exchange):
     """An exchange whose reply goes to a Deferred."""
-
-    __slots__ = ("_on_record", "_on_reply", "result")
 
     def __init__(
         self,
@@ -371,12 +363,13 @@ class SerfProtocol(Protocol):
 
     def _write(self, exchanges: Iterable[Exchange]) -> None:
         requests = []
+        calls, pack_seq = self._calls, wire.pack_seq
         for exchange in exchanges:
             seq = exchange.seq
             if seq is None:
                 seq = exchange.seq = self._next_seq()
-            self._calls[seq] = exchange
-            requests.append(exchange.packed(seq))
+            calls[seq] = exchange
+            requests.append(exchange.command.prefix + pack_seq(seq) + exchange.packed_body)
         assert self.transport is not None
         self.transport.write(b"".join(requests))
 

@@ -12,7 +12,7 @@ from txserf.errors import RpcError, SerfError
 from txserf.session import Operation
 
 if TYPE_CHECKING:
-    from txserf.client import Batch
+    from txserf.batch import Batch
 
 
 class Request(Operation):
@@ -24,39 +24,30 @@ class Request(Operation):
     :ivar values: its arguments by Serf's own names, the defaults filled in.
     """
 
-    __slots__ = ("batch", "callbacks", "chain", "responses")
+    batch: Batch  # set when it is requested
+    callbacks: list[Callback[Response]] | None = None
+    chain: Chain[Response] | None = None
 
     def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
         super().__init__(command, values)
-        self.batch: Batch | None = None
-        self.callbacks: list[Callback[Response]] | None = None
-        self.chain: Chain[Response] | None = None
         self.responses: list[Response] = []
 
     def __repr__(self) -> str:
         shown = self.command.shown(self.values)
         return f"<{type(self).__name__}: {self.command.wire}, {self.seq}, {shown}>"
 
-    def respond(self, error: str, body: Mapping[str, Any] | None) -> Response:
-        """Make this command's response."""
-        return _RESPONSES[self.command.wire](self, {"Seq": self.seq, "Error": error}, body)
-
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        assert self.batch is not None
         self.batch.replied(self, error, body)
 
     def record(self, body: Mapping[str, Any]) -> None:
         if not self.done:
-            assert self.batch is not None
-            self.batch.record(self, ResponseStreamResult(self, {"Seq": self.seq, "Error": ""}, body))
+            self.batch.record(self, body)
 
     def stopped(self) -> None:
         if not self.done:
-            assert self.batch is not None
             self.batch.complete(self)
 
     def lost(self, reason: SerfError) -> None:
-        assert self.batch is not None
         self.batch.fail(reason)
 
     def refused(self, error: RpcError) -> None:
@@ -136,4 +127,4 @@ def _class(base: type, row: Command) -> Any:
 
 #: A class for each row of the table, called after its wire name: what a repr shows.
 REQUESTS: dict[str, type[Request]] = {row.wire: _class(Request, row) for row in commands.TABLE}
-_RESPONSES: dict[str, type[Response]] = {row.wire: _class(Response, row) for row in commands.TABLE}
+RESPONSES: dict[str, type[Response]] = {row.wire: _class(Response, row) for row in commands.TABLE}

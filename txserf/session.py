@@ -65,20 +65,21 @@ class Operation(Exchange):
     :ivar done: nothing more is handed to it.
     """
 
-    __slots__ = ("closed_on", "connection", "deadline", "done", "route")
+    route = Route.MAIN
+    connection: SerfProtocol | None = None
+    deadline: Deadline | None = None
+    done = False
+    closed_on = 0  # how many connections of its own were closed on it
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
         super().__init__(command, values)
-        self.connection: SerfProtocol | None = None
-        self.deadline: Deadline | None = None
-        self.done = False
-        self.closed_on = 0
-        if command.may_close is not None and command.may_close(values):
-            self.route = Route.ALONE
-        elif command is commands.HANDSHAKE or command is commands.AUTH:
-            self.route = Route.GREETING
-        else:
-            self.route = _LANES[command.lane] if lanes else Route.MAIN
+        if not command.plain:
+            if command.may_close is None:
+                self.route = Route.GREETING
+            elif command.may_close(values):
+                self.route = Route.ALONE
+        elif lanes:
+            self.route = _LANES[command.lane]
 
     @property
     def reopens(self) -> bool:
@@ -148,7 +149,7 @@ class Session:
 
     def submit(self, operations: Sequence[Operation]) -> None:
         """Send operations in one write: now, or once there is a connection."""
-        connection = self.factory.connection
+        connection = self.factory.open_connection
         if connection is not None:
             self._send(connection, operations)
             return
@@ -195,7 +196,7 @@ class Session:
 
     def why_waiting(self) -> str:
         """Say why nothing is sent, for the text of a timeout; empty where there is a connection."""
-        if self.factory.connection is not None:
+        if self.factory.open_connection is not None:
             return ""
         failures = self.factory.last_failures
         return (
@@ -256,17 +257,17 @@ class Session:
         return True
 
     def _flush(self) -> None:
-        if self.factory.connection is not None:
-            self.connected(self.factory.connection)
+        if self.factory.open_connection is not None:
+            self.connected(self.factory.open_connection)
 
     def _send(self, connection: SerfProtocol, operations: Sequence[Operation]) -> None:
-        aside = False
+        plain = True
         for operation in operations:
             if operation.route is Route.MAIN:
                 operation.connection = connection
             else:
-                aside = True
-        if not aside:
+                plain = False
+        if plain:
             if operations:
                 connection.send(operations)
             return
@@ -322,7 +323,7 @@ class Session:
                     interrupted.append(exchange)
             else:
                 failed.append(exchange)
-        connection = self.factory.connection
+        connection = self.factory.open_connection
         if connection is None:
             self._queue.update(dict.fromkeys(again))
         for operation in interrupted:

@@ -13,7 +13,7 @@ ways by ``surrogateescape``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgpack
@@ -45,13 +45,8 @@ def new_packer() -> msgpack.Packer:
     return msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
 
 
-_pack = new_packer().pack
-
-
-def pack(value: object) -> bytes:
-    """Return the bytes of one object."""
-    packed: bytes = _pack(value)
-    return packed
+#: Returns the bytes of one object.
+pack: Callable[[object], bytes] = new_packer().pack
 
 
 def request_prefix(command: str) -> bytes:
@@ -73,22 +68,29 @@ def pack_seq(seq: int) -> bytes:
     return _SMALL[seq] if seq < 128 else pack(seq)
 
 
+def pack_list(packed: Sequence[bytes]) -> bytes:
+    """Return the bytes of a list whose items are packed already."""
+    head: bytes = msgpack.Packer().pack_array_header(len(packed))
+    return head + b"".join(packed)
+
+
 class Unpacker:
     """
     Objects out of a stream of bytes, each within the limits on size and nesting.
 
     :param size_limit: bytes that one object may have; None reads
         `constant.MESSAGE_SIZE_LIMIT` now.
+    :param most_items: how many members an array or a map may have.
     """
 
-    def __init__(self, size_limit: int | None = None) -> None:
+    def __init__(self, size_limit: int | None = None, most_items: int = _MOST_ITEMS) -> None:
         self._limit = constant.MESSAGE_SIZE_LIMIT if size_limit is None else size_limit
         self._unpacker = msgpack.Unpacker(
             raw=False,
             unicode_errors="surrogateescape",
             max_buffer_size=self._limit + _SLICE,
-            max_array_len=_MOST_ITEMS,
-            max_map_len=_MOST_ITEMS,
+            max_array_len=most_items,
+            max_map_len=most_items,
         )
         self._fed = 0
         self._taken = 0

@@ -1,0 +1,135 @@
+"""
+Requests a second, one agent: `Client` and the protocol under it beside a bare one.
+
+Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/requests.py``.
+
+The baseline is thirty lines that only pack, unpack and match Seq. The three
+take turns in one run, so that the ratios hold though the machine's speed
+drifts; only they count. ``--reactor`` is ``epoll``, ``asyncio`` or any other of Twisted's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import msgpack
+from twisted.application.reactors import installReactor
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--reactor", default="epoll")
+    parser.add_argument("--flights", default="1,16,64,256", help="requests in flight, with commas")
+    parser.add_argument("--commands", default="members,stop")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each of a round's measurements")
+    return parser.parse_args()
+
+
+OPTIONS = options()
+installReactor(OPTIONS.reactor)
+
+from twisted.internet import reactor  # noqa: E402  # the one that was just installed
+from twisted.internet.defer import Deferred, gatherResults  # noqa: E402
+from twisted.internet.endpoints import clientFromString, connectProtocol  # noqa: E402
+from twisted.internet.protocol import Protocol  # noqa: E402
+from twisted.internet.task import react  # noqa: E402
+
+import txserf  # noqa: E402
+
+
+class Bare(Protocol):
+    """Packs, unpacks and matches Seq; nothing else."""
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        self.unpacker = msgpack.Unpacker(raw=False)
+        self.packer = msgpack.Packer()
+        self.seq = itertools.count()
+        self.waiting: dict[int, tuple[Deferred[Any], bool]] = {}
+        self.header: dict[str, Any] | None = None
+
+    def call(self, command: str, body: dict[str, Any] | None, replies: bool) -> Deferred[Any]:
+        seq = next(self.seq)
+        data = self.packer.pack({"Command": command, "Seq": seq})
+        if body is not None:
+            data += self.packer.pack(body)
+        done: Deferred[Any] = Deferred()
+        self.waiting[seq] = (done, replies)
+        self.transport.write(data)
+        return done
+
+    def dataReceived(self, data: bytes) -> None:
+        self.unpacker.feed(data)
+        for value in self.unpacker:
+            header, self.header = self.header, None
+            if header is None:
+                if self.waiting[value["Seq"]][1]:
+                    self.header = value
+                else:
+                    self.waiting.pop(value["Seq"])[0].callback((value, None))
+            else:
+                self.waiting.pop(header["Seq"])[0].callback((header, value))
+
+
+async def rate(call: Callable[[], Awaitable[Any]], in_flight: int) -> float:
+    """Keep *in_flight* requests under way for a while; return requests a second."""
+    end = perf_counter() + OPTIONS.seconds
+    done = 0
+
+    async def lane() -> None:
+        nonlocal done
+        while perf_counter() < end:
+            await call()
+            done += 1
+
+    start = perf_counter()
+    await gatherResults([Deferred.fromCoroutine(lane()) for _ in range(in_flight)])
+    return done / (perf_counter() - start)
+
+
+async def main(reactor: Any) -> None:
+    address = os.environ["SERF_RPC_ADDR"].split(",")[0]
+    bare = await connectProtocol(clientFromString(reactor, f"tcp:{address}"), Bare())
+    await bare.call("handshake", {"Version": 1}, False)
+    client = txserf.Client(address, auto_reconnect=True)
+    factory = txserf.SerfClientFactory(address)
+    factory.start()
+    protocol = await factory.when_connected()
+    calls: dict[str, dict[str, Callable[[], Awaitable[Any]]]] = {
+        "members": {
+            "bare": lambda: bare.call("members", None, True),
+            "protocol": lambda: protocol.call("members"),
+            "Client": lambda: client.members().request(),
+        },
+        "stop": {
+            "bare": lambda: bare.call("stop", {"Stop": 0}, False),
+            "protocol": lambda: protocol.call("stop", {"Stop": 0}),
+            "Client": lambda: client.stop(Stop=0).request(),
+        },
+    }
+    print(f"{OPTIONS.reactor} reactor, {OPTIONS.rounds} rounds in turns; ratio to bare: median (min to max)\n")
+    print(f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}")
+    for command in OPTIONS.commands.split(","):
+        for in_flight in map(int, OPTIONS.flights.split(",")):
+            rates: dict[str, list[float]] = {name: [] for name in calls[command]}
+            for _ in range(OPTIONS.rounds):
+                for name, call in calls[command].items():
+                    rates[name].append(await rate(call, in_flight))
+            row = f"{command:9}{in_flight:>10}{statistics.median(rates['bare']):>10,.0f}"
+            for name in ("protocol", "Client"):
+                ratios = [ours / base for ours, base in zip(rates[name], rates["bare"], strict=True)]
+                row += f"{statistics.median(ratios):>9.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(row, flush=True)
+    bare.transport.loseConnection()
+    await client.disconnect(wait=True).request()
+    await factory.disconnect()
+
+
+react(main, _reactor=reactor)

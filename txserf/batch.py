@@ -1,0 +1,187 @@
+"""The commands of one ``request()``: what is awaited of them, and what their Deferred fires with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf import commands, constant
+from txserf.chain import Chain
+from txserf.deadlines import Deadline
+from txserf.errors import AuthenticationError, RequestTimeout, SerfError, StopReceiveData
+from txserf.responses import RESPONSES, Request, Responses, ResponseStreamResult
+from txserf.session import Session
+
+_log = Logger()
+
+
+class Batch:
+    """
+    The commands of one ``request()``.
+
+    :param requests: the commands, in order.
+    :param timeout: seconds for it all; None: as long as it takes.
+    :param patient: whether a query may take longer than *timeout*.
+    :param watch: whether streams run until they are stopped.
+    :param over: called once all is over, just before the Deferred fires.
+    :ivar result: a Deferred of `Responses`.
+    """
+
+    _deadline: Deadline | None = None
+    _finished = False
+
+    def __init__(
+        self,
+        session: Session,
+        requests: list[Request],
+        timeout: float | None,
+        patient: bool,
+        watch: bool,
+        over: Callable[[Batch], object],
+    ) -> None:
+        self.result: Deferred[Responses] = Deferred(self._cancelled)
+        self._session = session
+        self._requests = requests
+        self._timeout = timeout
+        self._patient = patient
+        self._watch = watch
+        self._over = over
+        self._open = len(requests)  # commands that are not complete, callbacks included
+        for request in requests:
+            request.batch = self
+            if request.callbacks is not None:
+                request.chain = Chain(
+                    request.callbacks,
+                    functools.partial(self._callback_failed, request),
+                    functools.partial(self._idle, request),
+                    constant.STREAM_BUFFER if request.reopens else None,
+                )
+        if timeout is not None:
+            self._deadline = session.deadlines.add(timeout, self._expire)
+
+    # What the requests tell
+
+    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+        """Take a command's reply."""
+        command = request.command
+        response = RESPONSES[command.wire](request, {"Seq": request.seq, "Error": error}, body)
+        if command.streams and not error:
+            # A stream that was opened again replies again: that is for its callbacks only.
+            if self._watch and request.reopens and not request.responses:
+                request.responses.append(response)
+            if request.chain is not None:
+                request.chain.put(response)
+            return
+        if command is commands.AUTH:
+            if error:
+                self.fail(AuthenticationError(f"the key was refused: {error}"))
+                return
+            self._session.factory.auth_key = request.values["AuthKey"]
+        request.responses.append(response)
+        request.done = True
+        if request.chain is not None:
+            request.chain.put(response)
+        else:
+            self._one_less()
+
+    def record(self, request: Request, body: Mapping[str, Any]) -> None:
+        """Take a record of a streaming command."""
+        response = ResponseStreamResult(request, {"Seq": request.seq, "Error": ""}, body)
+        if not (self._watch and request.reopens):
+            request.responses.append(response)
+        ends = request.command.ends
+        if ends is not None and ends(body):
+            request.done = True
+        if request.chain is not None:
+            request.chain.put(response)
+        elif request.done:
+            self._one_less()
+
+    def complete(self, request: Request) -> None:
+        """A stream has come to its end."""
+        request.done = True
+        if request.chain is None or not request.chain.busy:
+            self._one_less()
+
+    def fail(self, reason: SerfError | Failure) -> None:
+        """End it all with *reason*."""
+        if not self._finished:
+            self._end()
+            self.result.errback(reason)
+
+    # How it works
+
+    def _idle(self, request: Request) -> None:
+        if request.done:
+            self._one_less()
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        if self._open == 0 and not self._finished:
+            self._end()
+            self.result.callback(self._responses())
+
+    def _responses(self) -> Responses:
+        requests = self._requests
+        if len(requests) == 1:
+            return Responses(requests[0].responses)
+        return Responses(response for request in requests for response in request.responses)
+
+    def _end(self) -> None:
+        self._finished = True
+        if self._deadline is not None:
+            self._session.deadlines.cancel(self._deadline)
+        for request in self._requests:
+            if not request.done:
+                self._session.abandon(request)
+            if request.chain is not None:
+                request.chain.close()
+                if request.chain.dropped:
+                    _log.warn(
+                        "{dropped} records of {command} were dropped: its callbacks are too slow",
+                        dropped=request.chain.dropped,
+                        command=request.command.wire,
+                    )
+        self._over(self)
+
+    def _callback_failed(self, request: Request, failure: Failure) -> None:
+        if self._finished:
+            _log.failure(
+                "a callback of {command} failed after its request was over",
+                failure,
+                command=request.command.wire,
+            )
+        elif isinstance(failure.value, StopReceiveData):
+            self._end()
+            self.result.callback(self._responses())
+        else:
+            self.fail(failure)
+
+    def _cancelled(self, _: Deferred[Responses]) -> None:
+        if not self._finished:
+            self._end()
+
+    def _expire(self) -> None:
+        late = [
+            request
+            for request in self._requests
+            if not request.done and not request.reopens and not (self._patient and request.command.ends)
+        ]
+        if late:
+            names = ", ".join(request.command.wire for request in late)
+            self.fail(
+                RequestTimeout(
+                    f"no answer to {names} within {self._timeout} s{self._session.why_waiting()}",
+                    responses=tuple(self._responses()),
+                )
+            )
+            return
+        for request in self._requests:
+            if request.reopens and not request.done:
+                self._session.abandon(request)
+                self.complete(request)
