@@ -219,6 +219,8 @@ class Agent:
     def pause(self) -> None:
         """Stop the process where it stands: its ports accept, and nobody answers."""
         self._signal(signal.SIGSTOP)
+        assert self.process is not None
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)  # a signal may take a moment to arrive
 
     def resume(self) -> None:
         """Let a paused process go on."""
