@@ -1,0 +1,71 @@
+"""Fixtures for the tests on real agents: clients and servers that are gone behind each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
+
+from tests.real.helpers import Listeners, reactor, wait_for
+from txserf.client import Client
+
+#: Makes a `Client` that is disconnected behind the test.
+NewClient = Callable[..., Client]
+
+#: Starts a server for the time of a test, and gives its ``127.0.0.1:port``.
+Listen = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def no_hosts_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SERF_RPC_ADDR", raising=False)
+    monkeypatch.delenv("SERF_RPC_AUTH", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(no_hosts_of_the_environment: None) -> Iterator[None]:
+    """Behind each test no timer and no socket is left in the reactor, and no failure in the log."""
+    wait_for(deferLater(reactor, 0))  # it starts with the first test, and has a few readers of its own
+    before = _in_reactor()
+    failures: list[Any] = []
+
+    @implementer(ILogObserver)
+    def observe(event: Any) -> None:
+        if "log_failure" in event:
+            failures.append(event["log_failure"])
+
+    globalLogPublisher.addObserver(observe)
+    yield
+    wait_for(deferLater(reactor, 0))
+    globalLogPublisher.removeObserver(observe)
+    assert _in_reactor() - before == set()
+    assert failures == []
+
+
+def _in_reactor() -> set[Any]:
+    return {*reactor.getDelayedCalls(), *reactor.getReaders(), *reactor.getWriters()}
+
+
+@pytest.fixture
+def new_client(nothing_is_left: None) -> Iterator[NewClient]:
+    clients: list[Client] = []
+
+    def make(*hosts: Any, **options: Any) -> Client:
+        clients.append(Client(*hosts, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        wait_for(client.disconnect().disconnect(wait=True).request())
+
+
+@pytest.fixture
+def listen(nothing_is_left: None) -> Iterator[Listen]:
+    listeners = Listeners()
+    yield listeners.listen
+    wait_for(Deferred.fromCoroutine(listeners.close()))

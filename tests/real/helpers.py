@@ -1,0 +1,273 @@
+"""What the tests on real agents have in common: waiting for responses, and servers that stand in for an agent."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest_twisted  # type: ignore[import-untyped]  # it ships no types
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from tests.agents import Agent
+from txserf.client import Client
+from txserf.responses import Response
+
+T = TypeVar("T")
+
+reactor: Any = _reactor
+
+#: Seconds that a test may take, cancelled then: its traceback tells what it waited for.
+LIMIT = 40.0
+
+#: A Seq that no stream has: a ``stop`` of it is a round trip without any effect.
+UNUSED = 2**63
+
+
+def in_reactor(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[None]]:
+    """Run an async test under pytest-twisted, with a limit on all of it."""
+
+    @functools.wraps(test)
+    def limited(*args: Any, **kwargs: Any) -> Deferred[None]:
+        async def run() -> None:
+            await test(*args, **kwargs)
+
+        return Deferred.fromCoroutine(run()).addTimeout(LIMIT, reactor)
+
+    marked: Callable[..., Deferred[None]] = pytest_twisted.ensureDeferred(limited)
+    return marked
+
+
+def wait_for(result: Deferred[T]) -> T:
+    """Wait for a Deferred outside of the reactor, as a fixture has to."""
+    value: T = pytest_twisted.blockon(result)
+    return value
+
+
+async def fails(result: Awaitable[object], kind: type[BaseException]) -> Any:
+    """Return the error of that very class that an awaitable fails with."""
+    try:
+        value = await result
+    except Exception as error:
+        assert type(error) is kind, repr(error)
+        return error
+    raise AssertionError(f"it did not fail, its result is {value!r}")
+
+
+class Seen:
+    """
+    A callback that keeps what it gets, and lets a test wait for it.
+
+    :ivar responses: all that came, in order.
+    """
+
+    def __init__(self) -> None:
+        self.responses: list[Response] = []
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def __call__(self, response: Response) -> None:
+        self.responses.append(response)
+        for entry in list(self._waiting):
+            if entry[0]():
+                self._waiting.remove(entry)
+                entry[1].callback(None)
+
+    @property
+    def records(self) -> list[Any]:
+        """The bodies of the records, without the replies that opened the stream."""
+        return [response.body for response in self.responses if response.body is not None]
+
+    @property
+    def openings(self) -> int:
+        """How many times the stream was opened."""
+        return len(self.responses) - len(self.records)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the events and queries."""
+        return [record["Name"] for record in self.records]
+
+    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
+        """Wait for a response that makes *condition* true."""
+        met: Deferred[None] = Deferred()
+        if condition():
+            met.callback(None)
+        else:
+            self._waiting.append((condition, met))
+        return met
+
+    async def count(self, number: int) -> list[Any]:
+        """Wait for that many records, and return them."""
+        await self.until(lambda: len(self.records) >= number)
+        return self.records
+
+    async def opened(self, times: int = 1) -> None:
+        """Wait until the stream was opened for the nth time."""
+        await self.until(lambda: self.openings >= times)
+
+
+async def round_trip(client: Client) -> None:
+    """
+    Wait until the agent has run all that *client* sent.
+
+    The reply that opens a stream comes a moment before the agent registers it; behind
+    this, no event is missed.
+    """
+    await client.stop(Stop=UNUSED).request(timeout=LIMIT)
+
+
+def accepted(agent: Agent) -> int:
+    """How many connections the RPC of an agent has seen so far, by its log."""
+    return agent.log.count("Accepted client")
+
+
+# -- standing in for an agent, or between it and a client
+
+
+class Scripted(Protocol):
+    """A server's connection that says what it was told to, whatever it hears."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+
+    def connectionMade(self) -> None:
+        self._server.connections.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._server.heard(self, data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._server.connections.remove(self)
+
+    def say(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def hang_up(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+class ScriptedServer(Factory):
+    """
+    A server whose behaviour is a function.
+
+    :param heard: called with the connection and the bytes that came.
+    :ivar connections: those that are open.
+    """
+
+    def __init__(self, heard: Callable[[Scripted, bytes], object]) -> None:
+        self.heard = heard
+        self.connections: list[Scripted] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Scripted:
+        return Scripted(self)
+
+
+class _Inward(Protocol):
+    """The side of a `Proxy` that a client is connected to."""
+
+    outward: _Outward | None = None
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def connectionMade(self) -> None:
+        self._proxy.connections.append(self)
+        self._early: list[bytes] = []
+        host, _, port = self._proxy.agent.rpc.partition(":")
+        endpoint = TCP4ClientEndpoint(reactor, host, int(port))
+        connectProtocol(endpoint, _Outward(self)).addErrback(lambda _: self.cut())
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.outward is None or self.outward.transport is None:
+            self._early.append(data)
+        else:
+            self.outward.transport.write(data)
+
+    def joined(self, outward: _Outward) -> None:
+        self.outward = outward
+        assert outward.transport is not None
+        outward.transport.write(b"".join(self._early))
+
+    def answer(self, data: bytes) -> None:
+        if not self._proxy.holding:
+            assert self.transport is not None
+            self.transport.write(data)
+
+    def cut(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._proxy.connections.remove(self)
+        if self.outward is not None and self.outward.transport is not None:
+            self.outward.transport.loseConnection()
+
+
+class _Outward(Protocol):
+    """The side of a `Proxy` that is connected to the agent."""
+
+    def __init__(self, inward: _Inward) -> None:
+        self._inward = inward
+
+    def connectionMade(self) -> None:
+        self._inward.joined(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._inward.answer(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._inward.cut()
+
+
+class Proxy(Factory):
+    """
+    Stands between clients and an agent; it can keep the agent's answers to itself.
+
+    :ivar holding: the agent gets what clients send, and they get nothing.
+    :ivar connections: those of clients.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.holding = False
+        self.connections: list[_Inward] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> _Inward:
+        return _Inward(self)
+
+    def cut(self) -> None:
+        """Close all connections."""
+        for connection in list(self.connections):
+            connection.cut()
+
+
+class Listeners:
+    """Starts servers, and closes them and their connections."""
+
+    def __init__(self) -> None:
+        self._ports: list[Any] = []
+        self._factories: list[Any] = []
+
+    def listen(self, factory: Factory, endpoint: IStreamServerEndpoint | None = None) -> str:
+        """Listen with *factory*, on a free loopback port unless there is an endpoint; its ``host:port``."""
+        if endpoint is None:
+            endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        ports: list[Any] = []
+        endpoint.listen(factory).addCallback(ports.append)
+        self._ports += ports
+        self._factories.append(factory)
+        return f"127.0.0.1:{getattr(ports[0].getHost(), 'port', 0)}"
+
+    async def close(self) -> None:
+        for port in self._ports:
+            await port.stopListening()
+        for factory in self._factories:
+            for connection in list(factory.connections):
+                connection.transport.abortConnection()
