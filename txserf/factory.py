@@ -317,10 +317,10 @@ class SerfClientFactory(ReconnectingClientFactory):
                 if self.connector is not None and not self._refused:
                     self.connector.connect()
                     return
-                if not self._left:
-                    self._round_over()
-                    return
-                self._try_host(self._left.pop(0))
+                if self._left:
+                    self._try_host(self._left.pop(0))
+                else:
+                    self._round_over()  # whoever is told that it gave up may start it again
         finally:
             self._looping = False
 
@@ -412,12 +412,16 @@ class SerfClientFactory(ReconnectingClientFactory):
     def _give_up(self, reason: SerfError) -> None:
         self.phase = Phase.IDLE
         self._log.warn("gave up: {reason}", reason=reason_text(reason))
+        waiting, self._waiting = self._waiting, []
         if self._observer is not None:
             self._observer.gave_up(reason)
-        self._fail_waiting(reason)
+        self._tell(waiting, reason)
 
     def _fail_waiting(self, reason: SerfError) -> None:
         waiting, self._waiting = self._waiting, []
+        self._tell(waiting, reason)
+
+    def _tell(self, waiting: list[Deferred[SerfProtocol]], reason: SerfError) -> None:
         for asker in waiting:
             asker.errback(copy.copy(reason))
 
