@@ -515,6 +515,20 @@ async def test_no_host_that_can_be_reached_is_an_error_that_names_them(
 
 
 @in_reactor
+async def test_who_is_told_that_no_host_can_be_reached_may_ask_again_at_once(
+    dead: str, new_client: NewClient
+) -> None:
+    client = new_client(dead)
+    errors: list[str] = []
+    for _ in range(3):
+        error = await fails(client.members().request(), txserf.ConnectError)
+        errors.append(str(error))
+        connected = client.connect().when_connected()
+        await fails(connected, txserf.ConnectError)
+    assert len(errors) == 3
+
+
+@in_reactor
 async def test_a_key_of_the_url_is_used(new_client: NewClient, auth_agent: Agent) -> None:
     assert auth_agent.rpc_auth is not None
     client = new_client(f"serf://{auth_agent.rpc}?AuthKey={quote(auth_agent.rpc_auth, safe='')}")
