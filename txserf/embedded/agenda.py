@@ -1,0 +1,118 @@
+"""
+The cluster's time: what is to be done when, in one order.
+
+One timer of the reactor serves a whole cluster. What is due at the same time is
+done in the order in which it was asked for, so that two runs under a `Clock`
+are the same. With nobody connected no timer is left in the reactor: what became
+due meanwhile is caught up with before anybody looks again, as of its own time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+_log = Logger()
+
+
+class Entry:
+    """Something to be done at a time; see `Agenda.later`."""
+
+    __slots__ = ("at", "call", "order")
+
+    def __init__(self, at: float, order: int, call: Callable[[], object]) -> None:
+        self.at = at
+        self.order = order
+        self.call: Callable[[], object] | None = call
+
+    def __lt__(self, other: Entry) -> bool:
+        return (self.at, self.order) < (other.at, other.order)
+
+    def cancel(self) -> None:
+        """Have it not done; nothing happens where it is over."""
+        self.call = None
+
+
+class Agenda:
+    """
+    Does what is due, in order of time.
+
+    :param clock: whose seconds count.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+        self._heap: list[Entry] = []
+        self._orders = itertools.count()
+        self._observers = 0
+        self._now: float | None = None  # the time of the entry that is being done
+        self._timer: IDelayedCall | None = None
+
+    def seconds(self) -> float:
+        """Return the time: that of the entry being done, else the clock's."""
+        return self.clock.seconds() if self._now is None else self._now
+
+    def later(self, delay: float, call: Callable[[], object]) -> Entry:
+        """Have *call* called in *delay* seconds, 0 being the next turn. Keep what is returned to cancel it."""
+        entry = Entry(self.seconds() + max(0.0, delay), next(self._orders), call)
+        heappush(self._heap, entry)
+        self._arm()
+        return entry
+
+    def sleep(self, delay: float) -> Deferred[None]:
+        """Return a Deferred that fires in *delay* seconds."""
+        waiting: Deferred[None] = Deferred()
+        self.later(delay, lambda: waiting.callback(None))
+        return waiting
+
+    def observed(self) -> None:
+        """Somebody looks from now on, so that things have to be done at their time."""
+        self._observers += 1
+        if self._observers == 1:
+            self.catch_up()
+            self._arm()
+
+    def unobserved(self) -> None:
+        """One less looks; after the last the reactor is left alone."""
+        self._observers -= 1
+        if not self._observers and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def catch_up(self) -> None:
+        """Do all that is due by now."""
+        if self._now is not None:
+            return  # called by something that is being done: its turn goes on
+        until = self.clock.seconds()
+        try:
+            while self._heap and self._heap[0].at <= until:
+                entry = heappop(self._heap)
+                if entry.call is None:
+                    continue
+                self._now = entry.at
+                try:
+                    entry.call()
+                except Exception:
+                    _log.failure("a step of the embedded cluster failed")
+        finally:
+            self._now = None
+
+    def _arm(self) -> None:
+        if not self._observers or self._now is not None or not self._heap:
+            return
+        at = self._heap[0].at
+        if self._timer is not None:
+            if self._timer.getTime() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self.clock.callLater(max(0.0, at - self.clock.seconds()), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.catch_up()
+        self._arm()

@@ -1,0 +1,169 @@
+"""
+What an agent tells its streams: filters, and the holding back of events that may be one.
+
+Serf's agent holds member events, and user events that may coalesce, until none
+came for a second, but no longer than three (``serf/coalesce.go``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from txserf.embedded.agenda import Agenda, Entry
+from txserf.embedded.queries import ReceivedQuery
+from txserf.model import Member, MemberEvent, UserEvent
+
+QUIET = 1.0
+AT_MOST = 3.0
+
+#: What streams are made of.
+AgentEvent = UserEvent | MemberEvent | ReceivedQuery
+
+_TYPES = {
+    "*",
+    "user",
+    "query",
+    "member-join",
+    "member-leave",
+    "member-failed",
+    "member-update",
+    "member-reap",
+}
+
+
+class BadFilter(ValueError):
+    """A stream's type that is none."""
+
+
+@attrs.frozen
+class EventFilter:
+    """
+    An element of a stream's type.
+
+    :ivar event: such as ``member-join``; ``*`` for all.
+    :ivar name: for ``user`` and ``query``: the one name; empty for all.
+    """
+
+    event: str
+    name: str = ""
+
+    def matches(self, event: AgentEvent) -> bool:
+        if self.event == "*":
+            return True
+        if isinstance(event, MemberEvent):
+            return self.event == f"member-{event.kind}"
+        kind = "user" if isinstance(event, UserEvent) else "query"
+        return self.event == kind and self.name in ("", event.name)
+
+
+def parse_filters(text: str) -> tuple[EventFilter, ...]:
+    """
+    Read a stream's type, such as ``user:deploy,member-join``; empty is ``*``.
+
+    :raises BadFilter: for anything else than the types there are.
+    """
+    filters = []
+    for element in (text or "*").split(","):
+        event, name = element, ""
+        for named in ("user", "query"):
+            if element.startswith(f"{named}:"):
+                event, name = named, element[len(named) + 1 :]
+        if event not in _TYPES:
+            raise BadFilter(element)
+        filters.append(EventFilter(event, name))
+    return tuple(filters)
+
+
+def describe(event: AgentEvent) -> str:
+    """Return what the agent's log calls an event."""
+    if isinstance(event, MemberEvent):
+        return f"member-{event.kind}"
+    return f"user-event: {event.name}" if isinstance(event, UserEvent) else f"query: {event.name}"
+
+
+class _Holder:
+    """Calls *flush* once nothing was held for a second, or three seconds after the first."""
+
+    def __init__(self, agenda: Agenda, flush: Callable[[], None]) -> None:
+        self._agenda = agenda
+        self._flush = flush
+        self._quiet: Entry | None = None
+        self._latest: Entry | None = None
+
+    def held(self) -> None:
+        """Something is held now."""
+        if self._latest is None:
+            self._latest = self._agenda.later(AT_MOST, self._over)
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = self._agenda.later(QUIET, self._over)
+
+    def _over(self) -> None:
+        for entry in (self._quiet, self._latest):
+            if entry is not None:
+                entry.cancel()
+        self._quiet = self._latest = None
+        self._flush()
+
+
+class MemberCoalescer:
+    """
+    Groups member events by kind; of each node only the latest counts.
+
+    A change that is the one last told of that node is left out, updates excepted.
+
+    :param emit: called with each event.
+    :param known: the nodes whose joining is no news.
+    """
+
+    def __init__(self, agenda: Agenda, emit: Callable[[MemberEvent], None], known: list[str]) -> None:
+        self._holder = _Holder(agenda, self._flush)
+        self._emit = emit
+        self._told = dict.fromkeys(known, "join")
+        self._changes: dict[str, tuple[str, Member]] = {}
+
+    def hold(self, kind: str, member: Member) -> None:
+        """Take a change of one member."""
+        self._changes[member.name] = (kind, member)
+        self._holder.held()
+
+    def _flush(self) -> None:
+        changes, self._changes = self._changes, {}
+        groups: dict[str, list[Member]] = {}
+        for name, (kind, member) in changes.items():
+            if kind == self._told.get(name) and kind != "update":
+                continue
+            self._told[name] = kind
+            groups.setdefault(kind, []).append(member)
+        for kind, members in groups.items():
+            self._emit(MemberEvent(kind, tuple(members)))
+
+
+class UserCoalescer:
+    """
+    Of each name only the user events of the highest LTime are told.
+
+    :param emit: called with each event.
+    """
+
+    def __init__(self, agenda: Agenda, emit: Callable[[UserEvent], None]) -> None:
+        self._holder = _Holder(agenda, self._flush)
+        self._emit = emit
+        self._latest: dict[str, list[UserEvent]] = {}
+
+    def hold(self, event: UserEvent) -> None:
+        """Take an event that may coalesce."""
+        same = self._latest.get(event.name)
+        if same is None or same[0].ltime < event.ltime:
+            self._latest[event.name] = [event]
+        elif same[0].ltime == event.ltime:
+            same.append(event)
+        self._holder.held()
+
+    def _flush(self) -> None:
+        latest, self._latest = self._latest, {}
+        for events in latest.values():
+            for event in events:
+                self._emit(event)

@@ -1,0 +1,55 @@
+"""An agent's log: its last lines, and those who follow it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+#: Lines that are kept, and replayed to a new follower.
+KEPT = 512
+
+#: The levels, from the one that shows most.
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
+
+Follower = Callable[[str], None]
+
+
+def shows(minimum: str, line: str) -> bool:
+    """Say whether a follower of level *minimum* gets a line; one without a level goes to all."""
+    start = line.find("[")
+    end = line.find("]", start)
+    level = line[start + 1 : end] if 0 <= start < end else ""
+    return level not in LEVELS or LEVELS.index(level) >= LEVELS.index(minimum)
+
+
+class AgentLog:
+    """
+    The lines that an agent writes.
+
+    :param date: gives the time as a line has it: ``2026/11/24 00:47:08``.
+    """
+
+    def __init__(self, date: Callable[[], str]) -> None:
+        self._date = date
+        self._lines: deque[str] = deque(maxlen=KEPT)
+        self._followers: dict[Follower, None] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._lines))
+
+    def write(self, level: str, text: str) -> None:
+        """Write a line, such as ``agent: Serf agent starting``; *level* is one of `LEVELS`."""
+        line = f"{self._date()} [{level}] {text}"
+        self._lines.append(line)
+        for follower in tuple(self._followers):
+            follower(line)
+
+    def follow(self, follower: Follower) -> None:
+        """Call *follower* with each line, those that are kept first."""
+        self._followers[follower] = None
+        for line in self:
+            follower(line)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Call *follower* no more."""
+        self._followers.pop(follower, None)

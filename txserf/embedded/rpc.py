@@ -1,0 +1,370 @@
+"""
+The commands of the RPC, as one connection sees them.
+
+A method a row of the table. What a reply carries is the table's to say; here is
+what the agent does, in the order in which Serf's does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from txserf import commands
+from txserf.commands import Command
+from txserf.embedded import actions
+from txserf.embedded.events import AgentEvent, BadFilter, EventFilter, parse_filters
+from txserf.embedded.log import LEVELS, shows
+from txserf.embedded.membership import Known
+from txserf.embedded.process import AgentProcess
+from txserf.embedded.queries import INTERNAL, Content, Question, ReceivedQuery, Refused, RunningQuery
+from txserf.embedded.re2 import BadPattern, compile_pattern
+from txserf.model import Coordinate, QueryEvent
+from txserf.wire import pack, pack_list
+
+#: Records of a stream that wait while the client does not read; later ones are dropped.
+STREAM_QUEUE = 512
+
+Values = Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """
+    What is replied to a request.
+
+    :ivar error: empty for success.
+    :ivar body: its bytes; empty for none.
+    :ivar then: called once the reply is on its way.
+    """
+
+    error: str = ""
+    body: bytes = b""
+    then: Callable[[], None] | None = None
+
+
+class Closed(Exception):
+    """The agent closes the connection instead of an answer; its text is for the agent's log."""
+
+
+class Records(Protocol):
+    """Where a stream's records go: see `server.StreamQueue`."""
+
+    def put(self, record: Callable[[], dict[str, Any]]) -> bool:
+        """Send a record, or keep it while the client does not read; False where it is dropped."""
+
+    def close(self) -> None:
+        """Keep nothing more."""
+
+
+class Peer(Protocol):
+    """The connection."""
+
+    name: str
+
+    def open_stream(self, seq: int, limit: int | None) -> Records:
+        """Return where records of a Seq go; *limit* is how many may wait."""
+
+
+class EventStream:
+    """A ``stream`` of a connection."""
+
+    def __init__(self, session: Session, filters: tuple[EventFilter, ...], records: Records) -> None:
+        self._session = session
+        self._filters = filters
+        self.records = records
+
+    def handle(self, event: AgentEvent) -> None:
+        if any(element.matches(event) for element in self._filters):
+            if not self.records.put(lambda: self._session.event_record(event)):
+                self._session.dropped("event")
+
+
+class LogStream:
+    """The ``monitor`` of a connection."""
+
+    def __init__(self, session: Session, level: str, records: Records, seq: int) -> None:
+        self._session = session
+        self._level = level
+        self.records = records
+        self.seq = seq
+        self._dropping = False
+
+    def handle(self, line: str) -> None:
+        if not shows(self._level, line):
+            return
+        if self.records.put(lambda: {"Log": line}):
+            self._dropping = False
+        elif not self._dropping:
+            self._dropping = True  # once, not for each line: this is one
+            self._session.dropped("logs")
+
+
+class Session:
+    """
+    A connection's state: handshake and auth, its streams, the queries that it may answer.
+
+    :param process: the agent.
+    :param auth_key: the key that it wants; empty for none.
+    """
+
+    def __init__(self, process: AgentProcess, auth_key: str, peer: Peer) -> None:
+        self._process = process
+        self._auth_key = auth_key
+        self._peer = peer
+        self.shaken = False
+        self.authenticated = False
+        self._streams: dict[int, EventStream] = {}
+        self._monitor: LogStream | None = None
+        self._last_id = 0
+        self._pending: dict[int, ReceivedQuery] = {}
+
+    @property
+    def needs_auth(self) -> bool:
+        return bool(self._auth_key) and not self.authenticated
+
+    def run(self, row: Command, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """
+        Do what a request asks for.
+
+        :raises Closed: also out of the coroutine.
+        """
+        return _METHODS[row.wire](self, values, seq)
+
+    def close(self) -> None:
+        """Forget all that is this connection's."""
+        for stream in self._streams.values():
+            self._process.streams.pop(stream, None)
+        self._streams.clear()
+        self._stop_monitor()
+        self._pending.clear()
+
+    def dropped(self, what: str) -> None:
+        self._process.log.write("WARN", f"agent.ipc: Dropping {what} to ipc.client: {self._peer.name}")
+
+    # -- the session itself
+
+    def handshake(self, values: Values, seq: int) -> Answer:
+        if values["Version"] != 1:
+            return Answer("Unsupported IPC version")
+        if self.shaken:
+            return Answer("Handshake already performed")
+        self.shaken = True
+        return Answer()
+
+    def auth(self, values: Values, seq: int) -> Answer:
+        if values["AuthKey"] != self._auth_key:
+            return Answer("Invalid authentication token")
+        self.authenticated = True
+        return Answer()
+
+    # -- members
+
+    def members(self, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+        return self._when_readable(lambda: self._listed(lambda known: True))
+
+    def members_filtered(self, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+        try:
+            tags = {tag: compile_pattern(f"^{pattern}$") for tag, pattern in values["Tags"].items()}
+            status = compile_pattern(f"^{values['Status']}$")
+            name = compile_pattern(f"^{values['Name']}$")
+        except BadPattern as reason:
+            raise Closed(f"Failed to evaluate request: Failed to compile regex: {reason}") from None
+
+        def wanted(known: Known) -> bool:
+            member = known.member
+            return (
+                all(pattern.search(member.tags.get(tag, "")) for tag, pattern in tags.items())
+                and (not values["Status"] or status.search(member.status.value) is not None)
+                and (not values["Name"] or name.search(member.name) is not None)
+            )
+
+        return self._when_readable(lambda: self._listed(wanted))
+
+    def _listed(self, wanted: Callable[[Known], bool]) -> Answer:
+        known = list(self._process.knowledge.members.values())
+        # In Go a map's order changes from one look to the next.
+        start = self._process.network.rng.randrange(len(known) or 1)
+        packed = [each.packed for each in known[start:] + known[:start] if wanted(each)]
+        return Answer(body=b"\x81" + pack("Members") + pack_list(packed))
+
+    def _when_readable(self, answer: Callable[[], Answer]) -> Answer | Coroutine[Any, Any, Answer]:
+        if self._process.members_locked is None:
+            return answer()
+
+        async def later() -> Answer:
+            await self._process.readable()
+            return answer()
+
+        return later()
+
+    async def join(self, values: Values, seq: int) -> Answer:
+        lock = self._process.join_lock
+        try:
+            joined = await actions.join(self._process, values["Existing"], values["Replay"], lock)
+        except Refused as refusal:
+            return Answer(str(refusal), pack({"Num": 0}))
+        return Answer(body=pack({"Num": joined}))
+
+    async def leave(self, values: Values, seq: int) -> Answer:
+        error = ""
+        try:
+            await actions.leave(self._process)
+        except Refused as refusal:
+            error = str(refusal)
+        return Answer(error, then=lambda: self._process.end(abort=False))
+
+    async def force_leave(self, values: Values, seq: int) -> Answer:
+        await actions.force_leave(self._process, values["Node"], values["Prune"])
+        return Answer()
+
+    async def tags(self, values: Values, seq: int) -> Answer:
+        try:
+            await actions.set_tags(self._process, values["Tags"], values["DeleteTags"])
+        except Refused as refusal:
+            return Answer(str(refusal))
+        return Answer()
+
+    def stats(self, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+        return self._when_readable(lambda: Answer(body=pack(self._process.stats())))
+
+    def get_coordinate(self, values: Values, seq: int) -> Answer:
+        coordinate = self._process.network.coordinate(self._process, values["Node"])
+        return Answer(body=pack(Coordinate.to_wire(coordinate)))
+
+    # -- streams
+
+    def stream(self, values: Values, seq: int) -> Answer:
+        try:
+            filters = parse_filters(values["Type"])
+        except BadFilter:
+            return Answer("Invalid event filter")
+        if seq in self._streams:
+            return Answer("Stream with given sequence exists")
+        stream = self._streams[seq] = EventStream(self, filters, self._peer.open_stream(seq, STREAM_QUEUE))
+
+        def register() -> None:
+            self._process.streams[stream] = None
+
+        return Answer(then=register)
+
+    def monitor(self, values: Values, seq: int) -> Answer:
+        level = values["LogLevel"].upper()
+        if level not in LEVELS:
+            return Answer(f"Unknown log level: {level}")
+        if self._monitor is not None:
+            return Answer("Monitor already exists")
+        monitor = self._monitor = LogStream(self, level, self._peer.open_stream(seq, STREAM_QUEUE), seq)
+        return Answer(then=lambda: self._process.log.follow(monitor.handle))
+
+    def stop(self, values: Values, seq: int) -> Answer:
+        if self._monitor is not None and self._monitor.seq == values["Stop"]:
+            self._stop_monitor()
+        stream = self._streams.pop(values["Stop"], None)
+        if stream is not None:
+            self._process.streams.pop(stream, None)
+        return Answer()
+
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._process.log.unfollow(self._monitor.handle)
+            self._monitor = None
+
+    def event_record(self, event: AgentEvent) -> dict[str, Any]:
+        """Return an event's record; that of a query makes it one that this connection may answer."""
+        if not isinstance(event, ReceivedQuery):
+            return event.to_wire()
+        self._last_id += 1
+        number, question = self._last_id, event.question
+        left = event.deadline - self._process.seconds()
+        if left >= 0:
+            self._pending[number] = event
+            self._process.agenda.later(left, lambda: self._pending.pop(number, None))
+        return QueryEvent(number, question.name, question.payload, question.ltime).to_wire()
+
+    # -- events and queries
+
+    def event(self, values: Values, seq: int) -> Answer:
+        name, payload, coalesce = values["Name"], values["Payload"], values["Coalesce"]
+        flag = "true" if coalesce else "false"
+        log = self._process.log
+        text = f"{name}. Coalesced: {flag}. Payload: {_quoted(payload)}"
+        log.write("DEBUG", f"agent: Requesting user event send: {text}")
+        try:
+            actions.user_event(self._process, name, payload, coalesce)
+        except Refused as refusal:
+            log.write("WARN", f"agent: failed to send user event: {refusal}")
+            return Answer(str(refusal))
+        return Answer()
+
+    def query(self, values: Values, seq: int) -> Answer:
+        name, log = values["Name"], self._process.log
+        if name.startswith(INTERNAL) and (name != f"{INTERNAL}ping" or values["Payload"]):
+            return Answer(f"Queries cannot contain the '{INTERNAL}' prefix")
+        log.write("DEBUG", f"agent: Requesting query send: {name}. Payload: {_quoted(values['Payload'])}")
+        knowledge = self._process.knowledge
+        question = Question(
+            name=name,
+            payload=values["Payload"],
+            ltime=knowledge.query_clock.time,
+            timeout=values["Timeout"] or actions.default_query_timeout(len(knowledge.present)),
+            request_ack=values["RequestAck"],
+            filter_nodes=values["FilterNodes"],
+            filter_tags=values["FilterTags"],
+        )
+        records = self._peer.open_stream(seq, None)
+
+        def put(kind: str, node: str = "", content: Content = b"") -> None:
+            payload = content or None
+            records.put(lambda: {"From": node, "Payload": payload, "Type": kind})
+
+        running = RunningQuery(
+            on_ack=lambda node: put("ack", node),
+            on_response=lambda node, content: put("response", node, content),
+            on_done=lambda: put("done"),
+        )
+        try:
+            actions.ask(self._process, question, running)
+        except Refused as refusal:
+            log.write("WARN", f"agent: failed to start user query: {refusal}")
+            return Answer(str(refusal))
+        return Answer()
+
+    def respond(self, values: Values, seq: int) -> Answer:
+        query = self._pending.get(values["ID"])
+        if query is None:
+            return Answer("No pending queries matching ID")
+        try:
+            query.respond(values["Payload"])
+        except Refused as refusal:
+            return Answer(str(refusal))
+        return Answer()
+
+    # -- keys
+
+    async def list_keys(self, values: Values, seq: int) -> Answer:
+        return await self._keys("list-keys", "")
+
+    async def install_key(self, values: Values, seq: int) -> Answer:
+        return await self._keys("install-key", values["Key"])
+
+    async def use_key(self, values: Values, seq: int) -> Answer:
+        return await self._keys("use-key", values["Key"])
+
+    async def remove_key(self, values: Values, seq: int) -> Answer:
+        return await self._keys("remove-key", values["Key"])
+
+    async def _keys(self, command: str, key: str) -> Answer:
+        lock = self._process.keys_lock
+        error, reply = await actions.change_keys(self._process, command, key, lock)
+        return Answer(error, pack(reply.to_wire(listing=command == "list-keys")))
+
+
+def _quoted(payload: bytes) -> str:
+    text = payload.decode("ascii", "backslashreplace")
+    return '"' + text.encode("unicode_escape").decode("ascii") + '"' if text.isascii() else repr(text)
+
+
+# By wire name: a row has no hash.
+_METHODS: dict[str, Callable[[Session, Values, int], Answer | Coroutine[Any, Any, Answer]]] = {
+    row.wire: getattr(Session, row.wire.replace("-", "_")) for row in commands.TABLE
+}

@@ -1,0 +1,319 @@
+"""
+The server's side of a connection: bytes in, requests one after the other, replies and records out.
+
+Serf's agent reads the next request once it has answered the last, and everything
+that it sends on a connection goes one way: who does not read gets no answers
+either, and loses what comes beyond its streams' queues.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txserf import commands
+from txserf.commands import Command
+from txserf.embedded.agenda import Entry
+from txserf.embedded.process import AgentProcess
+from txserf.embedded.requests import BadRequest, decode_body, decode_header
+from txserf.embedded.rpc import Answer, Closed, Session
+from txserf.wire import Unpacker, pack
+
+_log = Logger()
+
+#: Bytes that one request may have, and members that a list in it may have. Serf has no such limits.
+REQUEST_LIMIT = 512 * 1024
+_MOST_ITEMS = 65536
+
+# Seconds that a client has to read the last of a connection.
+_LINGER = 5.0
+
+
+def _header(seq: int, error: str = "") -> bytes:
+    return pack({"Error": error, "Seq": seq})
+
+
+class StreamQueue:
+    """
+    The records of one Seq, on their way to a client that may read slowly.
+
+    :param limit: how many may wait; None for any number.
+    """
+
+    def __init__(self, server: ServerProtocol, seq: int, limit: int | None) -> None:
+        self._server = server
+        self._header = _header(seq)
+        self._limit = limit
+        self._waiting: deque[Callable[[], dict[str, Any]]] = deque()
+
+    def put(self, record: Callable[[], dict[str, Any]]) -> bool:
+        if self._server.gone:
+            return True
+        if not self._waiting and self._server.writable:
+            self._send(record)
+        elif self._limit is not None and len(self._waiting) >= self._limit:
+            return False
+        else:
+            self._waiting.append(record)
+            self._server.queues[self] = None
+        return True
+
+    def flush(self) -> None:
+        """Send what waits, as far as the client reads."""
+        while self._waiting and self._server.writable:
+            self._send(self._waiting.popleft())
+        if not self._waiting:
+            self._server.queues.pop(self, None)
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _send(self, record: Callable[[], dict[str, Any]]) -> None:
+        self._server.send(self._header + pack(record()))
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class ServerProtocol(Protocol):
+    """
+    A connection to an agent.
+
+    :param process: the agent, as it runs now.
+    :param auth_key: the key that it wants; empty for none.
+    :ivar queues: the streams that have records waiting.
+    """
+
+    def __init__(self, process: AgentProcess, auth_key: str) -> None:
+        self._process = process
+        self._unpacker = Unpacker(REQUEST_LIMIT, _MOST_ITEMS)
+        self._inbox: deque[Any] = deque()
+        self._session = Session(process, auth_key, self)
+        self._command, self._seq = "", 0  # the last header's
+        self._due: Command | None = None  # the command whose body comes next
+        self._busy = False
+        self._held: Answer | None = None  # what came while the agent was paused
+        self._ended = False  # the client sends nothing more
+        self._clogged = False  # the client does not read
+        self._running = False
+        self._reads = True
+        self._lingering: Entry | None = None
+        self.gone = False
+        self.queues: dict[StreamQueue, None] = {}
+        self.name = ""
+
+    # -- the connection
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        peer = self.transport.getPeer()
+        self.name = f"{getattr(peer, 'host', peer)}:{getattr(peer, 'port', '')}".rstrip(":")
+        self._process.agenda.observed()
+        self._process.connections[self] = None
+        self._process.watch()
+        self._process.log.write("INFO", f"agent.ipc: Accepted client: {self.name}")
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every transport of a stream has it
+        self._throttle()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._inbox.clear()
+        for queue in self.queues:
+            queue.close()
+        self.queues.clear()
+        self._session.close()
+        self._process.connections.pop(self, None)
+        self._process.agenda.unobserved()
+
+    def drop(self, *, abort: bool) -> None:
+        """End the connection; *abort* throws away what is under way."""
+        if self.gone or self.transport is None:
+            return
+        self.gone = True
+        if abort:
+            self.transport.abortConnection()  # type: ignore[attr-defined]  # every transport of a stream has it
+        else:
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]  # likewise
+            self.transport.loseConnection()
+            self._lingering = self._process.agenda.later(_LINGER, self.transport.abortConnection)  # type: ignore[attr-defined]
+
+    def readConnectionLost(self) -> None:
+        """The client has said all: what it has sent is answered first."""
+        self._ended = True
+        self._work()
+
+    def writeConnectionLost(self) -> None:
+        """The client reads no more."""
+
+    # -- back-pressure (IPushProducer: the transport tells whether the client reads)
+
+    @property
+    def writable(self) -> bool:
+        return not (self._clogged or self.gone or self._process.frozen)
+
+    def pauseProducing(self) -> None:
+        self._clogged = True
+
+    def resumeProducing(self) -> None:
+        self._clogged = False
+        self._flow()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, which `connectionLost` is told."""
+
+    def resumed(self) -> None:
+        """The agent goes on after a pause."""
+        self._flow()
+
+    def _flow(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._finished(held)
+        for queue in tuple(self.queues):
+            queue.flush()
+        self._work()
+
+    def _throttle(self) -> None:
+        """Read on only when the last request has been answered."""
+        if self.gone or self._ended or self.transport is None:
+            return
+        reads = not (self._busy or self._inbox) and self.writable
+        if reads != self._reads:
+            self._reads = reads
+            if reads:
+                self.transport.resumeProducing()  # type: ignore[attr-defined]  # every transport of a stream has it
+            else:
+                self.transport.pauseProducing()  # type: ignore[attr-defined]  # likewise
+
+    # -- requests
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.gone:
+            self._inbox.extend(self._unpacker.feed(data))
+            self._work()
+
+    def _work(self) -> None:
+        """Do all that can be done now, one request after the other."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._inbox and not self._busy and self.writable:
+                self._take(self._inbox.popleft())
+        finally:
+            self._running = False
+        if not self._inbox and not self._busy and not self.gone and not self._process.frozen:
+            if self._unpacker.failure is not None:
+                self._close(f"failed to decode request header: {self._unpacker.failure}")
+            elif self._ended:
+                self._close("Failed to evaluate request: decode failed: EOF" if self._due else "")
+        self._throttle()
+
+    def _close(self, reason: str) -> None:
+        if reason:
+            self._process.log.write("ERR", f"agent.ipc: {reason}")
+        self._inbox.clear()
+        self._session.close()
+        self.drop(abort=False)
+
+    def _take(self, value: Any) -> None:
+        """Take one object: a header, or the body that is due."""
+        row, self._due = self._due, None
+        try:
+            if row is None:
+                self._command, self._seq = decode_header(value, self._command, self._seq)
+                row = self._checked()
+                if row is None:
+                    return
+                if row.args:
+                    self._due = row
+                    return
+                self._run(row, {})
+            else:
+                self._run(row, decode_body(row, value))
+        except BadRequest as reason:
+            what = (
+                "failed to decode request header:"
+                if row is None
+                else "Failed to evaluate request: decode failed:"
+            )
+            self._close(f"{what} {reason}")
+        except Closed as reason:
+            self._close(str(reason))
+
+    def _checked(self) -> Command | None:
+        """Return the row of the header's command, unless that alone is answered already."""
+        session, row = self._session, commands.BY_WIRE.get(self._command)
+        if row is not commands.HANDSHAKE and not session.shaken:
+            self._refuse("Handshake required", "Handshake required")
+        elif session.needs_auth and row not in (commands.HANDSHAKE, commands.AUTH):
+            self._process.log.write("WARN", "agent.ipc: Client sending commands before auth")
+            self.send(_header(self._seq, commands.AUTHENTICATION_REQUIRED))
+        elif row is None:
+            self._refuse("Unsupported command", f"command '{self._command}' not recognized")
+        else:
+            return row
+        return None
+
+    def _refuse(self, error: str, reason: str) -> None:
+        self.send(_header(self._seq, error))
+        self._close(f"Failed to evaluate request: {reason}")
+
+    def _run(self, row: Command, values: dict[str, Any]) -> None:
+        seq = self._seq
+        answer = self._session.run(row, values, seq)
+        if isinstance(answer, Answer):
+            self._reply(row, seq, answer)
+        else:
+            self._busy = True
+            self._await(row, seq, answer)
+
+    def _await(self, row: Command, seq: int, answer: Coroutine[Any, Any, Answer]) -> None:
+        def failed(failure: Failure) -> None:
+            _log.failure("{command} failed in the embedded agent", failure, command=row.wire)
+            self.drop(abort=True)
+
+        self._current = (row, seq)
+        waiting: Deferred[Answer] = Deferred.fromCoroutine(answer)
+        waiting.addCallback(self._finished).addErrback(failed)
+
+    def _finished(self, answer: Answer) -> None:
+        """Reply to the request that took its time, and go on to the next."""
+        if self.gone:
+            self._busy = False
+            if answer.then is not None:
+                answer.then()
+        elif self._process.frozen:
+            self._held = answer
+        else:
+            self._busy = False
+            self._reply(*self._current, answer)
+            self._work()
+
+    def _reply(self, row: Command, seq: int, answer: Answer) -> None:
+        has_body = row.body_on_error if answer.error else row.body_on_success
+        assert bool(answer.body) == has_body, (
+            f"{row.wire} is answered with a body, or without, against the table"
+        )
+        self.send(_header(seq, answer.error) + answer.body)
+        if answer.then is not None:
+            answer.then()
+
+    # -- what goes out
+
+    def send(self, data: bytes) -> None:
+        """Send one reply or record, whole."""
+        if not self.gone:
+            assert self.transport is not None
+            self.transport.write(data)
+
+    def open_stream(self, seq: int, limit: int | None) -> StreamQueue:
+        return StreamQueue(self, seq, limit)
