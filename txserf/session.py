@@ -239,7 +239,9 @@ class Session:
                 exchange.refused(exchange.command.refusal(_CLOSED))
             else:
                 again.append(exchange)
-        self._take_back(reason, again)
+        # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
+        alone = lane.route is Route.ALONE and self.factory.open_connection is not None
+        self._take_back(reason, again, untouched=alone)
         if isinstance(reason, AuthenticationError) or type(reason) is Disconnected:
             self._fail(waiting, reason)
         elif waiting:
@@ -259,6 +261,8 @@ class Session:
     def _flush(self) -> None:
         if self.factory.open_connection is not None:
             self.connected(self.factory.open_connection)
+        elif self._queue:
+            self.factory.start()
 
     def _send(self, connection: SerfProtocol, operations: Sequence[Operation]) -> None:
         plain = True
