@@ -104,6 +104,8 @@ def _flag(value: Any) -> bool:
 
 def _integer(most: int) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
+        if value.__class__ is int and 0 <= value <= most:
+            return value  # type: ignore[no-any-return]  # it is an int
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"must be int, not {_type(value)}")
         if not 0 <= value <= most:
@@ -245,6 +247,7 @@ class Command:
     streams: bool = attrs.field(init=False, repr=False)
     plain: bool = attrs.field(init=False, repr=False)  # answered on the connection that everything shares
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
+    _checks: tuple[tuple[str, Callable[[Any], Any], Any], ...] = attrs.field(init=False, repr=False, eq=False)
     _as_is: bool = attrs.field(init=False, repr=False)  # the checked arguments are the body
 
     def __attrs_post_init__(self) -> None:
@@ -255,6 +258,7 @@ class Command:
         derive("streams", self.reply is Reply.RECORDS)
         derive("plain", self.may_close is None and self.wire not in ("handshake", "auth"))
         derive("_by_name", {arg.name: arg for arg in self.args})
+        derive("_checks", tuple((arg.name, arg.kind.convert, arg.default) for arg in self.args))
         derive("_as_is", all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args))
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,20 +269,17 @@ class Command:
         :returns: all arguments of the row, in its order, the defaults filled in.
         :raises InvalidRequest: names the command, the argument and what is wrong with it.
         """
-        by_name = self._by_name
-        if not given and not by_name:
-            return {}
-        for name in given:
-            if name not in by_name:
-                known = ", ".join(by_name) or "none"
-                raise InvalidRequest(f"{self.wire}: unknown argument {name!r} (it takes: {known})")
+        if not given.keys() <= self._by_name.keys():
+            name = next(name for name in given if name not in self._by_name)
+            known = ", ".join(self._by_name) or "none"
+            raise InvalidRequest(f"{self.wire}: unknown argument {name!r} (it takes: {known})")
         values: dict[str, Any] = {}
-        for name, arg in by_name.items():
-            value = given.get(name, arg.default)
+        for name, convert, default in self._checks:
+            value = given.get(name, default)
             if value is _REQUIRED:
                 raise InvalidRequest(f"{self.wire}: {name} is missing")
             try:
-                values[name] = arg.kind.convert(value)
+                values[name] = convert(value)
             except (TypeError, ValueError) as error:
                 raise InvalidRequest(f"{self.wire}: {name} {error}") from None
         return values

@@ -85,6 +85,8 @@ class Unpacker:
 
     def __init__(self, size_limit: int | None = None, most_items: int = _MOST_ITEMS) -> None:
         self._limit = constant.MESSAGE_SIZE_LIMIT if size_limit is None else size_limit
+        # Each level of nesting takes a byte, so that no small object is too deep.
+        self._unchecked = min(self._limit, constant.NESTING_LIMIT)
         self._unpacker = msgpack.Unpacker(
             raw=False,
             unicode_errors="surrogateescape",
@@ -118,7 +120,7 @@ class Unpacker:
         if self.failure is not None:
             return values
         unpack, tell = self._unpacker.unpack, self._unpacker.tell
-        nesting = constant.NESTING_LIMIT
+        unchecked = self._unchecked
         self._unpacker.feed(data)
         self._fed += len(data)
         taken = self._taken
@@ -126,8 +128,7 @@ class Unpacker:
             while True:
                 value = unpack()
                 end = tell()
-                # Each level of nesting takes a byte, so that no small object is too deep.
-                if end - taken > nesting:
+                if end - taken > unchecked:
                     self._check(value, end - taken)
                 taken = end
                 values.append(value)
