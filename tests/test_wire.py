@@ -1,0 +1,318 @@
+"""The codec: bytes to records, whatever the bytes are and however they were cut."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterable
+from typing import Any
+
+import msgpack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import cuts, header, reply
+from txserf import constant, wire
+from txserf.errors import ProtocolError
+
+#: The Seqs that a body follows in these tests, that none follows, and (all others) that nobody used.
+WITH_BODY, WITHOUT_BODY = 7, 8
+
+
+def body_follows(seq: int, error: str) -> bool | None:
+    """Say what a table would: a body on success only."""
+    return {WITH_BODY: not error, WITHOUT_BODY: False}.get(seq)
+
+
+def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[wire.Record], ProtocolError | None]:
+    """Feed *chunks*, and return the records and the error that ended it."""
+    decoder = wire.Decoder(body_follows, size_limit)
+    records: list[wire.Record] = []
+    for chunk in chunks:
+        try:
+            for record in decoder.feed(chunk):
+                records.append(record)  # what came before an error counts
+        except ProtocolError as error:
+            return records, error
+    return records, None
+
+
+class RecordTests(SynchronousTestCase):
+    def decoded(self, *chunks: bytes) -> list[wire.Record]:
+        records, error = decode(*chunks)
+        self.assertIsNone(error)
+        return records
+
+    def refused(self, *chunks: bytes, size_limit: int | None = None) -> str:
+        """Return the text of the error that *chunks* are."""
+        _, error = decode(*chunks, size_limit=size_limit)
+        self.assertIsInstance(error, ProtocolError)
+        return str(error)
+
+    def test_a_header_without_a_body_is_a_record(self) -> None:
+        self.assertEqual(self.decoded(header(WITHOUT_BODY)), [(WITHOUT_BODY, "", None)])
+
+    def test_a_header_with_a_body_is_a_record_once_the_body_is_there(self) -> None:
+        decoder = wire.Decoder(body_follows)
+        self.assertEqual(list(decoder.feed(header(WITH_BODY))), [])
+        self.assertEqual(list(decoder.feed(wire.pack({"Num": 1}))), [(WITH_BODY, "", {"Num": 1})])
+
+    def test_whoever_holds_the_commands_says_whether_a_body_follows_an_error(self) -> None:
+        records = self.decoded(header(WITH_BODY, "no"), header(WITHOUT_BODY))
+        self.assertEqual(records, [(WITH_BODY, "no", None), (WITHOUT_BODY, "", None)])
+
+    def test_the_order_of_a_headers_keys_does_not_matter(self) -> None:
+        self.assertEqual(self.decoded(wire.pack({"Seq": 8, "Error": "x"})), [(8, "x", None)])
+
+    def test_a_seq_of_64_bits_is_one(self) -> None:
+        seq = 2**64 - 1
+        self.assertEqual(self.decoded(header(seq)), [(seq, "", None)])
+
+    def test_many_records_in_one_chunk_come_in_order(self) -> None:
+        data = b"".join(reply(WITH_BODY, {"LTime": number}) for number in range(100))
+        self.assertEqual([body["LTime"] for _, _, body in self.decoded(data) if body], list(range(100)))
+
+    def test_a_stray_body_behind_an_unknown_seq_is_swallowed(self) -> None:
+        records = self.decoded(reply(99, {"Members": []}), header(WITHOUT_BODY))
+        self.assertEqual(records, [(99, "", None), (WITHOUT_BODY, "", None)])
+
+    def test_only_one_body_is_swallowed_behind_an_unknown_seq(self) -> None:
+        stray = wire.pack({"Num": 1})
+        self.refused(header(99), stray, stray)
+
+    def test_a_body_behind_a_header_that_has_none_is_refused(self) -> None:
+        self.assertIn("dict", self.refused(reply(WITHOUT_BODY, {"Num": 1})))
+
+    def test_a_header_where_a_body_is_due_is_refused(self) -> None:
+        self.assertIn(str(WITH_BODY), self.refused(header(WITH_BODY), header(WITHOUT_BODY)))
+
+    def test_a_body_that_is_no_map_is_refused(self) -> None:
+        bodies: tuple[object, ...] = (None, 1, "x", [], b"")
+        for body in bodies:
+            self.refused(header(WITH_BODY), wire.pack(body))
+
+    def test_a_header_of_any_other_shape_is_refused(self) -> None:
+        for value in (
+            {},
+            {"Seq": 8},
+            {"Error": ""},
+            {"Seq": 8, "Error": "", "More": 1},
+            {"seq": 8, "error": ""},
+            {"Seq": -1, "Error": ""},
+            {"Seq": True, "Error": ""},
+            {"Seq": 8.0, "Error": ""},
+            {"Seq": "8", "Error": ""},
+            {"Seq": None, "Error": ""},
+            {"Seq": 8, "Error": None},
+            {"Seq": 8, "Error": b""},
+            {"Seq": 8, "Error": 0},
+            None,
+            0,
+            "Seq",
+            b"Seq",
+            ["Seq", "Error"],
+            1.5,
+            msgpack.ExtType(5, b"x"),
+            msgpack.Timestamp(1),
+        ):
+            self.refused(wire.pack(value))
+
+    def test_the_records_before_garbage_are_still_delivered(self) -> None:
+        records, error = decode(reply(WITH_BODY, {"Num": 1}) + header(WITHOUT_BODY) + b"\xc1")
+        self.assertEqual([seq for seq, _, _ in records], [WITH_BODY, WITHOUT_BODY])
+        self.assertIsInstance(error, ProtocolError)
+
+    def test_nothing_is_decoded_behind_garbage(self) -> None:
+        decoder = wire.Decoder(body_follows)
+        self.assertRaises(ProtocolError, list, decoder.feed(b"\xc1"))
+        self.assertRaises(ProtocolError, list, decoder.feed(header(WITHOUT_BODY)))
+
+    def test_http_is_refused(self) -> None:
+        self.refused(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def test_a_tls_alert_is_refused(self) -> None:
+        self.refused(b"\x15\x03\x01\x00\x02\x02\x46")
+
+    def test_an_ssh_banner_is_refused(self) -> None:
+        self.refused(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    def test_a_map_with_keys_that_are_not_text_is_refused(self) -> None:
+        self.refused(header(WITH_BODY), wire.pack({1: 2}))
+
+    def test_no_error_shows_what_was_received(self) -> None:
+        secret = "c2VjcmV0"
+        for data in (
+            wire.pack(secret),
+            wire.pack({"Keys": secret}),
+            header(WITHOUT_BODY) + wire.pack([secret]),
+        ):
+            self.assertNotIn(secret, self.refused(data))
+
+
+class LimitTests(SynchronousTestCase):
+    def test_a_message_of_64_mib_is_the_most_by_default(self) -> None:
+        self.assertEqual(constant.MESSAGE_SIZE_LIMIT, 64 * 1024 * 1024)
+
+    def test_the_limit_is_read_when_a_decoder_is_made(self) -> None:
+        self.patch(constant, "MESSAGE_SIZE_LIMIT", 100)
+        _, error = decode(header(WITH_BODY) + wire.pack({"Log": "x" * 100}))
+        self.assertIn("100", str(error))
+
+    def test_a_message_of_the_limits_size_passes(self) -> None:
+        body = wire.pack({"Log": "x" * 80})
+        records, error = decode(header(WITH_BODY) + body, size_limit=len(body))
+        self.assertEqual((len(records), error), (1, None))
+
+    def test_a_message_over_the_limit_is_refused_though_it_came_whole(self) -> None:
+        body = wire.pack({"Log": "x" * 80})
+        _, error = decode(header(WITH_BODY) + body, size_limit=len(body) - 1)
+        self.assertIsInstance(error, ProtocolError)
+
+    def test_a_message_over_the_limit_is_refused_before_it_is_whole(self) -> None:
+        body = wire.pack({"Log": "x" * 1000})
+        _, error = decode(header(WITH_BODY), body[:150], size_limit=100)
+        self.assertIsInstance(error, ProtocolError)
+
+    def test_the_limit_is_on_each_message_and_not_on_their_sum(self) -> None:
+        data = header(WITHOUT_BODY) * 1000
+        records, error = decode(data, size_limit=50)
+        self.assertEqual((len(records), error), (1000, None))
+
+    def test_a_chunk_larger_than_the_unpackers_slice_is_decoded(self) -> None:
+        body = {"Log": "x" * 3_000_000}
+        records, error = decode(reply(WITH_BODY, body) * 2)
+        self.assertEqual((records, error), ([(WITH_BODY, "", body)] * 2, None))
+
+    def test_nesting_past_the_limit_is_refused(self) -> None:
+        for levels, fine in ((constant.NESTING_LIMIT - 1, True), (constant.NESTING_LIMIT + 1, False)):
+            body: Any = {}
+            for _ in range(levels):
+                body = {"x": body}
+            _, error = decode(reply(WITH_BODY, body))
+            self.assertEqual(error is None, fine, levels)
+
+    def test_nesting_that_would_overflow_the_stack_is_refused(self) -> None:
+        for opening in (b"\x91", b"\x81\xa1x"):
+            _, error = decode(opening * 200_000)
+            self.assertIsInstance(error, ProtocolError)
+
+    def test_a_body_at_the_limit_of_nesting_can_be_printed(self) -> None:
+        body: Any = {}
+        for _ in range(constant.NESTING_LIMIT - 1):
+            body = {"x": body}
+        records, _ = decode(reply(WITH_BODY, body))
+        self.assertIn("{'x': {", repr(records[0][2]))
+
+    def test_a_claimed_length_sets_nothing_aside(self) -> None:
+        claims = {
+            "array": b"\xdd\xff\xff\xff\xff",
+            "map": b"\xdf\xff\xff\xff\xff",
+            "str": b"\xdb\xff\xff\xff\xff",
+            "bin": b"\xc6\xff\xff\xff\xff",
+            "ext": b"\xc9\xff\xff\xff\xff\x05",
+        }
+        for kind, claim in claims.items():
+            tracemalloc.start()
+            try:
+                decode(header(WITH_BODY), claim)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertLess(peak, 16 * 1024 * 1024, kind)
+
+
+class TextTests(SynchronousTestCase):
+    def packed_code(self, value: object) -> int:
+        return wire.pack(value)[0]
+
+    def test_text_goes_out_as_str_of_whatever_length(self) -> None:
+        codes = [self.packed_code("x" * length) for length in (0, 31, 32, 255, 256, 65536)]
+        self.assertEqual(codes, [0xA0, 0xBF, 0xD9, 0xD9, 0xDA, 0xDB])
+
+    def test_bytes_go_out_as_bin(self) -> None:
+        codes = [self.packed_code(b"x" * length) for length in (0, 1, 255, 256)]
+        self.assertEqual(codes, [0xC4, 0xC4, 0xC4, 0xC5])
+
+    def test_text_that_is_not_utf_8_survives_both_ways(self) -> None:
+        raw = b"n\xff\xfe1"
+        packed = b"\x81\xa4Name" + bytes((0xA0 + len(raw),)) + raw
+        records, _ = decode(header(WITH_BODY) + packed)
+        body = records[0][2]
+        self.assertEqual(body, {"Name": "n\udcff\udcfe1"})
+        self.assertEqual(wire.pack(body), packed)
+
+    def test_text_that_cannot_be_packed_does_not_spoil_what_is_packed_next(self) -> None:
+        self.assertRaises(UnicodeEncodeError, wire.pack, {"Name": "fine", "Payload": "\ud800"})
+        self.assertEqual(wire.pack({"Seq": 1}), b"\x81\xa3Seq\x01")
+
+    def test_a_request_is_its_prefix_and_its_seq(self) -> None:
+        for seq in (0, 1, 127, 128, 255, 256, 2**32, 2**64 - 1):
+            packed = wire.request_prefix("members") + wire.pack_seq(seq)
+            self.assertEqual(packed, wire.pack({"Command": "members", "Seq": seq}))
+
+
+_BODIES = st.dictionaries(
+    st.text(max_size=5).filter(lambda key: key not in ("Seq", "Error")),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.binary(max_size=40)
+        | st.text(max_size=40),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=5,
+    ),
+    max_size=3,
+)
+_RECORDS = st.lists(
+    st.tuples(st.just(WITH_BODY), st.just(""), _BODIES)
+    | st.tuples(st.just(WITHOUT_BODY), st.text(max_size=10), st.none()),
+    max_size=6,
+)
+
+
+class PropertyTests(SynchronousTestCase):
+    @given(records=_RECORDS, places=st.lists(st.integers(0, 2000), max_size=8))
+    @settings(deadline=None)
+    def test_any_splitting_of_the_bytes_gives_the_same_records(
+        self, records: list[wire.Record], places: Iterable[int]
+    ) -> None:
+        data = b"".join(reply(seq, body, error) for seq, error, body in records)
+        self.assertEqual(decode(*cuts(data, places)), (records, None))
+
+    @given(records=_RECORDS)
+    @settings(deadline=None)
+    def test_byte_by_byte_gives_the_same_records(self, records: list[wire.Record]) -> None:
+        data = b"".join(reply(seq, body, error) for seq, error, body in records)
+        self.assertEqual(decode(*(data[at : at + 1] for at in range(len(data)))), (records, None))
+
+    @given(chunks=st.lists(st.binary(max_size=60), max_size=5), size_limit=st.integers(0, 100))
+    @settings(deadline=None)
+    def test_random_bytes_raise_nothing_but_protocol_error(
+        self, chunks: list[bytes], size_limit: int
+    ) -> None:
+        decode(*chunks, size_limit=size_limit)
+
+    @given(
+        records=_RECORDS,
+        at=st.integers(0, 500),
+        wrong=st.integers(0, 255),
+        places=st.lists(st.integers(0, 500)),
+    )
+    @settings(deadline=None)
+    def test_a_wrong_byte_raises_nothing_but_protocol_error(
+        self, records: list[wire.Record], at: int, wrong: int, places: Iterable[int]
+    ) -> None:
+        data = bytearray(b"".join(reply(seq, body, error) for seq, error, body in records))
+        if data:
+            data[at % len(data)] = wrong
+        decode(*cuts(bytes(data), places))
+
+    @given(records=_RECORDS, garbage=st.binary(min_size=1, max_size=20))
+    @settings(deadline=None)
+    def test_whatever_follows_them_records_are_delivered(
+        self, records: list[wire.Record], garbage: bytes
+    ) -> None:
+        data = b"".join(reply(seq, body, error) for seq, error, body in records)
+        decoded, _ = decode(data + garbage)
+        self.assertEqual(decoded[: len(records)], records)
