@@ -87,6 +87,17 @@ class _Unwanted(Exchange):
         pass
 
 
+class _Beat(_Unwanted):
+    """A heartbeat: whoever sent it is told of its answer, and of nothing else."""
+
+    def __init__(self, command: Command, values: Mapping[str, Any], answered: Callable[[], None]) -> None:
+        super().__init__(command, values)
+        self._answered = answered
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        self._answered()
+
+
 class Reply(NamedTuple):
     """What `SerfProtocol.call` fires with: the header's two fields, and the body or None."""
 
@@ -469,9 +480,14 @@ class SerfProtocol(Protocol):
         self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
         # Its own Seq is one that no stream has.
         seq = self._next_seq()
-        beat = _Unwanted(commands.STOP, {"Stop": seq})
+        beat = _Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
         beat.seq = seq
         self._write([beat])
+
+    def _beat_answered(self) -> None:
+        if self.state is State.READY:
+            self._cancel_timer()
+            self._watch()
 
     def _judge(self, heard: int) -> None:
         if heard == self._heard:
