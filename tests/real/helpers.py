@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from tests.agents import Agent
+from txserf import wire
 from txserf.client import Client
 from txserf.responses import Response
 
@@ -59,7 +60,30 @@ async def fails(result: Awaitable[object], kind: type[BaseException]) -> Any:
     raise AssertionError(f"it did not fail, its result is {value!r}")
 
 
-class Seen:
+class Watched:
+    """Something that changes, and a test may wait for that."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
+        """Wait for a change that makes *condition* true, unless it is so already."""
+        met: Deferred[None] = Deferred()
+        if condition():
+            met.callback(None)
+        else:
+            self._waiting.append((condition, met))
+        return met
+
+    def changed(self) -> None:
+        """Fire what is met now."""
+        for entry in list(self._waiting):
+            if entry[0]():
+                self._waiting.remove(entry)
+                entry[1].callback(None)
+
+
+class Seen(Watched):
     """
     A callback that keeps what it gets, and lets a test wait for it.
 
@@ -67,15 +91,12 @@ class Seen:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.responses: list[Response] = []
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def __call__(self, response: Response) -> None:
         self.responses.append(response)
-        for entry in list(self._waiting):
-            if entry[0]():
-                self._waiting.remove(entry)
-                entry[1].callback(None)
+        self.changed()
 
     @property
     def records(self) -> list[Any]:
@@ -91,15 +112,6 @@ class Seen:
     def names(self) -> list[str]:
         """The names of the events and queries."""
         return [record["Name"] for record in self.records]
-
-    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
-        """Wait for a response that makes *condition* true."""
-        met: Deferred[None] = Deferred()
-        if condition():
-            met.callback(None)
-        else:
-            self._waiting.append((condition, met))
-        return met
 
     async def count(self, number: int) -> list[Any]:
         """Wait for that many records, and return them."""
@@ -179,6 +191,7 @@ class _Inward(Protocol):
 
     def connectionMade(self) -> None:
         self._proxy.connections.append(self)
+        self._unpacker = wire.Unpacker()
         self._early: list[bytes] = []
         host, _, port = self._proxy.agent.rpc.partition(":")
         endpoint = TCP4ClientEndpoint(reactor, host, int(port))
@@ -189,6 +202,8 @@ class _Inward(Protocol):
             self._early.append(data)
         else:
             self.outward.transport.write(data)
+        headers = [value for value in self._unpacker.feed(data) if "Command" in value]
+        self._proxy.passed([header["Command"] for header in headers])
 
     def joined(self, outward: _Outward) -> None:
         self.outward = outward
@@ -226,21 +241,28 @@ class _Outward(Protocol):
         self._inward.cut()
 
 
-class Proxy(Factory):
+class Proxy(Factory, Watched):
     """
     Stands between clients and an agent; it can keep the agent's answers to itself.
 
+    :ivar commands: the names of those that were passed on to the agent.
     :ivar holding: the agent gets what clients send, and they get nothing.
     :ivar connections: those of clients.
     """
 
     def __init__(self, agent: Agent) -> None:
+        super().__init__()
         self.agent = agent
+        self.commands: list[str] = []
         self.holding = False
         self.connections: list[_Inward] = []
 
     def buildProtocol(self, addr: IAddress | None) -> _Inward:
         return _Inward(self)
+
+    def passed(self, commands: list[str]) -> None:
+        self.commands += commands
+        self.changed()
 
     def cut(self) -> None:
         """Close all connections."""
