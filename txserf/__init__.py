@@ -33,17 +33,51 @@ if TYPE_CHECKING:
     from txserf.client import Client
     from txserf.factory import SerfClientFactory
     from txserf.hosts import Host
-    from txserf.model import Member
+    from txserf.model import (
+        Ack,
+        Answer,
+        Coordinate,
+        Gap,
+        KeyReply,
+        LogLine,
+        Member,
+        MemberEvent,
+        MemberStatus,
+        QueryEvent,
+        QueryResult,
+        UserEvent,
+    )
     from txserf.protocol import SerfProtocol
+    from txserf.queries import Query
+    from txserf.responses import Response, Responses
+    from txserf.serf import Serf
+    from txserf.streams import EventStream, LogStream
 
 # What is loaded at its first use: the upper layers import a good part of
 # Twisted, which a program that wants an error or a constant need not pay for.
 _LAZY = {
+    "Ack": "txserf.model",
+    "Answer": "txserf.model",
     "Client": "txserf.client",
+    "Coordinate": "txserf.model",
+    "EventStream": "txserf.streams",
+    "Gap": "txserf.model",
     "Host": "txserf.hosts",
+    "KeyReply": "txserf.model",
+    "LogLine": "txserf.model",
+    "LogStream": "txserf.streams",
     "Member": "txserf.model",
+    "MemberEvent": "txserf.model",
+    "MemberStatus": "txserf.model",
+    "Query": "txserf.queries",
+    "QueryEvent": "txserf.model",
+    "QueryResult": "txserf.model",
+    "Response": "txserf.responses",
+    "Responses": "txserf.responses",
+    "Serf": "txserf.serf",
     "SerfClientFactory": "txserf.factory",
     "SerfProtocol": "txserf.protocol",
+    "UserEvent": "txserf.model",
 }
 
 if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
@@ -60,24 +94,41 @@ if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
 
 
 __all__ = [
+    "Ack",
+    "Answer",
     "AuthenticationError",
     "Client",
     "ConnectError",
     "ConnectionLost",
+    "Coordinate",
     "Disconnected",
+    "EventStream",
+    "Gap",
     "Host",
     "InvalidHostURL",
     "InvalidRequest",
     "JoinError",
+    "KeyReply",
     "KeyringError",
+    "LogLine",
+    "LogStream",
     "Member",
+    "MemberEvent",
+    "MemberStatus",
     "ProtocolError",
+    "Query",
     "QueryError",
+    "QueryEvent",
+    "QueryResult",
     "RequestTimeout",
+    "Response",
+    "Responses",
     "RpcError",
+    "Serf",
     "SerfClientFactory",
     "SerfError",
     "SerfProtocol",
     "StopReceiveData",
+    "UserEvent",
     "constant",
 ]

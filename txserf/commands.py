@@ -105,7 +105,7 @@ def _flag(value: Any) -> bool:
 def _integer(most: int) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         if value.__class__ is int and 0 <= value <= most:
-            return value  # type: ignore[no-any-return]  # it is an int
+            return value
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"must be int, not {_type(value)}")
         if not 0 <= value <= most:
@@ -178,6 +178,7 @@ class Arg:
     """
     An argument of a command, by Serf's own name.
 
+    :ivar python: what the typed API calls it.
     :ivar default: what is sent where the caller gives none; `required` without it.
     :ivar secret: shown as ``'***'`` wherever it is shown.
     :ivar sent: False for one that is taken and checked, but that no agent knows.
@@ -185,6 +186,7 @@ class Arg:
 
     name: str
     kind: Kind
+    python: str
     default: Any = _REQUIRED
     secret: bool = False
     sent: bool = True
@@ -247,7 +249,9 @@ class Command:
     streams: bool = attrs.field(init=False, repr=False)
     plain: bool = attrs.field(init=False, repr=False)  # answered on the connection that everything shares
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
-    _checks: tuple[tuple[str, Callable[[Any], Any], Any], ...] = attrs.field(init=False, repr=False, eq=False)
+    _checks: tuple[tuple[str, Callable[[Any], Any], Any, str], ...] = attrs.field(
+        init=False, repr=False, eq=False
+    )
     _as_is: bool = attrs.field(init=False, repr=False)  # the checked arguments are the body
 
     def __attrs_post_init__(self) -> None:
@@ -258,7 +262,7 @@ class Command:
         derive("streams", self.reply is Reply.RECORDS)
         derive("plain", self.may_close is None and self.wire not in ("handshake", "auth"))
         derive("_by_name", {arg.name: arg for arg in self.args})
-        derive("_checks", tuple((arg.name, arg.kind.convert, arg.default) for arg in self.args))
+        derive("_checks", tuple((arg.name, arg.kind.convert, arg.default, arg.python) for arg in self.args))
         derive("_as_is", all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args))
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +278,7 @@ class Command:
             known = ", ".join(self._by_name) or "none"
             raise InvalidRequest(f"{self.wire}: unknown argument {name!r} (it takes: {known})")
         values: dict[str, Any] = {}
-        for name, convert, default in self._checks:
+        for name, convert, default, _ in self._checks:
             value = given.get(name, default)
             if value is _REQUIRED:
                 raise InvalidRequest(f"{self.wire}: {name} is missing")
@@ -282,6 +286,23 @@ class Command:
                 values[name] = convert(value)
             except (TypeError, ValueError) as error:
                 raise InvalidRequest(f"{self.wire}: {name} {error}") from None
+        return values
+
+    def typed_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Check and convert arguments of the typed API.
+
+        :param given: values by the names that it has for them; all of these are the row's.
+        :returns: as `arguments`.
+        :raises InvalidRequest: names the argument by the name that it was given by.
+        """
+        values: dict[str, Any] = {}
+        for name, convert, default, python in self._checks:
+            value = given.get(python, default)
+            try:
+                values[name] = convert(value)
+            except (TypeError, ValueError) as error:
+                raise InvalidRequest(f"{self.wire}: {python} {error}") from None
         return values
 
     def body(self, values: Mapping[str, Any]) -> bytes:
@@ -366,7 +387,7 @@ def _key_command(name: str, summary: str) -> Command:
     return Command(
         name,
         summary,
-        (Arg("Key", TEXT, secret=True),),
+        (Arg("Key", TEXT, "key", secret=True),),
         reply=Reply.ALWAYS_BODY,
         shape=_KEY_REPLY,
         changes=True,
@@ -379,25 +400,29 @@ def _key_command(name: str, summary: str) -> Command:
 
 _MEMBERS = "Members: list of members"
 
-HANDSHAKE = Command("handshake", "Agree on the version of the RPC.", (Arg("Version", VERSION, 1),))
-AUTH = Command("auth", "Show the key that the agent wants.", (Arg("AuthKey", TEXT, secret=True),))
+HANDSHAKE = Command("handshake", "Agree on the version of the RPC.", (Arg("Version", VERSION, "version", 1),))
+AUTH = Command("auth", "Show the key that the agent wants.", (Arg("AuthKey", TEXT, "auth_key", secret=True),))
 EVENT = Command(
     "event",
     "Send a user event to all members.",
-    (Arg("Name", TEXT), Arg("Payload", EVENT_PAYLOAD, b""), Arg("Coalesce", FLAG, True)),
+    (
+        Arg("Name", TEXT, "name"),
+        Arg("Payload", EVENT_PAYLOAD, "payload", b""),
+        Arg("Coalesce", FLAG, "coalesce", True),
+    ),
     changes=True,
 )
 FORCE_LEAVE = Command(
     "force-leave",
     "Make a failed member one that left; pruned, it is forgotten at once.",
-    (Arg("Node", FILLED_TEXT), Arg("Prune", FLAG, False)),
+    (Arg("Node", FILLED_TEXT, "node"), Arg("Prune", FLAG, "prune", False)),
     changes=True,
     slow=True,
 )
 JOIN = Command(
     "join",
     "Make the agent join a cluster by the gossip addresses of members of it.",
-    (Arg("Existing", TEXTS), Arg("Replay", FLAG, False)),
+    (Arg("Existing", TEXTS, "addresses"), Arg("Replay", FLAG, "replay", False)),
     reply=Reply.ALWAYS_BODY,
     shape="Num: int, the addresses that were joined",
     changes=True,
@@ -417,7 +442,7 @@ MEMBERS = Command(
 MEMBERS_FILTERED = Command(
     "members-filtered",
     "Return the members that match all filters (Go's RE2, anchored at both ends).",
-    (Arg("Tags", TEXT_MAP, {}), Arg("Status", TEXT, ""), Arg("Name", TEXT, "")),
+    (Arg("Tags", TEXT_MAP, "tags", {}), Arg("Status", TEXT, "status", ""), Arg("Name", TEXT, "name", "")),
     reply=Reply.BODY,
     shape=_MEMBERS,
     decode=model.members_from_wire,
@@ -426,14 +451,14 @@ MEMBERS_FILTERED = Command(
 TAGS = Command(
     "tags",
     "Delete and then set tags of the agent's own node.",
-    (Arg("Tags", TEXT_MAP, {}), Arg("DeleteTags", TEXTS, ())),
+    (Arg("Tags", TEXT_MAP, "tags", {}), Arg("DeleteTags", TEXTS, "delete", ())),
     changes=True,
     slow=True,
 )
 STREAM = Command(
     "stream",
     "Follow the events that match a filter.",
-    (Arg("Type", TEXT, "*"),),
+    (Arg("Type", TEXT, "type", "*"),),
     reply=Reply.RECORDS,
     shape="Event: str, and what such an event has",
     decode_record=model.event_from_wire,
@@ -441,24 +466,24 @@ STREAM = Command(
 MONITOR = Command(
     "monitor",
     "Follow the agent's log, from its last 512 lines on.",
-    (Arg("LogLevel", TEXT),),
+    (Arg("LogLevel", TEXT, "level"),),
     reply=Reply.RECORDS,
     shape="Log: str, a line",
     decode_record=model.LogLine.from_wire,
 )
-STOP = Command("stop", "Stop the stream or monitor of a Seq.", (Arg("Stop", UINT64),))
+STOP = Command("stop", "Stop the stream or monitor of a Seq.", (Arg("Stop", UINT64, "seq"),))
 LEAVE = Command("leave", "Make the agent leave its cluster and exit.", changes=True, slow=True)
 QUERY = Command(
     "query",
     "Ask members and collect what they answer.",
     (
-        Arg("Name", TEXT),
-        Arg("Payload", PAYLOAD, b""),
-        Arg("FilterNodes", TEXTS, ()),
-        Arg("FilterTags", TEXT_MAP, {}),
-        Arg("RequestAck", FLAG, True),
-        Arg("Timeout", NANOSECONDS, 0),
-        Arg("RelayFactor", UINT8, 0),
+        Arg("Name", TEXT, "name"),
+        Arg("Payload", PAYLOAD, "payload", b""),
+        Arg("FilterNodes", TEXTS, "nodes", ()),
+        Arg("FilterTags", TEXT_MAP, "tags", {}),
+        Arg("RequestAck", FLAG, "acks", True),
+        Arg("Timeout", NANOSECONDS, "timeout", 0),
+        Arg("RelayFactor", UINT8, "relay_factor", 0),
     ),
     reply=Reply.RECORDS,
     shape="Type: ack, response or done; From: str, Payload: bytes or nil",
@@ -471,7 +496,11 @@ QUERY = Command(
 RESPOND = Command(
     "respond",
     "Answer a query that came by a stream of this connection.",
-    (Arg("ID", UINT64), Arg("Payload", PAYLOAD, b""), Arg("Timeout", DURATION, 0, sent=False)),
+    (
+        Arg("ID", UINT64, "id"),
+        Arg("Payload", PAYLOAD, "payload", b""),
+        Arg("Timeout", DURATION, "timeout", 0, sent=False),
+    ),
     changes=True,
     error=QueryError,
 )
@@ -498,7 +527,7 @@ STATS = Command(
 GET_COORDINATE = Command(
     "get-coordinate",
     "Return where a member lies in the network.",
-    (Arg("Node", FILLED_TEXT),),
+    (Arg("Node", FILLED_TEXT, "node"),),
     reply=Reply.BODY,
     shape="Coord: a coordinate, Ok: bool",
     decode=model.Coordinate.from_wire,

@@ -350,7 +350,7 @@ class LogLine:
     :ivar text: the rest, or all of a line that can't be parsed.
     """
 
-    line: str
+    line: str = attrs.field(repr=False)
     time: datetime | None = None
     level: str = ""
     subsystem: str = ""

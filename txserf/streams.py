@@ -1,0 +1,391 @@
+"""Streams of events and of log lines that outlive an agent."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from txserf import commands
+from txserf.calls import Call
+from txserf.commands import Command
+from txserf.errors import Disconnected, RpcError, SerfError
+from txserf.feed import Feed
+from txserf.model import Event, Gap, LogLine, QueryEvent
+from txserf.protocol import SerfProtocol
+from txserf.session import Operation, Session
+
+T = TypeVar("T")
+
+
+class Listener:
+    """Whom a `Subscription` tells; what a stream is made from."""
+
+    def _opened(self) -> None:
+        """The agent has agreed; the stream may not be registered yet."""
+
+    def _active(self) -> None:
+        """No event from now on is missed."""
+
+    def _interrupted(self) -> None:
+        """The connection is lost; it will be opened again."""
+
+    def _record(self, record: Any, connection: SerfProtocol) -> None:
+        """Something came: what the table decodes a record to."""
+
+    def _over(self, reason: SerfError) -> None:
+        """It ended, and will not be opened again."""
+
+
+class _Confirmation(Operation):
+    """
+    The second round trip behind the opening of a stream.
+
+    The agent replies a moment before it registers the stream, and works on the
+    next request of the connection only after that.
+    """
+
+    def __init__(self, session: Session, confirmed: Callable[[], None]) -> None:
+        super().__init__(commands.STOP, {"Stop": session.factory.next_seq()})
+        self._session = session
+        self._confirmed = confirmed
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        self._session.settle(self)
+        self._confirmed()
+
+    def lost(self, reason: SerfError) -> None:
+        pass  # the subscription itself hears of it
+
+
+class Subscription(Operation):
+    """A ``stream`` or ``monitor`` on the wire, opened again after each loss."""
+
+    def __init__(
+        self, session: Session, command: Command, values: Mapping[str, Any], listener: Listener
+    ) -> None:
+        super().__init__(command, values)
+        self._session = session
+        self._listener = listener
+        self._openings = 0
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        if self.done:
+            return
+        if error:
+            self._session.settle(self)
+            self._listener._over(self.command.refusal(error))
+            return
+        self._openings += 1
+        self._listener._opened()
+        opening = self._openings
+
+        def confirmed() -> None:
+            if not self.done and opening == self._openings:
+                self._listener._active()
+
+        self._session.submit([_Confirmation(self._session, confirmed)])
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        if not self.done:
+            assert self.connection is not None
+            self._listener._record(self.command.decode_record(body), self.connection)
+
+    def interrupted(self) -> None:
+        self._openings += 1
+        self._listener._interrupted()
+
+    def stopped(self) -> None:
+        if not self.done:  # somebody else has sent a ``stop`` of its Seq
+            self._session.settle(self)
+            self._listener._over(Disconnected("the stream was stopped"))
+
+    def lost(self, reason: SerfError) -> None:
+        self._listener._over(reason)
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """Have the agent stop it; the Deferred fires when it has, or when there is nothing to stop."""
+        if self.done:
+            return succeed(None)
+        if self.seq is None or self.connection is None or self._session.factory.open_connection is None:
+            self._session.abandon(self)
+            return succeed(None)
+        self._session.settle(self)
+        stop = Call(self._session, commands.STOP, {"Stop": self.seq}, timeout)
+        self._session.submit([stop])
+        # Where it is lost or late, so is the stream.
+        return stop.result.addErrback(_ignored)
+
+
+def _ignored(failure: Failure) -> None:
+    failure.trap(SerfError)  # type: ignore[no-untyped-call]  # Twisted's own
+
+
+class Stream(Feed[T], Listener, Generic[T]):
+    """What streams of events and of log lines have in common."""
+
+    def __init__(self, buffer: int) -> None:
+        super().__init__(buffer)
+        self._is_active = False
+        self._askers: list[Deferred[None]] = []
+
+    def when_active(self) -> Deferred[None]:
+        """
+        Wait until nothing that is sent from then on is missed.
+
+        :returns: a Deferred of None. It fails with `RpcError` where the agent refused
+            the stream, and with what else ended it. It can be cancelled.
+        """
+        if self._ended:
+            return fail(
+                copy.copy(self._error) if self._error is not None else Disconnected("the stream has ended")
+            )
+        if self._is_active:
+            return succeed(None)
+        asker: Deferred[None] = Deferred(self._askers.remove)
+        self._askers.append(asker)
+        return asker
+
+    def _active(self) -> None:
+        self._is_active = True
+        askers, self._askers = self._askers, []
+        for asker in askers:
+            asker.callback(None)
+
+    def _interrupted(self) -> None:
+        self._is_active = False
+
+    def _over(self, reason: SerfError) -> None:
+        # Closing a `Serf` is no error to who reads its streams: they end.
+        self._finish(None if type(reason) is Disconnected else reason)
+
+    def _finish(self, error: SerfError | None, discard: bool = False) -> None:
+        self._is_active = False
+        self._end(error, discard)
+        askers, self._askers = self._askers, []
+        for asker in askers:
+            asker.errback(
+                copy.copy(error)
+                if error is not None
+                else Disconnected("the stream was ended before it was active")
+            )
+
+
+class EventStream(Stream["Event | Gap"]):
+    """
+    The events that match a filter, in order; see `Serf.stream`.
+
+    Iterate it with ``async for``, or give it callbacks, or both.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        type: str,
+        buffer: int,
+        gaps: bool,
+        respond: Callable[[SerfProtocol, int, bytes], Deferred[None]],
+        timeout: float,
+    ) -> None:
+        super().__init__(buffer)
+        self.type = type
+        self._session = session
+        self._gaps = gaps
+        self._respond = respond
+        self._timeout = timeout
+        self._lost_at: float | None = None
+        self._held: list[Event] = []  # what came behind a gap whose end is not known yet
+        self._most_held = buffer
+        self._subscription = Subscription(
+            session, commands.STREAM, commands.STREAM.arguments({"Type": type}), self
+        )
+        session.submit([self._subscription])
+
+    def __repr__(self) -> str:
+        return f"<EventStream: {self.type}>"
+
+    def stop(self) -> Deferred[None]:
+        """
+        End it: what waits for a reader is dropped, and the agent told.
+
+        :returns: a Deferred of None, once the agent has stopped it; it never fails.
+        """
+        stopping = self._subscription.stop(self._timeout)
+        self._finish(None, discard=True)
+        return stopping
+
+    def _stop_asked(self) -> None:
+        self.stop()
+
+    def _record(self, record: Any, connection: SerfProtocol) -> None:
+        if isinstance(record, QueryEvent):
+            record = record.bound(lambda id, payload: self._respond(connection, id, payload))
+        if self._gaps and self._lost_at is not None and len(self._held) < self._most_held:
+            self._held.append(record)
+        else:
+            self._resume()
+            self._deliver(record)
+
+    def _interrupted(self) -> None:
+        if self._is_active:
+            self._lost_at = self._session.clock.seconds()
+        super()._interrupted()
+
+    def _active(self) -> None:
+        self._resume()
+        super()._active()
+
+    def _over(self, reason: SerfError) -> None:
+        self._resume()
+        super()._over(reason)
+
+    def _resume(self) -> None:
+        if self._lost_at is not None:
+            if self._gaps:
+                self._deliver(Gap(self._lost_at, self._session.clock.seconds()))
+            self._lost_at = None
+            held, self._held = self._held, []
+            for event in held:
+                self._deliver(event)
+
+
+_RANKS = {level: rank for rank, level in enumerate(("TRACE", "DEBUG", "INFO", "WARN", "ERR"))}
+
+# How many lines an agent replays when a monitor is opened.
+_REPLAYED = 512
+
+
+class LogStream(Stream[LogLine]):
+    """The lines of the agent's log from a level up, in order; see `Serf.monitor`."""
+
+    def __init__(self, monitors: Monitors, level: str, buffer: int) -> None:
+        super().__init__(buffer)
+        self.level = level.upper()
+        self._monitors = monitors
+        self._rank = _RANKS.get(self.level)
+        self._known: deque[str] = deque()  # lines that were delivered and may be replayed
+
+    def __repr__(self) -> str:
+        return f"<LogStream: {self.level}>"
+
+    def stop(self) -> Deferred[None]:
+        """
+        End it: what waits for a reader is dropped.
+
+        :returns: a Deferred of None; the agent's monitor is stopped with the last stream of it.
+        """
+        stopping = self._monitors.remove(self)
+        self._finish(None, discard=True)
+        return stopping
+
+    def _stop_asked(self) -> None:
+        self.stop()
+
+    def _take(self, line: LogLine) -> None:
+        rank = _RANKS.get(line.level)
+        if rank is not None and self._rank is not None and rank < self._rank:
+            return
+        if self._known:
+            # The agent replays its last lines to each new monitor: those are not news here.
+            if line.line in self._known:
+                while self._known.popleft() != line.line:
+                    pass
+                return
+            self._known.clear()
+        self._deliver(line)
+
+    def _expect(self, history: deque[LogLine]) -> None:
+        """A monitor is being opened anew, which will replay what this stream had already."""
+        ranks = ((line, _RANKS.get(line.level)) for line in history)
+        self._known = deque(
+            line.line for line, rank in ranks if rank is None or self._rank is None or rank >= self._rank
+        )
+
+
+class Monitors(Listener):
+    """
+    The one monitor that an agent allows a connection, shared by all streams of log lines.
+
+    It is asked for the lowest level that a stream wants.
+    """
+
+    def __init__(self, session: Session, timeout: float) -> None:
+        self._session = session
+        self._timeout = timeout
+        self._streams: list[LogStream] = []
+        self._subscription: Subscription | None = None
+        self._rank = 0
+        self._history: deque[LogLine] = deque(maxlen=_REPLAYED)
+        self._is_active = False
+
+    def add(self, stream: LogStream) -> None:
+        """Begin to feed *stream*."""
+        rank = stream._rank
+        if rank is None:
+            # No level that we know: the agent's own words are the answer.
+            self._session.submit(
+                [Subscription(self._session, commands.MONITOR, _level(stream.level), stream)]
+            )
+            return
+        self._streams.append(stream)
+        if self._subscription is not None and rank >= self._rank:
+            for line in list(self._history):
+                stream._take(line)
+            if self._is_active:
+                stream._active()
+            return
+        if self._subscription is not None:
+            self._subscription.stop(self._timeout)
+            self._replay()
+        self._rank = rank
+        self._is_active = False
+        self._subscription = Subscription(self._session, commands.MONITOR, _level(stream.level), self)
+        self._session.submit([self._subscription])
+
+    def remove(self, stream: LogStream) -> Deferred[None]:
+        """Feed *stream* no more."""
+        if stream not in self._streams:
+            return succeed(None)
+        self._streams.remove(stream)
+        subscription = self._subscription
+        if self._streams or subscription is None:
+            return succeed(None)
+        self._subscription = None
+        self._history.clear()
+        return subscription.stop(self._timeout)
+
+    def _replay(self) -> None:
+        for stream in self._streams:
+            if stream._is_active:
+                stream._expect(self._history)
+        self._history.clear()
+
+    def _active(self) -> None:
+        self._is_active = True
+        for stream in list(self._streams):
+            stream._active()
+
+    def _interrupted(self) -> None:
+        self._replay()
+        self._is_active = False
+        for stream in list(self._streams):
+            stream._interrupted()
+
+    def _record(self, record: Any, connection: SerfProtocol) -> None:
+        self._history.append(record)
+        for stream in list(self._streams):
+            stream._take(record)
+
+    def _over(self, reason: SerfError) -> None:
+        streams, self._streams = self._streams, []
+        self._subscription = None
+        for stream in streams:
+            stream._over(reason if not isinstance(reason, RpcError) else copy.copy(reason))
+
+
+def _level(level: str) -> dict[str, Any]:
+    return commands.MONITOR.arguments({"LogLevel": level})
