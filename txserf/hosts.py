@@ -23,6 +23,10 @@ from txserf import constant
 from txserf.errors import InvalidHostURL
 
 _NAME = re.compile(r"[^\s\x00-\x20/\\?#@:%\[\]]+")
+# hyperlink takes all that int() does for a port, and a name in brackets too.
+_AUTHORITY = re.compile(
+    r"(?:[\w+.-]+://)?(?:\[(?P<ipv6>[^]]*)\]|[^][:/]+)(?::[0-9]+)?(?:[/?#].*)?", re.DOTALL
+)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -47,7 +51,8 @@ class Host:
             if not IStreamClientEndpoint.providedBy(self.endpoint):
                 raise InvalidHostURL(f"not an IStreamClientEndpoint: {type(self.endpoint).__name__}")
         elif not isinstance(self.address, str) or not self._is_address():
-            raise InvalidHostURL(f"not a host name or an IP address: {self.address!r}")
+            shown = _blotted(self.address) if isinstance(self.address, str) else type(self.address).__name__
+            raise InvalidHostURL(f"not a host name or an IP address: {shown!r}")
         elif not isinstance(self.port, int) or isinstance(self.port, bool) or not 1 <= self.port <= 65535:
             raise InvalidHostURL(f"the port of {self.address} is not from 1 to 65535: {self.port!r}")
         if self.auth_key is not None and not isinstance(self.auth_key, str):
@@ -139,6 +144,9 @@ def _parse_entry(entry: str) -> Host:
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}") from None
     if url.scheme != "serf" or url.userinfo or any(url.path) or url.fragment:
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
+    authority = _AUTHORITY.fullmatch(entry)
+    if authority is None or (authority["ipv6"] is not None and not _is_ipv6(authority["ipv6"])):
+        raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
     keys = [value for name, value in url.query if name == "AuthKey"]
     if len(keys) != len(url.query) or len(keys) > 1 or None in keys:
         raise InvalidHostURL(f"AuthKey=KEY is all that may follow a '?', & of the key is %26: {shown!r}")
@@ -152,4 +160,4 @@ def _parse_entry(entry: str) -> Host:
 
 
 def _blotted(entry: str) -> str:
-    return re.sub(r"//[^/?#]*@", "//***@", re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL))
+    return re.sub(r"(^|//)[^/?#]*@", r"\1***@", re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL))
