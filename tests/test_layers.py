@@ -20,7 +20,8 @@ ORDER = """
     hosts
     factory
     lanes session
-    chain responses client serf
+    chain responses batch client
+    calls feed streams queries serf
     cluster handlers
     embedded
     service
