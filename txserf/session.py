@@ -130,6 +130,7 @@ class Session:
         self._lanes: dict[Route, Lane] = {}
         self._all_lanes: set[Lane] = set()
         self._own_deadlines: Deadlines | None = None
+        self._flush_due: Deadline | None = None  # when what a lane gave back is sent, if it was not before
 
     # What the faces call
 
@@ -185,6 +186,9 @@ class Session:
         :returns: a Deferred of None, once the transports are closed.
         """
         waiting, self._queue = list(self._queue), {}
+        if self._flush_due is not None:
+            self.deadlines.cancel(self._flush_due)
+            self._flush_due = None
         closing: list[Deferred[Any]] = [self.factory.disconnect()]
         closing += [lane.close() for lane in list(self._all_lanes)]
         # In a turn of its own: nobody's errback is called inside the caller's stack.
@@ -249,7 +253,8 @@ class Session:
         elif waiting:
             # It could not be opened, though the session is connected: the agent may have just gone.
             self._queue.update(dict.fromkeys(waiting))
-            self.deadlines.add(self.factory.initialDelay, self._flush)
+            if self._flush_due is None:
+                self._flush_due = self.deadlines.add(self.factory.initialDelay, self._flush)
 
     # How it works
 
@@ -261,6 +266,7 @@ class Session:
         return True
 
     def _flush(self) -> None:
+        self._flush_due = None
         if self.factory.open_connection is not None:
             self.connected(self.factory.open_connection)
         elif self._queue:
