@@ -19,12 +19,12 @@ ORDER = """
     protocol
     hosts
     factory
-    lanes session
+    operations lanes session
     chain responses batch client
     calls feed streams queries serf
     cluster handlers
     embedded
-    service
+    follow service
     __init__
 """
 RANK = {name: rank for rank, name in enumerate(ORDER.split())}

@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from txserf import commands
 from txserf.commands import Command
 from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, RpcError, SerfError
-from txserf.session import Operation, Session
+from txserf.operations import Operation
+from txserf.session import Session
 
 
 class Call(Operation):

@@ -99,7 +99,7 @@ class Chain(Generic[T]):
                         if pending:
                             return
             except Exception:  # whatever a user's function raises goes to who feeds the chain
-                self._failed(Failure())  # type: ignore[no-untyped-call]  # Twisted's own
+                self._failed(Failure())
             if not self._items:
                 break
             item, first = self._items.popleft(), 0

@@ -19,8 +19,9 @@ from txserf.errors import (
     InvalidRequest,
 )
 from txserf.hosts import Hosts
+from txserf.operations import seconds
 from txserf.responses import REQUESTS, Request, Response, Responses
-from txserf.session import Session, seconds
+from txserf.session import Session
 
 _log = Logger()
 

@@ -37,17 +37,20 @@ class Reply(enum.Enum):
     RECORDS = "a header, then records until it is stopped or done"
 
 
-class Lane(enum.Enum):
+class Route(enum.Enum):
     """
-    Which of a session's connections a command takes in the typed API.
+    Which of a session's connections a command goes by.
 
-    The agent works through one connection's requests in order, so one that may
-    take long goes where nobody else waits behind it.
+    The agent works through one connection's requests in order, so what may take
+    long goes where nobody else waits behind it (in the typed API; the fluent one
+    sends a batch in one write), and so does what may cost the connection.
     """
 
     MAIN = "the connection that everything shares"
     JOIN = "one for joins: 10 s and more for each address that stays silent"
     KEYS = "one for key commands: they wait for the answer of every node"
+    ALONE = "one of its own: the agent may close it instead of an answer"
+    GREETING = "none: the connection's own handshake and auth are the answer"
 
 
 @attrs.frozen
@@ -214,7 +217,7 @@ class Command:
         never sent again after a loss.
     :ivar slow: whether the agent may work on it for seconds, with nothing else
         on that connection answered meanwhile.
-    :ivar lane: which connection it takes in the typed API.
+    :ivar route: which connection it takes.
     :ivar decode: the typed value of a reply's body (`ProtocolError` where it is not one).
     :ivar decode_record: likewise of a stream's record.
     :ivar error: what an agent's error is in the typed API.
@@ -233,7 +236,7 @@ class Command:
     shape: str = ""
     changes: bool = False
     slow: bool = False
-    lane: Lane = Lane.MAIN
+    route: Route = Route.MAIN
     decode: Callable[[Mapping[str, Any]], Any] = _no_body
     decode_record: Callable[[Mapping[str, Any]], Any] = _no_body
     error: type[RpcError] = RpcError
@@ -247,7 +250,6 @@ class Command:
     body_on_success: bool = attrs.field(init=False, repr=False)
     body_on_error: bool = attrs.field(init=False, repr=False)
     streams: bool = attrs.field(init=False, repr=False)
-    plain: bool = attrs.field(init=False, repr=False)  # answered on the connection that everything shares
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
     _checks: tuple[tuple[str, Callable[[Any], Any], Any, str], ...] = attrs.field(
         init=False, repr=False, eq=False
@@ -260,7 +262,6 @@ class Command:
         derive("body_on_success", self.reply in (Reply.BODY, Reply.ALWAYS_BODY))
         derive("body_on_error", self.reply is Reply.ALWAYS_BODY)
         derive("streams", self.reply is Reply.RECORDS)
-        derive("plain", self.may_close is None and self.wire not in ("handshake", "auth"))
         derive("_by_name", {arg.name: arg for arg in self.args})
         derive("_checks", tuple((arg.name, arg.kind.convert, arg.default, arg.python) for arg in self.args))
         derive("_as_is", all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args))
@@ -392,7 +393,7 @@ def _key_command(name: str, summary: str) -> Command:
         shape=_KEY_REPLY,
         changes=True,
         slow=True,
-        lane=Lane.KEYS,
+        route=Route.KEYS,
         decode=model.KeyReply.from_wire,
         error=KeyringError,
     )
@@ -400,8 +401,18 @@ def _key_command(name: str, summary: str) -> Command:
 
 _MEMBERS = "Members: list of members"
 
-HANDSHAKE = Command("handshake", "Agree on the version of the RPC.", (Arg("Version", VERSION, "version", 1),))
-AUTH = Command("auth", "Show the key that the agent wants.", (Arg("AuthKey", TEXT, "auth_key", secret=True),))
+HANDSHAKE = Command(
+    "handshake",
+    "Agree on the version of the RPC.",
+    (Arg("Version", VERSION, "version", 1),),
+    route=Route.GREETING,
+)
+AUTH = Command(
+    "auth",
+    "Show the key that the agent wants.",
+    (Arg("AuthKey", TEXT, "auth_key", secret=True),),
+    route=Route.GREETING,
+)
 EVENT = Command(
     "event",
     "Send a user event to all members.",
@@ -427,7 +438,7 @@ JOIN = Command(
     shape="Num: int, the addresses that were joined",
     changes=True,
     slow=True,
-    lane=Lane.JOIN,
+    route=Route.JOIN,
     decode=model.joined_from_wire,
     succeeded=_joined_some,
     error=JoinError,
@@ -513,7 +524,7 @@ LIST_KEYS = Command(
     reply=Reply.ALWAYS_BODY,
     shape=_KEY_REPLY,
     slow=True,
-    lane=Lane.KEYS,
+    route=Route.KEYS,
     decode=model.KeyReply.from_wire,
     error=KeyringError,
 )

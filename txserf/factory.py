@@ -57,7 +57,9 @@ def dial(host: Host, protocol: SerfProtocol, reactor: Any, timeout: float) -> De
     :returns: a Deferred that fires once the transport is connected; handshake and
         auth are the protocol's to report. Cancelling it gives up.
     """
-    connecting = host.dialled_by(reactor, timeout).connect(Factory.forProtocol(lambda: protocol))
+    factory = Factory.forProtocol(lambda: protocol)
+    factory.noisy = False
+    connecting = host.dialled_by(reactor, timeout).connect(factory)
 
     def timed_out(result: object, _: float) -> NoReturn:
         raise TimeoutError(f"not connected within {timeout} s")
@@ -208,7 +210,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_at = self.time().seconds()
         if not self._flaps:
             self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own
-        self._log.debug("connected to {host}", host=protocol.host)
+        self._log.info("connected to {host}", host=protocol.host)
         if self._observer is not None:
             self._observer.connected(protocol)
         waiting, self._waiting = self._waiting, []

@@ -73,9 +73,7 @@ class Host:
         if self.endpoint is not None:
             return self.endpoint
         if _is_ipv6(self.address):
-            return TCP6ClientEndpoint(  # type: ignore[no-untyped-call]  # Twisted's own
-                reactor, self.address, self.port, timeout
-            )
+            return TCP6ClientEndpoint(reactor, self.address, self.port, timeout)
         try:
             ipaddress.IPv4Address(self.address)
         except ValueError:

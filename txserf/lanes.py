@@ -7,27 +7,29 @@ connection for some mistakes. A lane keeps both from everybody else.
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txserf.commands import Route
 from txserf.errors import ConnectError, SerfError, reason_text
+from txserf.factory import SerfClientFactory
+from txserf.operations import Operation
 from txserf.protocol import Exchange, SerfProtocol
 
-if TYPE_CHECKING:
-    from txserf.session import Operation, Session
 
+class LaneOwner(Protocol):
+    """Who has lanes: a session."""
 
-class Route(enum.Enum):
-    """By which connection an operation goes."""
+    @property
+    def factory(self) -> SerfClientFactory:
+        """What dials for them."""
 
-    MAIN = "the one that everything shares"
-    JOIN = "the lane for joins"
-    KEYS = "the lane for key commands"
-    ALONE = "one of its own: the agent may close it instead of an answer"
-    GREETING = "none: handshake and auth were answered as the connection was made"
+    def lane_over(
+        self, lane: Lane, reason: SerfError, unanswered: list[Exchange], waiting: list[Operation]
+    ) -> None:
+        """A lane is gone; what was under way by it, and what waited for it, is the owner's again."""
 
 
 class Lane:
@@ -40,7 +42,7 @@ class Lane:
     :ivar was_ready: whether it ever was open for requests.
     """
 
-    def __init__(self, session: Session, route: Route, once: bool) -> None:
+    def __init__(self, session: LaneOwner, route: Route, once: bool) -> None:
         self.route = route
         self.was_ready = False
         self._session = session

@@ -12,7 +12,8 @@ from txserf import commands
 from txserf.errors import ConnectionLost, RequestTimeout, SerfError
 from txserf.feed import Feed
 from txserf.model import Ack, Answer, QueryResult
-from txserf.session import Operation, Session
+from txserf.operations import Operation
+from txserf.session import Session
 
 
 class _Asking(Operation):

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from txserf import commands
 from txserf.chain import Callback, Chain
 from txserf.commands import Command
 from txserf.errors import RpcError, SerfError
-from txserf.session import Operation
+from txserf.operations import Operation
 
-if TYPE_CHECKING:
-    from txserf.batch import Batch
+
+class Collector(Protocol):
+    """Who collects what comes for the requests of one ``request()``."""
+
+    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+        """Take a command's reply."""
+
+    def record(self, request: Request, body: Mapping[str, Any]) -> None:
+        """Take a record of a streaming command."""
+
+    def complete(self, request: Request) -> None:
+        """A stream has come to its end."""
+
+    def fail(self, reason: SerfError) -> None:
+        """End it all with *reason*."""
 
 
 class Request(Operation):
@@ -24,7 +37,7 @@ class Request(Operation):
     :ivar values: its arguments by Serf's own names, the defaults filled in.
     """
 
-    batch: Batch  # set when it is requested
+    batch: Collector  # set when it is requested
     callbacks: list[Callback[Response]] | None = None
     chain: Chain[Response] | None = None
 

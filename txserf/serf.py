@@ -15,9 +15,10 @@ from txserf.commands import Command
 from txserf.errors import ConnectionLost, Disconnected, InvalidRequest, JoinError, RpcError
 from txserf.hosts import Hosts
 from txserf.model import Coordinate, KeyReply, Member
+from txserf.operations import seconds
 from txserf.protocol import SerfProtocol, State
 from txserf.queries import Query
-from txserf.session import Session, seconds
+from txserf.session import Session
 from txserf.streams import EventStream, LogStream, Monitors
 
 # Serf's ``Timeout`` is an int64 of nanoseconds, and under a millisecond no query can work.

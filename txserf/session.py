@@ -14,29 +14,26 @@ that a user holds means the same after a reconnect.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
 from txserf import commands, constant
-from txserf.commands import Command
+from txserf.commands import Route
 from txserf.deadlines import Deadline, Deadlines
 from txserf.errors import (
     AuthenticationError,
     Disconnected,
     InvalidRequest,
-    RpcError,
     SerfError,
     reason_text,
 )
 from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
-from txserf.lanes import Lane, Route
+from txserf.lanes import Lane
+from txserf.operations import Operation, seconds
 from txserf.protocol import Exchange, SerfProtocol
-
-_LANES = {commands.Lane.MAIN: Route.MAIN, commands.Lane.JOIN: Route.JOIN, commands.Lane.KEYS: Route.KEYS}
 
 _MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
 
@@ -44,56 +41,6 @@ _MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to 
 _MOST_CLOSED = 2
 
 _CLOSED = "the agent closed the connection instead of an answer: a filter is no regular expression (Go's RE2)"
-
-
-def seconds(value: object, what: str) -> float:
-    """Return a time in seconds that a caller gave; `InvalidRequest` for what is none."""
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and value >= 0
-        and not math.isnan(value)
-    ):
-        return float(value)
-    raise InvalidRequest(f"{what} must be a number of seconds, not {value!r}")
-
-
-class Operation(Exchange):
-    """
-    An exchange that a session looks after.
-
-    :ivar route: by which connection it goes.
-    :ivar connection: the one that it was sent by; None while it waits.
-    :ivar done: nothing more is handed to it.
-    """
-
-    route = Route.MAIN
-    connection: SerfProtocol | None = None
-    deadline: Deadline | None = None
-    done = False
-    closed_on = 0  # how many connections of its own were closed on it
-
-    def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
-        super().__init__(command, values)
-        if not command.plain:
-            if command.may_close is None:
-                self.route = Route.GREETING
-            elif command.may_close(values):
-                self.route = Route.ALONE
-        elif lanes:
-            self.route = _LANES[command.lane]
-
-    @property
-    def reopens(self) -> bool:
-        """Whether it is a subscription, to be opened again on a new connection."""
-        return self.command.streams and self.command.ends is None
-
-    def interrupted(self) -> None:
-        """The connection of a subscription is lost; it will be opened again, by another `replied`."""
-
-    def refused(self, error: RpcError) -> None:
-        """The agent's answer to it was to close the connection."""
-        raise NotImplementedError
 
 
 class Session:

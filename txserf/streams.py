@@ -16,8 +16,9 @@ from txserf.commands import Command
 from txserf.errors import Disconnected, RpcError, SerfError
 from txserf.feed import Feed
 from txserf.model import Event, Gap, LogLine, QueryEvent
+from txserf.operations import Operation
 from txserf.protocol import SerfProtocol
-from txserf.session import Operation, Session
+from txserf.session import Session
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ class Subscription(Operation):
 
 
 def _ignored(failure: Failure) -> None:
-    failure.trap(SerfError)  # type: ignore[no-untyped-call]  # Twisted's own
+    failure.trap(SerfError)
 
 
 class Stream(Feed[T], Listener, Generic[T]):
