@@ -19,7 +19,9 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txserf import commands, wire
@@ -315,3 +317,27 @@ def body_of(asked: Asked) -> Mapping[str, Any]:
     """Return the body of a request that has one."""
     assert asked.body is not None
     return asked.body
+
+
+@implementer(ILogObserver)
+class Log:
+    """All that is logged while *case* runs."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self)
+        case.addCleanup(globalLogPublisher.removeObserver, self)
+
+    def __call__(self, event: LogEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def texts(self) -> list[str]:
+        """The events as text, one each."""
+        return [formatEvent(event) for event in self.events]
+
+    @property
+    def everything(self) -> str:
+        """All that any observer could show of the events."""
+        failures = [event["log_failure"] for event in self.events if "log_failure" in event]
+        return "\n".join([*self.texts, *map(repr, self.events), *(f.getTraceback() for f in failures)])

@@ -158,9 +158,16 @@ class State(enum.Enum):
     CLOSED = "gone"
 
 
-_CLOSING = State.CLOSING  # read for every message: an Enum's member takes 40 ns to look up
+# Read for every message: an Enum's member takes 40 ns to look up.
+_OPENING, _READY = State.OPENING, State.READY
 
 _log = Logger()
+
+
+def _greeting_failed(failure: Failure) -> None:
+    # Of a loss the owner hears; all else is a mistake in what it does with an open connection.
+    if failure.check(SerfError) is None:
+        _log.failure("what waited for the handshake failed", failure)
 
 
 class SerfProtocol(Protocol):
@@ -230,14 +237,14 @@ class SerfProtocol(Protocol):
             auth.result.addCallback(self._authenticated)
             self.greeting.append(auth)
         for opening in self.greeting:
-            opening.result.addErrback(lambda _: None)  # a loss; the owner hears of it
+            opening.result.addErrback(_greeting_failed)
         self._write(self.greeting)
 
     def dataReceived(self, data: bytes) -> None:
         self._heard += 1
         try:
             for seq, error, body in self._decoder.feed(data):
-                if self.state is _CLOSING:
+                if self.state is not _READY and self.state is not _OPENING:
                     return
                 self._deliver(seq, error, body)
             if self._draining and not self._calls:
