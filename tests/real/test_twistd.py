@@ -1,0 +1,186 @@
+"""`twistd txserf` as its operators run it: a process of its own, on real agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol, connectionDone
+from twisted.python.failure import Failure
+
+from tests.agents import Agent
+from tests.real.helpers import Watched, in_reactor, reactor, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+class Twistd(Watched, ProcessProtocol):
+    """A running ``twistd -n txserf``: its lines of output, and its log."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.log = ""
+        self.ended: Deferred[int | None] = Deferred()
+        self._partial = ""
+        command = [
+            sys.executable,
+            "-c",
+            "from twisted.scripts.twistd import run; run()",
+            "-n",
+            "--pidfile=",
+            "txserf",
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = reactor.spawnProcess(
+            self, sys.executable, [*command, *options], env=environment, path=str(folder)
+        )
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data.decode()).split("\n")
+        self.lines += lines
+        self.changed()
+
+    def errReceived(self, data: bytes) -> None:
+        self.log += data.decode()
+        self.changed()
+
+    def processEnded(self, reason: Failure = connectionDone) -> None:
+        assert isinstance(reason.value, (error.ProcessDone, error.ProcessTerminated))
+        self.ended.callback(reason.value.exitCode)
+
+    async def line(self, part: str) -> str:
+        """Wait for a line of output with *part* in it."""
+        await self.until(lambda: any(part in line for line in self.lines))
+        return next(line for line in self.lines if part in line)
+
+    async def record(self, **fields: Any) -> dict[str, Any]:
+        """Wait for a JSON object of output that has these fields."""
+
+        def fits(line: str) -> bool:
+            record = json.loads(line)
+            return all(record.get(name) == value for name, value in fields.items())
+
+        await self.until(lambda: any(map(fits, self.lines)))
+        found: dict[str, Any] = json.loads(next(filter(fits, self.lines)))
+        return found
+
+
+class Start:
+    """Starts `Twistd`; ends it behind the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[Twistd] = []
+
+    def __call__(self, *options: str) -> Twistd:
+        twistd = Twistd(self._folder, *options)
+        self._started.append(twistd)
+        return twistd
+
+    def end(self) -> None:
+        for twistd in self._started:
+            if not twistd.ended.called:
+                twistd.process.signalProcess("KILL")
+                wait_for(twistd.ended)
+
+
+@pytest.fixture
+def twistd(tmp_path: Path) -> Iterator[Start]:
+    start = Start(tmp_path)
+    yield start
+    start.end()
+
+
+@in_reactor
+async def test_the_members_come_first_and_then_every_event(two_agents: list[Agent], twistd: Start) -> None:
+    near, far = two_agents
+    running = twistd("--agent", near.rpc, "--stream", "user")
+    await running.line(f"member {far.name} ")
+    assert [line.split()[1] for line in running.lines] == [near.name, far.name]
+    far.serf("event", "deploy", "v2")
+    assert await running.line("user deploy") == "user deploy ltime=1 v2"
+
+
+@in_reactor
+async def test_json_is_an_object_a_line_and_nothing_else_on_standard_output(
+    agent: Agent, twistd: Start
+) -> None:
+    running = twistd("--agent", agent.rpc, "--format", "json", "--monitor", "INFO")
+    member = await running.record(type="member", name=agent.name)
+    assert (member["status"], member["address"]) == ("alive", "127.0.0.1")
+    log = await running.record(type="log", text="Serf agent starting")
+    assert (log["level"], log["subsystem"]) == ("INFO", "agent")
+    agent.serf("event", "deploy", "v2")
+    event = await running.record(type="user")
+    assert event == {"type": "user", "name": "deploy", "payload": "v2", "ltime": 1, "coalesce": True}
+    running.process.signalProcess("TERM")
+    await running.ended
+    for line in running.lines:
+        assert isinstance(json.loads(line), dict)
+
+
+@in_reactor
+async def test_events_go_on_through_an_agent_that_is_killed_and_started_again(
+    agent: Agent, twistd: Start
+) -> None:
+    running = twistd("--agent", agent.rpc, "--stream", "user")
+    await running.line(f"member {agent.name} ")
+    agent.serf("event", "before")
+    await running.line("user before")
+    agent.kill()
+    agent.restart()
+    await running.line("gap of ")
+    agent.serf("event", "after")
+    await running.line("user after")
+
+
+@in_reactor
+async def test_it_waits_for_an_agent_that_is_not_there_yet(agent: Agent, twistd: Start) -> None:
+    agent.kill()
+    running = twistd("--agent", agent.rpc)
+    await running.until(lambda: "no connection to" in running.log)
+    agent.restart()
+    await running.line(f"member {agent.name} ")
+
+
+@in_reactor
+async def test_a_refused_key_ends_it_and_is_not_shown(auth_agent: Agent, twistd: Start) -> None:
+    running = twistd("--agent", f"serf://{auth_agent.rpc}?AuthKey=wr0ng-key")
+    await running.ended
+    assert "refused the key" in running.log
+    assert "wr0ng-key" not in running.log + "".join(running.lines)
+
+
+@in_reactor
+async def test_a_filter_that_the_agent_refuses_ends_it_with_the_agents_words(
+    agent: Agent, twistd: Start
+) -> None:
+    running = twistd("--agent", agent.rpc, "--stream", "nonsense")
+    await running.ended
+    assert "Invalid event filter" in running.log
+
+
+@in_reactor
+async def test_a_bad_host_list_is_refused_at_once_by_name(twistd: Start) -> None:
+    running = twistd("--agent", "127.0.0.1:99999")
+    assert await running.ended == 1
+    assert "--agent" in running.log + "".join(running.lines)
+    assert "99999" in running.log + "".join(running.lines)
+
+
+@in_reactor
+async def test_it_ends_cleanly_on_sigterm(agent: Agent, twistd: Start) -> None:
+    running = twistd("--agent", agent.rpc)
+    await running.line(f"member {agent.name} ")
+    running.process.signalProcess("TERM")
+    await running.ended
+    assert "Server Shut Down" in running.log
+    assert "Traceback" not in running.log
