@@ -21,7 +21,7 @@ ORDER = """
     factory
     operations lanes session
     chain responses batch client
-    calls feed streams queries serf
+    calls feed streams logs queries serf
     cluster handlers
     embedded
     follow service

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from txserf.client import Client
     from txserf.factory import SerfClientFactory
     from txserf.hosts import Host
+    from txserf.logs import LogStream
     from txserf.model import (
         Ack,
         Answer,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from txserf.queries import Query
     from txserf.responses import Response, Responses
     from txserf.serf import Serf
-    from txserf.streams import EventStream, LogStream
+    from txserf.streams import EventStream
 
 # What is loaded at its first use: the upper layers import a good part of
 # Twisted, which a program that wants an error or a constant need not pay for.
@@ -65,7 +66,7 @@ _LAZY = {
     "Host": "txserf.hosts",
     "KeyReply": "txserf.model",
     "LogLine": "txserf.model",
-    "LogStream": "txserf.streams",
+    "LogStream": "txserf.logs",
     "Member": "txserf.model",
     "MemberEvent": "txserf.model",
     "MemberStatus": "txserf.model",

@@ -106,9 +106,8 @@ class Feed(Generic[T]):
             self._items.clear()
             if self._chain is not None:
                 self._chain.close()
-        readers, self._readers = self._readers, deque()
-        for reader in readers:
-            reader.callback(None)
+        while self._readers:  # one by one: each may cancel those behind it
+            self._readers.popleft().callback(None)
 
     def _stop_asked(self) -> None:
         """A callback has raised `StopReceiveData`."""

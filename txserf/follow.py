@@ -11,9 +11,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from txserf.errors import Disconnected, RequestTimeout, SerfError, reason_text
+from txserf.logs import LogStream
 from txserf.model import Event, Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
 from txserf.serf import Serf
-from txserf.streams import EventStream, LogStream
+from txserf.streams import EventStream
 
 #: A line for a record of each kind.
 Format = Callable[["Member | Event | Gap | LogLine"], str]

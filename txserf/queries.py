@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -72,7 +73,7 @@ class Query(Feed["Ack | Answer"]):
         self._acks: dict[str, None] = {}
         self._responses: dict[str, bytes] = {}
         self._result: QueryResult | None = None
-        self._askers: list[Deferred[QueryResult]] = []
+        self._askers: deque[Deferred[QueryResult]] = deque()
         self._asking = _Asking(session, values, self)
         self._asking.deadline = session.deadlines.add(patience, self._expire)
         session.submit([self._asking])
@@ -134,9 +135,7 @@ class Query(Feed["Ack | Answer"]):
     def _succeeded(self) -> None:
         self._result = self._so_far(complete=True)
         self._end(None)
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.callback(self._result)
+        self._tell()
 
     def _failed(self, reason: BaseException) -> None:
         if isinstance(reason, ConnectionLost):
@@ -144,9 +143,13 @@ class Query(Feed["Ack | Answer"]):
         if not self._askers and not self._readers and not isinstance(reason, CancelledError):
             self._log.warn("{query!r} failed: {reason}", query=self, reason=str(reason))
         self._end(reason)
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.errback(copy.copy(reason))
+        while self._askers:
+            self._askers.popleft().errback(copy.copy(reason))
+
+    def _tell(self) -> None:
+        assert self._result is not None
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.popleft().callback(self._result)
 
     def _so_far(self, complete: bool) -> QueryResult:
         return QueryResult(list(self._acks), dict(self._responses), complete)
@@ -163,6 +166,4 @@ class Query(Feed["Ack | Answer"]):
             self._asking.session.abandon(self._asking)
             self._result = self._so_far(complete=False)
             self._end(None, discard=True)
-            askers, self._askers = self._askers, []
-            for asker in askers:
-                asker.callback(self._result)
+            self._tell()

@@ -7,19 +7,20 @@ from types import TracebackType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail
 
 from txserf import commands, constant
 from txserf.calls import Call
 from txserf.commands import Command
 from txserf.errors import ConnectionLost, Disconnected, InvalidRequest, JoinError, RpcError
 from txserf.hosts import Hosts
+from txserf.logs import LogStream, Monitors
 from txserf.model import Coordinate, KeyReply, Member
 from txserf.operations import seconds
 from txserf.protocol import SerfProtocol, State
 from txserf.queries import Query
 from txserf.session import Session
-from txserf.streams import EventStream, LogStream, Monitors
+from txserf.streams import EventStream
 
 # Serf's ``Timeout`` is an int64 of nanoseconds, and under a millisecond no query can work.
 _NANOSECONDS = 1_000_000_000
@@ -92,7 +93,7 @@ class Serf(Service):
 
         :returns: a Deferred of None, once the sockets are closed.
         """
-        return succeed(None) if self._closed else self.stopService()
+        return self.stopService()
 
     async def __aenter__(self) -> Serf:
         self._begin()
@@ -151,19 +152,16 @@ class Serf(Service):
 
         Wire: ``join``.
         """
-        addresses = (
-            tuple(addresses)
-            if isinstance(addresses, Iterable) and not isinstance(addresses, str)
-            else addresses
-        )
+        values = commands.JOIN.typed_arguments({"addresses": addresses, "replay": replay})
+        asked = len(values["Existing"])
 
         def all_joined(joined: int) -> int:
-            if joined < len(addresses):
-                message = f"{joined} of {len(addresses)} addresses were joined"
+            if joined < asked:
+                message = f"{joined} of {asked} addresses were joined"
                 raise JoinError(command="join", message=message, joined=joined)
             return joined
 
-        return self._call(commands.JOIN, timeout, addresses=addresses, replay=replay).addCallback(all_joined)
+        return self._submit(commands.JOIN, timeout, values).addCallback(all_joined)
 
     def leave(self, *, timeout: float | None = None) -> Deferred[None]:
         """
@@ -367,32 +365,39 @@ class Serf(Service):
 
         Wire: ``get-coordinate`` of both.
         """
-        for node in (a, b):
-            commands.GET_COORDINATE.typed_arguments({"node": node})
+        commands.GET_COORDINATE.typed_arguments({"node": b})
 
-        async def estimate() -> float:
-            pair: list[Coordinate] = []
-            for node in (a, b):
-                coordinate = await self.coordinate(node, timeout=timeout)
-                if coordinate is None:
+        def estimate(outcomes: list[Any]) -> Any:
+            for (good, found), node in zip(outcomes, (a, b), strict=True):
+                if not good:
+                    return found
+                if found is None:
                     message = f"the agent has no coordinate of {node!r}"
                     raise RpcError(command=commands.GET_COORDINATE.wire, message=message)
-                pair.append(coordinate)
-            return pair[0].distance_to(pair[1])
+            return outcomes[0][1].distance_to(outcomes[1][1])
 
-        return Deferred.fromCoroutine(estimate())
+        both = [self.coordinate(node, timeout=timeout) for node in (a, b)]
+        return DeferredList(both, consumeErrors=True).addCallback(estimate)
 
     def ping(self, *, timeout: float | None = None) -> Deferred[float]:
         """
         Measure a round trip to the agent.
 
-        :returns: a Deferred of seconds.
+        :returns: a Deferred of seconds, without those that it takes to connect.
 
         Wire: ``stop`` of a Seq that no stream has, which an agent answers at once.
         """
-        sent_at = self._session.clock.seconds()
-        answered = self._call(commands.STOP, timeout, seq=self._session.factory.next_seq())
-        return answered.addCallback(lambda _: self._session.clock.seconds() - sent_at)
+        clock, sent_at = self._session.clock, 0.0
+
+        def ask(_: object) -> Deferred[None]:
+            nonlocal sent_at
+            sent_at = clock.seconds()
+            return self._call(commands.STOP, timeout, seq=self._session.factory.next_seq())
+
+        # Where there is no connection yet, the first answer only says that there is one now.
+        connected = self._session.factory.open_connection is not None
+        answered = ask(None) if connected else ask(None).addCallback(ask)
+        return answered.addCallback(lambda _: clock.seconds() - sent_at)
 
     # How it works
 
@@ -403,7 +408,9 @@ class Serf(Service):
             self.startService()
 
     def _call(self, command: Command, timeout: float | None, **given: Any) -> Deferred[Any]:
-        values = command.typed_arguments(given)
+        return self._submit(command, timeout, command.typed_arguments(given))
+
+    def _submit(self, command: Command, timeout: float | None, values: Mapping[str, Any]) -> Deferred[Any]:
         limit = self._timeout if timeout is None else seconds(timeout, f"{command.wire}: timeout")
         if self._closed:
             return fail(Disconnected("this Serf is closed"))

@@ -275,6 +275,8 @@ class Session:
                 failed.append(exchange)
                 continue
             exchange.connection = None
+            if exchange.done:  # a stream whose ``stop`` was under way
+                continue
             reads = exchange.reopens or not exchange.command.changes
             if not closed and (untouched or (self.reconnect and reads)):
                 again.append(exchange)

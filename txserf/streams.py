@@ -1,4 +1,4 @@
-"""Streams of events and of log lines that outlive an agent."""
+"""Streams that outlive an agent: what all of them have in common, and those of events."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from txserf import commands
 from txserf.calls import Call
 from txserf.commands import Command
-from txserf.errors import Disconnected, RpcError, SerfError
+from txserf.errors import Disconnected, SerfError
 from txserf.feed import Feed
-from txserf.model import Event, Gap, LogLine, QueryEvent
+from txserf.model import Event, Gap, QueryEvent
 from txserf.operations import Operation
 from txserf.protocol import SerfProtocol
 from txserf.session import Session
@@ -132,7 +132,7 @@ class Stream(Feed[T], Listener, Generic[T]):
     def __init__(self, buffer: int) -> None:
         super().__init__(buffer)
         self._is_active = False
-        self._askers: list[Deferred[None]] = []
+        self._askers: deque[Deferred[None]] = deque()
 
     def when_active(self) -> Deferred[None]:
         """
@@ -142,9 +142,7 @@ class Stream(Feed[T], Listener, Generic[T]):
             the stream, and with what else ended it. It can be cancelled.
         """
         if self._ended:
-            return fail(
-                copy.copy(self._error) if self._error is not None else Disconnected("the stream has ended")
-            )
+            return fail(self._why_ended())
         if self._is_active:
             return succeed(None)
         asker: Deferred[None] = Deferred(self._askers.remove)
@@ -153,9 +151,8 @@ class Stream(Feed[T], Listener, Generic[T]):
 
     def _active(self) -> None:
         self._is_active = True
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.callback(None)
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.popleft().callback(None)
 
     def _interrupted(self) -> None:
         self._is_active = False
@@ -167,13 +164,11 @@ class Stream(Feed[T], Listener, Generic[T]):
     def _finish(self, error: SerfError | None, discard: bool = False) -> None:
         self._is_active = False
         self._end(error, discard)
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.errback(
-                copy.copy(error)
-                if error is not None
-                else Disconnected("the stream was ended before it was active")
-            )
+        while self._askers:
+            self._askers.popleft().errback(self._why_ended())
+
+    def _why_ended(self) -> BaseException:
+        return Disconnected("the stream has ended") if self._error is None else copy.copy(self._error)
 
 
 class EventStream(Stream["Event | Gap"]):
@@ -252,141 +247,3 @@ class EventStream(Stream["Event | Gap"]):
             held, self._held = self._held, []
             for event in held:
                 self._deliver(event)
-
-
-_RANKS = {level: rank for rank, level in enumerate(("TRACE", "DEBUG", "INFO", "WARN", "ERR"))}
-
-# How many lines an agent replays when a monitor is opened.
-_REPLAYED = 512
-
-
-class LogStream(Stream[LogLine]):
-    """The lines of the agent's log from a level up, in order; see `Serf.monitor`."""
-
-    def __init__(self, monitors: Monitors, level: str, buffer: int) -> None:
-        super().__init__(buffer)
-        self.level = level.upper()
-        self._monitors = monitors
-        self._rank = _RANKS.get(self.level)
-        self._known: deque[str] = deque()  # lines that were delivered and may be replayed
-
-    def __repr__(self) -> str:
-        return f"<LogStream: {self.level}>"
-
-    def stop(self) -> Deferred[None]:
-        """
-        End it: what waits for a reader is dropped.
-
-        :returns: a Deferred of None; the agent's monitor is stopped with the last stream of it.
-        """
-        stopping = self._monitors.remove(self)
-        self._finish(None, discard=True)
-        return stopping
-
-    def _stop_asked(self) -> None:
-        self.stop()
-
-    def _take(self, line: LogLine) -> None:
-        rank = _RANKS.get(line.level)
-        if rank is not None and self._rank is not None and rank < self._rank:
-            return
-        if self._known:
-            # The agent replays its last lines to each new monitor: those are not news here.
-            if line.line in self._known:
-                while self._known.popleft() != line.line:
-                    pass
-                return
-            self._known.clear()
-        self._deliver(line)
-
-    def _expect(self, history: deque[LogLine]) -> None:
-        """A monitor is being opened anew, which will replay what this stream had already."""
-        ranks = ((line, _RANKS.get(line.level)) for line in history)
-        self._known = deque(
-            line.line for line, rank in ranks if rank is None or self._rank is None or rank >= self._rank
-        )
-
-
-class Monitors(Listener):
-    """
-    The one monitor that an agent allows a connection, shared by all streams of log lines.
-
-    It is asked for the lowest level that a stream wants.
-    """
-
-    def __init__(self, session: Session, timeout: float) -> None:
-        self._session = session
-        self._timeout = timeout
-        self._streams: list[LogStream] = []
-        self._subscription: Subscription | None = None
-        self._rank = 0
-        self._history: deque[LogLine] = deque(maxlen=_REPLAYED)
-        self._is_active = False
-
-    def add(self, stream: LogStream) -> None:
-        """Begin to feed *stream*."""
-        rank = stream._rank
-        if rank is None:
-            # No level that we know: the agent's own words are the answer.
-            self._session.submit(
-                [Subscription(self._session, commands.MONITOR, _level(stream.level), stream)]
-            )
-            return
-        self._streams.append(stream)
-        if self._subscription is not None and rank >= self._rank:
-            for line in list(self._history):
-                stream._take(line)
-            if self._is_active:
-                stream._active()
-            return
-        if self._subscription is not None:
-            self._subscription.stop(self._timeout)
-            self._replay()
-        self._rank = rank
-        self._is_active = False
-        self._subscription = Subscription(self._session, commands.MONITOR, _level(stream.level), self)
-        self._session.submit([self._subscription])
-
-    def remove(self, stream: LogStream) -> Deferred[None]:
-        """Feed *stream* no more."""
-        if stream not in self._streams:
-            return succeed(None)
-        self._streams.remove(stream)
-        subscription = self._subscription
-        if self._streams or subscription is None:
-            return succeed(None)
-        self._subscription = None
-        self._history.clear()
-        return subscription.stop(self._timeout)
-
-    def _replay(self) -> None:
-        for stream in self._streams:
-            if stream._is_active:
-                stream._expect(self._history)
-        self._history.clear()
-
-    def _active(self) -> None:
-        self._is_active = True
-        for stream in list(self._streams):
-            stream._active()
-
-    def _interrupted(self) -> None:
-        self._replay()
-        self._is_active = False
-        for stream in list(self._streams):
-            stream._interrupted()
-
-    def _record(self, record: Any, connection: SerfProtocol) -> None:
-        self._history.append(record)
-        for stream in list(self._streams):
-            stream._take(record)
-
-    def _over(self, reason: SerfError) -> None:
-        streams, self._streams = self._streams, []
-        self._subscription = None
-        for stream in streams:
-            stream._over(reason if not isinstance(reason, RpcError) else copy.copy(reason))
-
-
-def _level(level: str) -> dict[str, Any]:
-    return commands.MONITOR.arguments({"LogLevel": level})
