@@ -94,6 +94,18 @@ async def rate(call: Callable[[], Awaitable[Any]], in_flight: int) -> float:
     return done / (perf_counter() - start)
 
 
+async def batch_rate(queue: Callable[[], txserf.Client], size: int) -> float:
+    """Request batches of *size* commands, one after the other; return requests a second."""
+    done = 0
+    start = perf_counter()
+    while perf_counter() < start + OPTIONS.seconds:
+        for _ in range(size):
+            client = queue()
+        await client.request()
+        done += size
+    return done / (perf_counter() - start)
+
+
 async def main(reactor: Any) -> None:
     address = os.environ["SERF_RPC_ADDR"].split(",")[0]
     bare = await connectProtocol(clientFromString(reactor, f"tcp:{address}"), Bare())
@@ -114,16 +126,18 @@ async def main(reactor: Any) -> None:
             "Client": lambda: client.stop(Stop=0).request(),
         },
     }
+    queues = {"members": client.members, "stop": lambda: client.stop(Stop=0)}
     print(f"{OPTIONS.reactor} reactor, {OPTIONS.rounds} rounds in turns; ratio to bare: median (min to max)\n")
-    print(f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}")
+    print(f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}{'Client, one batch':>24}")
     for command in OPTIONS.commands.split(","):
         for in_flight in map(int, OPTIONS.flights.split(",")):
-            rates: dict[str, list[float]] = {name: [] for name in calls[command]}
+            rates: dict[str, list[float]] = {name: [] for name in (*calls[command], "batch")}
             for _ in range(OPTIONS.rounds):
                 for name, call in calls[command].items():
                     rates[name].append(await rate(call, in_flight))
+                rates["batch"].append(await batch_rate(queues[command], in_flight))
             row = f"{command:9}{in_flight:>10}{statistics.median(rates['bare']):>10,.0f}"
-            for name in ("protocol", "Client"):
+            for name in ("protocol", "Client", "batch"):
                 ratios = [ours / base for ours, base in zip(rates[name], rates["bare"], strict=True)]
                 row += f"{statistics.median(ratios):>9.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             print(row, flush=True)

@@ -42,7 +42,7 @@ class TextTests(SynchronousTestCase):
 
 class JSONTests(SynchronousTestCase):
     def test_each_kind_of_record_says_its_type(self) -> None:
-        records = [
+        records: list[Any] = [
             WEB,
             UserEvent("a"),
             QueryEvent(1, "a"),

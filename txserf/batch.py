@@ -14,10 +14,67 @@ from txserf import commands, constant
 from txserf.chain import Chain
 from txserf.deadlines import Deadline
 from txserf.errors import AuthenticationError, RequestTimeout, SerfError, StopReceiveData
-from txserf.responses import RESPONSES, Request, Responses, ResponseStreamResult
+from txserf.responses import RESPONSES, Collector, Request, Responses, ResponseStreamResult
 from txserf.session import Session
 
 _log = Logger()
+
+
+class Single:
+    """
+    The one command of a ``request()`` that has neither callbacks nor records.
+
+    What `Batch` does for many, with less to set up: it saves 2 us of 9 a call, and
+    that is how most calls are made.
+    """
+
+    __slots__ = ("_deadline", "_over", "_request", "_session", "_timeout", "result")
+
+    def __init__(
+        self, session: Session, request: Request, timeout: float | None, over: Callable[[Collector], object]
+    ) -> None:
+        self.result: Deferred[Responses] = Deferred(self._cancelled)
+        self._session = session
+        self._request = request
+        self._timeout = timeout
+        self._over = over
+        self._deadline = None if timeout is None else session.deadlines.add(timeout, self._expire)
+        request.batch = self
+
+    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+        """Take the command's reply."""
+        response = RESPONSES[request.command.wire](request, {"Seq": request.seq, "Error": error}, body)
+        self._end().callback(Responses((response,)))
+
+    def record(self, request: Request, body: Mapping[str, Any]) -> None:
+        """The command has no records."""
+        raise AssertionError(f"a record of {request!r}")
+
+    def complete(self, request: Request) -> None:
+        """The command is no stream."""
+        raise AssertionError(f"the end of {request!r}")
+
+    def fail(self, reason: SerfError) -> None:
+        """End it with *reason*."""
+        self._end().errback(reason)
+
+    def _end(self) -> Deferred[Responses]:
+        self._request.done = True
+        if self._deadline is not None:
+            self._session.deadlines.cancel(self._deadline)
+        self._over(self)
+        # It is let go of: a cycle for the garbage collector costs 2 us a call.
+        result = self.result
+        del self.result
+        return result
+
+    def _cancelled(self, _: Deferred[Responses]) -> None:
+        self._session.abandon(self._request)
+        self._end()
+
+    def _expire(self) -> None:
+        self._session.abandon(self._request)
+        self.fail(_too_late([self._request], self._timeout, self._session, Responses()))
 
 
 class Batch:
@@ -42,7 +99,7 @@ class Batch:
         timeout: float | None,
         patient: bool,
         watch: bool,
-        over: Callable[[Batch], object],
+        over: Callable[[Collector], object],
     ) -> None:
         self.result: Deferred[Responses] = Deferred(self._cancelled)
         self._session = session
@@ -54,6 +111,7 @@ class Batch:
         self._open = len(requests)  # commands that are not complete, callbacks included
         for request in requests:
             request.batch = self
+            request.responses = []
             if request.callbacks is not None:
                 request.chain = Chain(
                     request.callbacks,
@@ -178,15 +236,18 @@ class Batch:
             if not request.done and not request.reopens and not (self._patient and request.command.ends)
         ]
         if late:
-            names = ", ".join(request.command.wire for request in late)
-            self.fail(
-                RequestTimeout(
-                    f"no answer to {names} within {self._timeout} s{self._session.why_waiting()}",
-                    responses=tuple(self._responses()),
-                )
-            )
+            self.fail(_too_late(late, self._timeout, self._session, self._responses()))
             return
         for request in self._requests:
             if request.reopens and not request.done:
                 self._session.abandon(request)
                 self.complete(request)
+
+
+def _too_late(
+    late: list[Request], timeout: float | None, session: Session, responses: Responses
+) -> RequestTimeout:
+    names = ", ".join(request.command.wire for request in late)
+    return RequestTimeout(
+        f"no answer to {names} within {timeout} s{session.why_waiting()}", responses=tuple(responses)
+    )

@@ -13,14 +13,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from txserf import commands, constant
-from txserf.batch import Batch
+from txserf.batch import Batch, Single
 from txserf.chain import Callback, check_callables
 from txserf.errors import (
     InvalidRequest,
 )
 from txserf.hosts import Hosts
 from txserf.operations import seconds
-from txserf.responses import REQUESTS, Request, Response, Responses
+from txserf.responses import REQUESTS, Collector, Request, Response, Responses
 from txserf.session import Session
 
 _log = Logger()
@@ -85,7 +85,7 @@ class Client:
         )
         self._queued: list[Request] = []
         self._close_after = False
-        self._batches: set[Batch] = set()
+        self._batches: set[Collector] = set()
         self._closing: Deferred[None] | None = None
         self._drained: list[Deferred[None]] = []
 
@@ -326,12 +326,18 @@ class Client:
     ) -> Deferred[Responses]:
         if requests[0].command is commands.AUTH:
             requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
-        batch = Batch(self._session, requests, timeout, patient, watch, self._over)
+        batch: Single | Batch
+        first = requests[0]
+        if len(requests) == 1 and first.callbacks is None and not first.command.streams:
+            batch = Single(self._session, first, timeout, self._over)
+        else:
+            batch = Batch(self._session, requests, timeout, patient, watch, self._over)
+        result = batch.result  # its own one is gone once it is over, which it may be at once
         self._batches.add(batch)
         self._session.submit(requests)
-        return batch.result
+        return result
 
-    def _over(self, batch: Batch) -> None:
+    def _over(self, batch: Collector) -> None:
         self._batches.discard(batch)
         if self._drained and not self._batches:
             drained, self._drained = self._drained, []

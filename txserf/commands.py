@@ -274,6 +274,8 @@ class Command:
         :returns: all arguments of the row, in its order, the defaults filled in.
         :raises InvalidRequest: names the command, the argument and what is wrong with it.
         """
+        if not given and not self.args:
+            return {}
         if not given.keys() <= self._by_name.keys():
             name = next(name for name in given if name not in self._by_name)
             known = ", ".join(self._by_name) or "none"

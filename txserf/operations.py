@@ -42,7 +42,10 @@ class Operation(Exchange):
     closed_on = 0  # how many connections of its own were closed on it
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
-        super().__init__(command, values)
+        # What super() would do, without the call: 0.1 us less for each operation.
+        self.command = command
+        self.values = values
+        self.packed_body = command.body(values)
         if command.route is not _MAIN and (lanes or command.route is Route.GREETING):
             self.route = command.route
         if command.may_close is not None and command.may_close(values):

@@ -40,10 +40,7 @@ class Request(Operation):
     batch: Collector  # set when it is requested
     callbacks: list[Callback[Response]] | None = None
     chain: Chain[Response] | None = None
-
-    def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
-        super().__init__(command, values)
-        self.responses: list[Response] = []
+    responses: list[Response]  # set with `batch`, where there may be more than one
 
     def __repr__(self) -> str:
         shown = self.command.shown(self.values)

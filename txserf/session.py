@@ -33,9 +33,9 @@ from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.lanes import Lane
 from txserf.operations import Operation, seconds
-from txserf.protocol import Exchange, SerfProtocol
+from txserf.protocol import Exchange, SerfProtocol, State
 
-_MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
+_MAIN, _READY = Route.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
 
 # Twice on a connection of its own is not the agent's death, but what it thinks of the request.
 _MOST_CLOSED = 2
@@ -99,8 +99,8 @@ class Session:
 
     def submit(self, operations: Sequence[Operation]) -> None:
         """Send operations in one write: now, or once there is a connection."""
-        connection = self.factory.open_connection
-        if connection is not None:
+        connection = self.factory.connection
+        if connection is not None and connection.state is _READY:
             self._send(connection, operations)
             return
         for operation in operations:
