@@ -406,7 +406,7 @@ class SerfProtocol(Protocol):
         if exchange is None:
             self._deliver_record(seq, body)
             return
-        if error == commands.AUTHENTICATION_REQUIRED:
+        if error and error == commands.AUTHENTICATION_REQUIRED:
             # The bodies of what was sent behind it are being read as headers by now. It
             # stays among the unanswered: nothing was done, so it may go to another host.
             self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
@@ -416,7 +416,7 @@ class SerfProtocol(Protocol):
         if command.streams and not error:
             self._streams[seq] = exchange
         exchange.replied(error, body)
-        if command is commands.STOP:
+        if self._streams and command is commands.STOP:
             self._confirm_stop(exchange.values["Stop"])
 
     def _deliver_record(self, seq: int, body: Mapping[str, Any] | None) -> None:
