@@ -48,7 +48,7 @@ class Bare(Protocol):
     """Packs, unpacks and matches Seq; nothing else."""
 
     def connectionMade(self) -> None:
-        self.transport.setTcpNoDelay(True)
+        self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]  # it is a TCP one
         self.unpacker = msgpack.Unpacker(raw=False)
         self.packer = msgpack.Packer()
         self.seq = itertools.count()
@@ -62,7 +62,7 @@ class Bare(Protocol):
             data += self.packer.pack(body)
         done: Deferred[Any] = Deferred()
         self.waiting[seq] = (done, replies)
-        self.transport.write(data)
+        self.transport.write(data)  # type: ignore[union-attr]  # it is connected
         return done
 
     def dataReceived(self, data: bytes) -> None:
@@ -127,8 +127,12 @@ async def main(reactor: Any) -> None:
         },
     }
     queues = {"members": client.members, "stop": lambda: client.stop(Stop=0)}
-    print(f"{OPTIONS.reactor} reactor, {OPTIONS.rounds} rounds in turns; ratio to bare: median (min to max)\n")
-    print(f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}{'Client, one batch':>24}")
+    print(
+        f"{OPTIONS.reactor} reactor, {OPTIONS.rounds} rounds in turns; ratio to bare: median (min to max)\n"
+    )
+    print(
+        f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}{'Client, one batch':>24}"
+    )
     for command in OPTIONS.commands.split(","):
         for in_flight in map(int, OPTIONS.flights.split(",")):
             rates: dict[str, list[float]] = {name: [] for name in (*calls[command], "batch")}

@@ -1,0 +1,129 @@
+"""
+Events a second through a stream that is fed from memory, beside bare MessagePack.
+
+Run it anywhere: ``python benchmarks/events.py``. No agent, no socket: the same bytes, in
+chunks as a socket would give them, go through each layer in turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from time import perf_counter
+
+import msgpack
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+import txserf
+from txserf import wire
+from txserf.factory import Phase
+from txserf.protocol import SerfProtocol
+from txserf.session import Session
+
+ROUNDS, EVENTS, CHUNK = 15, 20_000, 65_536
+
+RECORD = {
+    "Coalesce": False,
+    "Event": "user",
+    "LTime": 12345,
+    "Name": "deploy",
+    "Payload": b"0123456789abcdef",
+}
+Feed = Callable[[bytes], object]
+
+
+def reply(seq: int) -> bytes:
+    return wire.pack({"Error": "", "Seq": seq})
+
+
+def chunks(seq: int) -> list[bytes]:
+    data = (reply(seq) + wire.pack(RECORD)) * EVENTS
+    return [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+
+
+def unpacker() -> tuple[Feed, int]:
+    """Unpacking alone: what nobody can do without."""
+    bare = msgpack.Unpacker(raw=False)
+
+    def feed(data: bytes) -> None:
+        bare.feed(data)
+        for _ in bare:
+            pass
+
+    return feed, 1
+
+
+def decoder() -> tuple[Feed, int]:
+    codec = wire.Decoder(lambda seq, error: True)
+
+    def feed(data: bytes) -> None:
+        for _ in codec.feed(data):
+            pass
+
+    return feed, 1
+
+
+def protocol() -> tuple[Feed, int]:
+    connection = SerfProtocol(reactor=Clock(), heartbeat=None)
+    connection.makeConnection(StringTransport())  # type: ignore[no-untyped-call]  # Twisted's own
+    connection.dataReceived(reply(0))
+    connection.call("stream", on_record=lambda record: None)
+    connection.dataReceived(reply(1))
+    return connection.dataReceived, 1
+
+
+def connected(session: Session) -> SerfProtocol:
+    """Give a session a connection whose other end is this script."""
+    factory = session.factory
+    factory.phase = Phase.DIALLING
+    connection: SerfProtocol = factory._new_protocol("memory", factory.hosts[0])
+    factory._opening = connection
+    connection.makeConnection(StringTransport())  # type: ignore[no-untyped-call]  # Twisted's own
+    connection.dataReceived(reply(0))
+    return connection
+
+
+def client() -> tuple[Feed, int]:
+    face = txserf.Client("127.0.0.1", reactor=Clock(), heartbeat=None)
+    connection = connected(face._session)
+    face.stream().add_callback(lambda response: None).watch()
+    connection.dataReceived(reply(1))
+    return connection.dataReceived, 1
+
+
+def serf() -> tuple[Feed, int]:
+    face = txserf.Serf("127.0.0.1", reactor=Clock(), heartbeat=None)
+    connection = connected(face._session)
+    face.running = 1
+    face.stream().add_callback(lambda event: None)
+    connection.dataReceived(reply(1) + reply(2))
+    return connection.dataReceived, 1
+
+
+def main() -> None:
+    layers = {
+        "msgpack.Unpacker": unpacker,
+        "wire": decoder,
+        "protocol": protocol,
+        "Client": client,
+        "Serf": serf,
+    }
+    fed = {name: make() for name, make in layers.items()}
+    times: dict[str, list[float]] = {name: [] for name in layers}
+    for _ in range(ROUNDS):
+        for name, (feed, seq) in fed.items():
+            data = chunks(seq)
+            start = perf_counter()
+            for chunk in data:
+                feed(chunk)
+            times[name].append(perf_counter() - start)
+    print(f"{EVENTS} events of {len(reply(1) + wire.pack(RECORD))} bytes, {ROUNDS} rounds in turns\n")
+    print(f"{'layer':18}{'events/s':>12}{'of bare: median (min to max)':>32}")
+    for name, taken in times.items():
+        ratios = [base / ours for ours, base in zip(taken, times["msgpack.Unpacker"], strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{name:18}{EVENTS / statistics.median(taken):>12,.0f}{spread:>32}")
+
+
+main()
