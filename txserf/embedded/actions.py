@@ -201,6 +201,9 @@ async def force_leave(process: AgentProcess, node: str, prune: bool) -> None:
     await process.readable()
     # A node that was alive is no more, as this one sees it: then nobody is told.
     if knowledge.others_alive():
+        agent = process.network.agents.get(node)
+        if agent is not None and agent.process is not None:
+            agent.process.watch()  # it may have something to say to this
         process.broadcast(lambda other: other.leave_intent(ltime, node, prune))
         await process.agenda.sleep(GOSSIP_INTERVAL)
 

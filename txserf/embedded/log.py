@@ -22,6 +22,28 @@ def shows(minimum: str, line: str) -> bool:
     return level not in LEVELS or LEVELS.index(level) >= LEVELS.index(minimum)
 
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f"}
+_ESCAPES |= {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+
+
+def quoted(data: bytes) -> str:
+    """Return bytes as Go prints them, in double quotes."""
+
+    def shown(char: str) -> str:
+        code = ord(char)
+        if char in _ESCAPES:
+            return _ESCAPES[char]
+        if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+            return f"\\x{code - 0xDC00:02x}"
+        if char.isprintable():
+            return char
+        if code < 0x80:
+            return f"\\x{code:02x}"
+        return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+    return '"' + "".join(map(shown, data.decode("utf-8", "surrogateescape"))) + '"'
+
+
 class AgentLog:
     """
     The lines that an agent writes.

@@ -42,7 +42,7 @@ _CHUNK = 65536
 
 
 def _failure(why: type[Exception]) -> Failure:
-    return Failure(why())  # type: ignore[no-untyped-call]  # as all of Failure
+    return Failure(why())
 
 
 @implementer(ITCPTransport, IPushProducer)
@@ -298,7 +298,7 @@ class MemoryEndpoint:
 
         def cancelled(connecting: Deferred[IProtocol]) -> None:
             turn.cancel()
-            connecting.errback(error.ConnectingCancelledError(self._address))  # type: ignore[no-untyped-call]  # Twisted's
+            connecting.errback(error.ConnectingCancelledError(self._address))
 
         connecting: Deferred[IProtocol] = Deferred(cancelled)
         turn = self._clock().callLater(0, self._connect, protocolFactory, connecting)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
 from twisted.logger import Logger
 
 from txserf.embedded.agenda import Agenda, Entry
-from txserf.embedded.events import AgentEvent, MemberCoalescer, UserCoalescer, describe
+from txserf.embedded.events import QUIET, AgentEvent, MemberCoalescer, UserCoalescer, describe
 from txserf.embedded.keyring import NOT_ENCRYPTED, NOTHING_TO_LIST, KeyFailure, Keyring, listed
 from txserf.embedded.log import AgentLog
 from txserf.embedded.membership import Knowledge, NodeRecord
@@ -138,11 +138,16 @@ class AgentProcess:
             if name not in own.present and own.members[name].since < self.started_at:
                 del own.members[name]
         self.network.watched[self] = None
-        self._members_held = MemberCoalescer(self.agenda, self._post, list(own.members))
+        started = self.seconds() - self.started_at < QUIET
+        self._members_held = MemberCoalescer(self.agenda, self._post, [] if started else list(own.members))
         self._user_held = UserCoalescer(self.agenda, self._post)
         self.log.write("INFO", "agent: Serf agent starting")
         for name in sorted(own.present, key=lambda name: (name != self.name, name)):
-            self.log.write("INFO", f"serf: EventMemberJoin: {name} {own.records[name].address}")
+            member = own.members[name].member
+            if started:  # its streams are still to hear of its own start
+                self.member_changed("join", member)
+            else:
+                self.log.write("INFO", f"serf: EventMemberJoin: {name} {member.address}")
         if len(own.present) < len(own.members):
             self.ended()
         self.network.look_for_the_unreachable()

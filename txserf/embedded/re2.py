@@ -109,8 +109,6 @@ class _Translator:
         self._out: list[str] = []
         self._flags = frozenset[str]()
         self._groups: list[frozenset[str]] = []
-        self._names: set[str] = set()
-        self._repeats = 1
         self._can_repeat = False
         self._repeated = False
 
@@ -188,9 +186,6 @@ class _Translator:
         if not pattern.startswith("(?", self._at):
             self._at += 1
         elif (name := _NAME.match(pattern, self._at)) is not None:
-            if name[1] in self._names:
-                raise self._refusal("duplicate capture group name", name[1])
-            self._names.add(name[1])
             self._at = name.end()
         elif (flags := _FLAGS.match(pattern, self._at)) is not None:
             self._at = flags.end()

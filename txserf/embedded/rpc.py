@@ -14,7 +14,7 @@ from txserf import commands
 from txserf.commands import Command
 from txserf.embedded import actions
 from txserf.embedded.events import AgentEvent, BadFilter, EventFilter, parse_filters
-from txserf.embedded.log import LEVELS, shows
+from txserf.embedded.log import LEVELS, quoted, shows
 from txserf.embedded.membership import Known
 from txserf.embedded.process import AgentProcess
 from txserf.embedded.queries import INTERNAL, Content, Question, ReceivedQuery, Refused, RunningQuery
@@ -287,7 +287,7 @@ class Session:
         name, payload, coalesce = values["Name"], values["Payload"], values["Coalesce"]
         flag = "true" if coalesce else "false"
         log = self._process.log
-        text = f"{name}. Coalesced: {flag}. Payload: {_quoted(payload)}"
+        text = f"{name}. Coalesced: {flag}. Payload: {quoted(payload)}"
         log.write("DEBUG", f"agent: Requesting user event send: {text}")
         try:
             actions.user_event(self._process, name, payload, coalesce)
@@ -300,7 +300,7 @@ class Session:
         name, log = values["Name"], self._process.log
         if name.startswith(INTERNAL) and (name != f"{INTERNAL}ping" or values["Payload"]):
             return Answer(f"Queries cannot contain the '{INTERNAL}' prefix")
-        log.write("DEBUG", f"agent: Requesting query send: {name}. Payload: {_quoted(values['Payload'])}")
+        log.write("DEBUG", f"agent: Requesting query send: {name}. Payload: {quoted(values['Payload'])}")
         knowledge = self._process.knowledge
         question = Question(
             name=name,
@@ -357,11 +357,6 @@ class Session:
         lock = self._process.keys_lock
         error, reply = await actions.change_keys(self._process, command, key, lock)
         return Answer(error, pack(reply.to_wire(listing=command == "list-keys")))
-
-
-def _quoted(payload: bytes) -> str:
-    text = payload.decode("ascii", "backslashreplace")
-    return '"' + text.encode("unicode_escape").decode("ascii") + '"' if text.isascii() else repr(text)
 
 
 # By wire name: a row has no hash.

@@ -1,0 +1,85 @@
+"""Each test of this folder runs twice: on real agents and on embedded ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.agents import find_serf, new_encrypt_key
+from tests.contract.harness import KINDS, Nodes, turns, wait_for
+
+BOTH = [pytest.param("embedded"), pytest.param("real", marks=pytest.mark.real)]
+
+#: The key of the RPC in `locked`.
+AUTH_KEY = "s3cret é"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # A download must not be charged to the time limit of the first test.
+    if any(item.get_closest_marker("real") for item in session.items):
+        find_serf()
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def _shared(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    wait_for(turns(0))
+    cluster = KINDS[request.param]([{"role": "web", "dc": "east"}, {"role": "db"}])
+    yield Nodes(cluster)
+    cluster.close()
+
+
+@pytest.fixture
+def shared(_shared: Nodes) -> Iterator[Nodes]:
+    """Two agents for all tests that change no members: ``n1`` with role web and dc east, ``n2`` with role db."""
+    yield _shared
+    _shared.disconnect()
+
+
+def _fresh(request: Any, nodes: int, **options: Any) -> Iterator[Nodes]:
+    wait_for(turns(0))
+    cluster = KINDS[request.param]([{}] * nodes, **options)
+    fresh = Nodes(cluster)
+    yield fresh
+    fresh.disconnect()
+    cluster.close()
+
+
+@pytest.fixture(params=BOTH)
+def single(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """One agent of the test's own, without tags."""
+    yield from _fresh(request, 1)
+
+
+@pytest.fixture(params=BOTH)
+def pair(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Two agents of the test's own, without tags."""
+    yield from _fresh(request, 2)
+
+
+@pytest.fixture(params=BOTH)
+def trio(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Three agents of the test's own, without tags."""
+    yield from _fresh(request, 3)
+
+
+@pytest.fixture(params=BOTH)
+def encrypted(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Two agents of the test's own, with encrypted gossip."""
+    yield from _fresh(request, 2, encrypt_key=new_encrypt_key())
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def _locked(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    wait_for(turns(0))
+    cluster = KINDS[request.param]([{}], auth_key=AUTH_KEY)
+    yield Nodes(cluster)
+    cluster.close()
+
+
+@pytest.fixture
+def locked(_locked: Nodes) -> Iterator[Nodes]:
+    """One agent whose RPC wants `AUTH_KEY`."""
+    yield _locked
+    _locked.disconnect()

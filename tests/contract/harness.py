@@ -1,0 +1,388 @@
+"""
+What the contract suite speaks: raw RPC to an agent, be it a real one or an embedded one.
+
+Nothing here knows txserf's client: `Raw` sends what it is told to, right or wrong, and hands back
+each object that comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import pytest_twisted  # type: ignore[import-untyped]  # it ships no types
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from tests import agents
+from txserf import commands, wire
+from txserf.embedded import EmbeddedCluster
+
+T = TypeVar("T")
+
+reactor: Any = _reactor
+
+#: Seconds that a test may take, and that one thing may be waited for.
+LIMIT = 40.0
+PATIENCE = 10.0
+
+#: What `Raw.read` gives once the agent has closed the connection.
+CLOSED = "<closed>"
+
+#: A Seq that nothing has: a ``stop`` of it is a round trip without any effect.
+UNUSED = 2**63
+
+
+def in_reactor(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[None]]:
+    """Run an async test under pytest-twisted, with a limit on all of it."""
+
+    @functools.wraps(test)
+    def limited(*args: Any, **kwargs: Any) -> Deferred[None]:
+        async def run() -> None:
+            await test(*args, **kwargs)
+
+        return Deferred.fromCoroutine(run()).addTimeout(LIMIT, reactor)
+
+    marked: Callable[..., Deferred[None]] = pytest_twisted.ensureDeferred(limited)
+    return marked
+
+
+def wait_for(result: Deferred[T]) -> T:
+    """Wait for a Deferred outside of the reactor, as a fixture has to."""
+    value: T = pytest_twisted.blockon(result)
+    return value
+
+
+def turns(seconds: float) -> Deferred[None]:
+    """Let time pass: only for what must not happen, or where the agent itself has no other sign."""
+    return deferLater(reactor, seconds, lambda: None)
+
+
+class Reply(NamedTuple):
+    """The reply to a request; *body* is None where none follows."""
+
+    error: str
+    body: Any = None
+
+
+class Raw(TwistedProtocol):
+    """
+    A connection that sends and reads objects.
+
+    :ivar records: of each stream, by Seq: those that were read while something else was waited for.
+    """
+
+    def __init__(self) -> None:
+        self._unpacker = wire.Unpacker()
+        self._objects: deque[Any] = deque()
+        self._waiting: Deferred[None] | None = None
+        self._seq = 0
+        self.records: dict[int, deque[Any]] = {}
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self._objects.extend(self._unpacker.feed(data))
+        assert self._unpacker.failure is None, self._unpacker.failure
+        self._wake()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    # -- objects
+
+    def send(self, *objects: Any) -> None:
+        """Send objects in one write; bytes go as they are."""
+        assert self.transport is not None
+        self.transport.write(
+            b"".join(each if isinstance(each, bytes) else wire.pack(each) for each in objects)
+        )
+
+    def request(self, command: str, *body: Any, seq: int | None = None) -> int:
+        """Send a request without waiting; returns its Seq."""
+        if seq is None:
+            self._seq += 1
+            seq = self._seq
+        self.send({"Command": command, "Seq": seq}, *body)
+        return seq
+
+    async def read(self, timeout: float = PATIENCE) -> Any:
+        """Return the next object, or `CLOSED`."""
+        while not self._objects:
+            if self.lost is not None:
+                return CLOSED
+            self._waiting = Deferred()
+            await self._waiting.addTimeout(timeout, reactor)
+        return self._objects.popleft()
+
+    async def rest(self) -> list[Any]:
+        """Return all that comes until the agent closes the connection."""
+        objects = []
+        while (value := await self.read()) != CLOSED:
+            objects.append(value)
+        return objects
+
+    # -- requests and streams
+
+    async def call(self, command: str, *body: Any, seq: int | None = None) -> Reply:
+        """Send a request and return its reply; records of streams that come before it are kept."""
+        return await self.reply(command, self.request(command, *body, seq=seq))
+
+    async def reply(self, command: str, seq: int) -> Reply:
+        """Return the reply to a request that was sent."""
+        row = commands.BY_WIRE[command]
+        while True:
+            header = await self.read()
+            assert header != CLOSED, f"closed instead of a reply to {command}"
+            assert set(header) == {"Error", "Seq"}, header
+            if header["Seq"] == seq:
+                break
+            await self._keep(header)
+        error = header["Error"]
+        follows = row.body_on_error if error else row.body_on_success
+        if error == "Authentication required":
+            follows = False
+        body = await self.read() if follows else None
+        if row.streams and not error:
+            self.records[seq] = deque()
+        return Reply(error, body)
+
+    async def ok(self, command: str, *body: Any, seq: int | None = None) -> Any:
+        """Send a request that has to succeed; returns its reply's body."""
+        error, reply = await self.call(command, *body, seq=seq)
+        assert error == "", error
+        return reply
+
+    async def opened(self, command: str, *body: Any) -> int:
+        """Open a stream, and return its Seq once no event can be missed any more."""
+        seq = self.request(command, *body)
+        error, _ = await self.reply(command, seq)
+        assert error == "", error
+        await self.ok("stop", {"Stop": UNUSED})
+        return seq
+
+    async def _keep(self, header: Any) -> None:
+        assert header["Seq"] in self.records and header["Error"] == "", f"nobody's: {header}"
+        self.records[header["Seq"]].append(await self.read())
+
+    async def record(self, seq: int) -> Any:
+        """Return the next record of a stream, or `CLOSED`."""
+        while not self.records[seq]:
+            header = await self.read()
+            if header == CLOSED:
+                return CLOSED
+            await self._keep(header)
+        return self.records[seq].popleft()
+
+    async def record_where(self, seq: int, wanted: Callable[[Any], bool]) -> Any:
+        """Return the next record of a stream that is as wanted; those before it are dropped."""
+        while True:
+            record = await self.record(seq)
+            assert record != CLOSED, "closed while a record was waited for"
+            if wanted(record):
+                return record
+
+    async def quiet(self, seconds: float, seq: int) -> list[Any]:
+        """Return the records of a stream that come in a time in which none should."""
+        await turns(seconds)
+        await self.ok("stop", {"Stop": UNUSED})
+        return list(self.records[seq])
+
+    async def all_of_query(self, seq: int) -> list[Any]:
+        """Return a query's records up to ``done``; those from nobody are left out, but for that."""
+        records: list[Any] = []
+        while True:
+            record = await self.record(seq)
+            if record["Type"] == "done":
+                return [*records, record]
+            if record["From"]:
+                records.append(record)
+
+
+class Cluster(Protocol):
+    """Agents of either kind; they are counted from 0 and called ``n1``, ``n2``..."""
+
+    kind: str
+
+    def endpoint(self, index: int) -> IStreamClientEndpoint:
+        """Return how to connect to one."""
+
+    def bind(self, index: int) -> str:
+        """Return its gossip address."""
+
+    def add(self, name: str) -> int:
+        """Start one more that has joined nobody; returns its index."""
+
+    def fail(self, index: int) -> None:
+        """Let one crash."""
+
+    def recover(self, index: int) -> None:
+        """Start one again, and let it join the first other one."""
+
+    def pause(self, index: int) -> None:
+        """Let one hang."""
+
+    def resume(self, index: int) -> None:
+        """Let it go on."""
+
+    def close(self) -> None:
+        """End all."""
+
+
+class Nodes:
+    """A cluster under test, and the connections of the test."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.kind = cluster.kind
+        self._connections: list[Raw] = []
+
+    async def connect(self, index: int = 0, *, shaken: bool = True) -> Raw:
+        """Connect to an agent."""
+        raw = await self.cluster.endpoint(index).connect(Factory.forProtocol(Raw))
+        assert isinstance(raw, Raw)
+        self._connections.append(raw)
+        if shaken:
+            await raw.ok("handshake", {"Version": 1})
+        return raw
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Ask again and again until something holds."""
+        deadline = reactor.seconds() + 2 * PATIENCE
+        while not await condition():
+            assert reactor.seconds() < deadline, "not so in time"
+            await turns(0.05)
+
+    async def status(self, raw: Raw, name: str) -> str:
+        """Return a member's status as an agent sees it; empty for none."""
+        body = await raw.ok("members")
+        statuses: dict[str, str] = {member["Name"]: member["Status"] for member in body["Members"]}
+        return statuses.get(name, "")
+
+    async def until_status(self, raw: Raw, name: str, status: str) -> None:
+        """Wait until an agent sees a member in a status; empty for gone."""
+
+        async def seen() -> bool:
+            return await self.status(raw, name) == status
+
+        await self.until(seen)
+
+    def disconnect(self) -> None:
+        """Drop what the test has connected."""
+        connections, self._connections = self._connections, []
+        for raw in connections:
+            if raw.lost is None and raw.transport is not None:
+                raw.transport.abortConnection()  # type: ignore[attr-defined]  # every transport of a stream has it
+                while raw.lost is None:
+                    wait_for(turns(0))
+
+
+class RealCluster:
+    """Processes of the ``serf`` program."""
+
+    kind = "real"
+
+    def __init__(
+        self,
+        tags: Sequence[Mapping[str, str]],
+        *,
+        auth_key: str | None = None,
+        encrypt_key: str | None = None,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="txserf-contract-")))
+        running = agents.cluster(len(tags), rpc_auth=auth_key, encrypt=encrypt_key, tags=tags)
+        self._agents = list(self._stack.enter_context(running))
+
+    def endpoint(self, index: int) -> IStreamClientEndpoint:
+        host, _, port = self._agents[index].rpc.rpartition(":")
+        endpoint: IStreamClientEndpoint = TCP4ClientEndpoint(reactor, host, int(port))
+        return endpoint
+
+    def bind(self, index: int) -> str:
+        return self._agents[index].bind
+
+    def add(self, name: str) -> int:
+        agent = agents.Agent(name, self._folder)
+        self._stack.callback(agent.kill)
+        agent.start()
+        self._agents.append(agent)
+        return len(self._agents) - 1
+
+    def fail(self, index: int) -> None:
+        self._agents[index].kill()
+
+    def recover(self, index: int) -> None:
+        self._agents[index].start(join=[agent for agent in self._agents if agent.running])
+
+    def pause(self, index: int) -> None:
+        self._agents[index].pause()
+
+    def resume(self, index: int) -> None:
+        self._agents[index].resume()
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class EmbeddedNodes:
+    """Agents of an `EmbeddedCluster`, by connections in memory."""
+
+    kind = "embedded"
+
+    def __init__(
+        self,
+        tags: Sequence[Mapping[str, str]],
+        *,
+        auth_key: str | None = None,
+        encrypt_key: str | None = None,
+    ) -> None:
+        self._cluster = EmbeddedCluster(reactor, nodes=0, auth_key=auth_key, encrypt_key=encrypt_key)
+        for number, own in enumerate(tags, 1):
+            self._cluster.add(f"n{number}", own)
+        self._names = list(self._cluster.agents)
+
+    def endpoint(self, index: int) -> IStreamClientEndpoint:
+        return self._cluster.agents[self._names[index]].endpoint()
+
+    def bind(self, index: int) -> str:
+        return self._cluster.agents[self._names[index]].bind
+
+    def add(self, name: str) -> int:
+        self._cluster.add(name, join=False)
+        self._names.append(name)
+        return len(self._names) - 1
+
+    def fail(self, index: int) -> None:
+        self._cluster.fail(self._names[index])
+
+    def recover(self, index: int) -> None:
+        self._cluster.recover(self._names[index])
+
+    def pause(self, index: int) -> None:
+        self._cluster.agents[self._names[index]].pause()
+
+    def resume(self, index: int) -> None:
+        self._cluster.agents[self._names[index]].resume()
+
+    def close(self) -> None:
+        wait_for(self._cluster.close())
+
+
+KINDS: dict[str, Callable[..., Cluster]] = {"real": RealCluster, "embedded": EmbeddedNodes}
