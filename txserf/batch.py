@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -190,7 +191,12 @@ class Batch:
         requests = self._requests
         if len(requests) == 1:
             return Responses(requests[0].responses)
-        return Responses(response for request in requests for response in request.responses)
+        responses = Responses(response for request in requests for response in request.responses)
+        if any(request.route is commands.Route.GREETING for request in requests):
+            responses.sort(
+                key=attrgetter("seq")
+            )  # a greeting's is the connection's own, wherever it was queued
+        return responses
 
     def _end(self) -> Deferred[Responses]:
         self._finished = True

@@ -59,7 +59,10 @@ def dial(host: Host, protocol: SerfProtocol, reactor: Any, timeout: float) -> De
     """
     factory = Factory.forProtocol(lambda: protocol)
     factory.noisy = False
-    connecting = host.dialled_by(reactor, timeout).connect(factory)
+    try:
+        connecting = host.dialled_by(reactor, timeout).connect(factory)
+    except Exception as error:  # an endpoint of the user's may do anything
+        return fail(error)
 
     def timed_out(result: object, _: float) -> NoReturn:
         raise TimeoutError(f"not connected within {timeout} s")
@@ -195,7 +198,7 @@ class SerfClientFactory(ReconnectingClientFactory):
             dialling.cancel()
         if self._opening is not None:
             self._opening.close()
-        if self.connector is not None and self.connector.state == "connecting":
+        if self.connector is not None and getattr(self.connector, "state", "") == "connecting":
             self.connector.stopConnecting()
         self._fail_waiting(Disconnected("closed before a connection was made"))
 
@@ -332,11 +335,9 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._label = host.label
         self._next = (index + 1) % len(self.hosts)
         self._opening = protocol = self._new_protocol(host.label, host)
-        try:
-            dialling = dial(host, protocol, self._real_reactor(), self.connect_timeout)
-        except Exception as error:  # an endpoint of the user's may do anything
-            dialling = fail(error)
-        self._dialling = dialling
+        dialling = dial(host, protocol, self._real_reactor(), self.connect_timeout)
+        if self._opening is protocol:  # else all of it is over already
+            self._dialling = dialling
 
         def failed(reason: Failure) -> None:
             if self._dialling is dialling:
@@ -358,7 +359,8 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def _once_disconnected(self, step: Callable[[], None]) -> None:
         # A connector can't dial again before it was told of the loss, which comes after the protocol.
-        if self.connector is not None and self.connector.state != "disconnected":
+        # Nor has every connector a state: a MemoryReactor's has none.
+        if getattr(self.connector, "state", "disconnected") != "disconnected":
             self._afterwards = step
         else:
             step()
@@ -390,6 +392,8 @@ class SerfClientFactory(ReconnectingClientFactory):
     def _lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
         quick = self.time().seconds() - self._connected_at < _FLAPPING
         self._flaps = self._flaps + 1 if quick else 0
+        if not quick and self.continueTrying:
+            self.resetDelay()  # type: ignore[no-untyped-call]  # it was not when this one opened, if the last flapped
         if isinstance(reason, AuthenticationError):
             self._refused[self._trying] = reason
         else:

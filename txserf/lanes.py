@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txserf.commands import Route
-from txserf.errors import ConnectError, SerfError, reason_text
+from txserf.errors import ConnectError, ConnectionLost, Disconnected, SerfError, reason_text
 from txserf.factory import SerfClientFactory
 from txserf.operations import Operation
 from txserf.protocol import Exchange, SerfProtocol
@@ -51,6 +51,7 @@ class Lane:
         self._closing: list[Deferred[None]] = []
         self._protocol: SerfProtocol | None = None
         self._dialling: Deferred[Any] | None = None
+        self._ended_by: SerfError | None = None  # why we ended it before it was open
 
     def submit(self, operation: Operation) -> None:
         """Send *operation* by this lane, as soon as it is open."""
@@ -67,18 +68,20 @@ class Lane:
 
     def retire(self) -> None:
         """Close it once all that was sent is answered; what was not sent goes back to the session."""
+        assert self._protocol is not None
         if self.was_ready:
-            self._protocol.drain()  # type: ignore[union-attr]  # it was ready
+            self._protocol.drain()
         else:
-            self.close()
+            self._ended_by = ConnectionLost(f"lost {self._protocol.host}", host=self._protocol.host)
+            self._end()
 
     def close(self) -> Deferred[None]:
         """Close it now; the Deferred fires once the transport is closed."""
         closed: Deferred[None] = Deferred()
         self._closing.append(closed)
-        assert self._protocol is not None and self._dialling is not None
-        self._protocol.close()
-        self._dialling.cancel()  # does nothing where it is connected
+        assert self._protocol is not None
+        self._ended_by = Disconnected(f"the connection to {self._protocol.host} was closed by us")
+        self._end()
         return closed
 
     # What the connection tells
@@ -93,6 +96,11 @@ class Lane:
         self._over(reason, unanswered)
 
     # How it works
+
+    def _end(self) -> None:
+        assert self._protocol is not None and self._dialling is not None
+        self._protocol.close()
+        self._dialling.cancel()  # does nothing where it is connected
 
     def _flush(self) -> None:
         assert self._protocol is not None
@@ -111,7 +119,7 @@ class Lane:
 
     def _over(self, reason: SerfError, unanswered: list[Exchange]) -> None:
         waiting, self._waiting = list(self._waiting), {}
-        self._session.lane_over(self, reason, unanswered, waiting)
+        self._session.lane_over(self, self._ended_by or reason, unanswered, waiting)
         closing, self._closing = self._closing, []
         for asker in closing:
             asker.callback(None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -101,7 +102,7 @@ class Session:
         """Send operations in one write: now, or once there is a connection."""
         connection = self.factory.connection
         if connection is not None and connection.state is _READY:
-            self._send(connection, operations)
+            self._send(connection, operations, asked_now=True)
             return
         for operation in operations:
             self._queue[operation] = None
@@ -165,9 +166,9 @@ class Session:
         self._send(protocol, queue)
 
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        for lane in self._lanes.values():
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
             lane.retire()
-        self._lanes = {}
         # Nothing was done on a connection that wanted a key: all of it may go to another host.
         self._take_back(reason, unanswered, untouched=isinstance(reason, AuthenticationError))
 
@@ -219,7 +220,9 @@ class Session:
         elif self._queue:
             self.factory.start()
 
-    def _send(self, connection: SerfProtocol, operations: Sequence[Operation]) -> None:
+    def _send(
+        self, connection: SerfProtocol, operations: Sequence[Operation], asked_now: bool = False
+    ) -> None:
         plain = True
         for operation in operations:
             if operation.route is _MAIN:
@@ -231,19 +234,29 @@ class Session:
                 connection.send(operations)
             return
         main: list[Operation] = []
+        greeted: list[Operation] = []
         others: list[Operation] = []
         for operation in operations:
-            if operation.seq is None and operation.route is not Route.GREETING:
+            if operation.route is Route.GREETING and self._is_greeted(connection, operation):
+                greeted.append(operation)
+                continue
+            if operation.seq is None:
                 operation.seq = self.factory.next_seq()
-            (main if operation.route is Route.MAIN else others).append(operation)
+            if operation.route is Route.MAIN or operation.route is Route.GREETING:
+                operation.connection = connection
+                main.append(operation)
+            else:
+                others.append(operation)
         if main:
             connection.send(main)
-        for operation in others:
-            if operation.done:
-                continue
-            if operation.route is Route.GREETING:
-                self._greet(connection, operation)
+        for operation in greeted:
+            if asked_now:
+                # In a turn of its own: whoever asks may be a callback.
+                operation.deadline = self.deadlines.add(0.0, partial(self._greet, operation))
             else:
+                self._greet(operation)
+        for operation in others:
+            if not operation.done:
                 self._lane(operation.route).submit(operation)
 
     def _lane(self, route: Route) -> Lane:
@@ -255,15 +268,18 @@ class Session:
                 self._lanes[route] = lane
         return lane
 
-    def _greet(self, connection: SerfProtocol, operation: Operation) -> None:
+    def _is_greeted(self, connection: SerfProtocol, operation: Operation) -> bool:
+        """Whether this was answered as the connection was made; not so a key that it was not made with."""
         for greeting in connection.greeting:
             if greeting.command is operation.command and greeting.values == operation.values:
                 operation.seq = greeting.seq
-                operation.replied("", None)
-                return
-        # A key that this connection was not made with.
-        operation.connection = connection
-        connection.send([operation])
+                return True
+        return False
+
+    def _greet(self, operation: Operation) -> None:
+        operation.deadline = None
+        if not operation.done:
+            operation.replied("", None)
 
     def _take_back(self, reason: SerfError, unanswered: list[Exchange], untouched: bool = False) -> None:
         failed: list[Exchange] = []
