@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf.chain import Callback, Chain, check_callables
-from txserf.errors import StopReceiveData
+from txserf.errors import Disconnected, StopReceiveData
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -116,5 +116,5 @@ class Feed(Generic[T]):
     def _callback_failed(self, failure: Failure) -> None:
         if isinstance(failure.value, StopReceiveData):
             self._stop_asked()
-        else:
+        elif not (self._ended and failure.type is Disconnected):  # it was at work as we closed
             self._log.failure("a callback of {feed!r} failed", failure, feed=self)
