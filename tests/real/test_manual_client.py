@@ -13,7 +13,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 import txserf
@@ -233,6 +233,31 @@ async def test_without_a_timeout_the_constant_counts(
     agent.pause()
     await fails(client.members().request(), txserf.RequestTimeout)
     agent.resume()
+
+
+@in_reactor
+async def test_a_request_that_is_cancelled_leaves_the_connection_good(
+    new_client: NewClient, shared_cluster: list[Agent]
+) -> None:
+    near, seen = shared_cluster[0], Seen()
+    client = new_client(near.rpc)
+    await client.members().request()
+    before = accepted(near)
+    requests = [
+        client.members().add_callback(seen).request(),
+        client.stats().request(),
+        client.query(Name="q", Timeout=timedelta(milliseconds=1)).add_callback(seen).request(),
+        client.stream(Type="user").add_callback(seen).watch(),
+    ]
+    for request in requests:
+        request.cancel()
+        await fails(request, CancelledError)
+    # The late answers come before these, and are dropped.
+    await (
+        client.event(Name="e", Coalesce=False).query(Name="q", Timeout=timedelta(milliseconds=100)).request()
+    )
+    assert seen.responses == []
+    assert accepted(near) == before
 
 
 # -- Using callback
