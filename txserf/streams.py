@@ -50,17 +50,14 @@ class _Confirmation(Operation):
     next request of the connection only after that.
     """
 
+    done = True  # as the session sees it: what is lost is not asked again, for the stream is opened again
+
     def __init__(self, session: Session, confirmed: Callable[[], None]) -> None:
         super().__init__(commands.STOP, {"Stop": session.factory.next_seq()})
-        self._session = session
         self._confirmed = confirmed
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        self._session.settle(self)
         self._confirmed()
-
-    def lost(self, reason: SerfError) -> None:
-        pass  # the subscription itself hears of it
 
 
 class Subscription(Operation):

@@ -1,0 +1,71 @@
+"""What the tests of `Serf` in memory have in common: one that is connected to an agent played by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import Asked, Endpoint
+from txserf.serf import Serf
+
+T = TypeVar("T")
+
+
+class SerfCase(SynchronousTestCase):
+    """
+    A test with a `Serf`, a clock, and the agent that it is connected to.
+
+    :ivar agent: the agent's end of the connection that is open, or was last.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.endpoint = Endpoint()
+        self.serf = Serf([self.endpoint], reactor=self.clock, timeout=10.0, heartbeat=None)
+        self.serf.startService()
+        self.agent = self.endpoint.accept_and_greet()
+
+    def tearDown(self) -> None:
+        closed = self.serf.close()
+        self.clock.advance(0)
+        for agent in self.endpoint.agents:
+            if agent.closed_by_client:
+                agent.finish_closing()
+        self.successResultOf(closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [], "timers are left")
+
+    def reconnect(self, again: bool = True) -> None:
+        """Lose the connection; *again*: and make another one."""
+        self.agent.lose()
+        if again:
+            self.agent = self.endpoint.accept_and_greet()
+
+    def asked_one(self, command: str) -> Asked:
+        return self.agent.asked_one(command)
+
+    def next(self, items: AsyncIterator[T]) -> Deferred[T]:
+        return Deferred.fromCoroutine(anext(items))  # type: ignore[arg-type]  # it is a coroutine here
+
+    def now(self, items: AsyncIterator[T], number: int) -> list[T]:
+        """Return the next items, which are there already."""
+        return [self.successResultOf(self.next(items)) for _ in range(number)]
+
+    def collect(self, items: AsyncIterator[T]) -> Deferred[list[T]]:
+        """Iterate to the end."""
+
+        async def all_of_it() -> list[T]:
+            return [item async for item in items]
+
+        return Deferred.fromCoroutine(all_of_it())
+
+    def awaited(self, thing: Any) -> Deferred[Any]:
+        """Await something that is no Deferred."""
+
+        async def wait() -> Any:
+            return await thing
+
+        return Deferred.fromCoroutine(wait())
