@@ -26,9 +26,6 @@ T = TypeVar("T")
 class Listener:
     """Whom a `Subscription` tells; what a stream is made from."""
 
-    def _opened(self) -> None:
-        """The agent has agreed; the stream may not be registered yet."""
-
     def _active(self) -> None:
         """No event from now on is missed."""
 
@@ -69,7 +66,6 @@ class Subscription(Operation):
         super().__init__(command, values)
         self._session = session
         self._listener = listener
-        self._openings = 0
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
@@ -78,15 +74,7 @@ class Subscription(Operation):
             self._session.settle(self)
             self._listener._over(self.command.refusal(error))
             return
-        self._openings += 1
-        self._listener._opened()
-        opening = self._openings
-
-        def confirmed() -> None:
-            if not self.done and opening == self._openings:
-                self._listener._active()
-
-        self._session.submit([_Confirmation(self._session, confirmed)])
+        self._session.submit([_Confirmation(self._session, self._confirmed)])
 
     def record(self, body: Mapping[str, Any]) -> None:
         if not self.done:
@@ -94,8 +82,11 @@ class Subscription(Operation):
             self._listener._record(self.command.decode_record(body), self.connection)
 
     def interrupted(self) -> None:
-        self._openings += 1
         self._listener._interrupted()
+
+    def _confirmed(self) -> None:
+        if not self.done:
+            self._listener._active()
 
     def stopped(self) -> None:
         if not self.done:  # somebody else has sent a ``stop`` of its Seq
