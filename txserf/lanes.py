@@ -88,6 +88,7 @@ class Lane:
 
     def connection_ready(self, protocol: SerfProtocol) -> None:
         self.was_ready = True
+        self._protocol = protocol  # an endpoint may be done before submit() has it
         self._flush()
 
     def connection_closed(
