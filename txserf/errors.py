@@ -7,7 +7,7 @@ Data is in keyword-only attributes with defaults, so that each error survives
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -74,7 +74,7 @@ class ConnectionLost(Disconnected):
     :ivar result: for a query, the answers that had come (a ``QueryResult``), else None.
     """
 
-    def __init__(self, message: str = "", *, host: str = "", result: object = None) -> None:
+    def __init__(self, message: str = "", *, host: str = "", result: Any = None) -> None:
         super().__init__(message)
         self.host = host
         self.result = result
@@ -117,7 +117,7 @@ class KeyringError(RpcError):
     :ivar reply: the ``KeyReply``, which says what each node answered.
     """
 
-    def __init__(self, text: str = "", *, command: str = "", message: str = "", reply: object = None) -> None:
+    def __init__(self, text: str = "", *, command: str = "", message: str = "", reply: Any = None) -> None:
         super().__init__(text, command=command, message=message)
         self.reply = reply
 

@@ -1,0 +1,49 @@
+"""
+Tell who fails and who comes back, as long as it runs.
+
+    SERF_RPC_ADDR=10.0.0.1,10.0.0.2 python health_watcher.py
+
+Where the agent dies it goes on with the next one, and compares: nobody's failure goes unseen meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.task import react
+
+import txserf
+
+
+class Health:
+    """What was last known of each member."""
+
+    def __init__(self) -> None:
+        self.status: dict[str, txserf.MemberStatus] = {}
+
+    def update(self, members: Iterable[txserf.Member]) -> None:
+        for member in members:
+            old = self.status.get(member.name)
+            if old != member.status:
+                self.status[member.name] = member.status
+                print(f"{member.name} ({member.address}): {old or 'unknown'} -> {member.status}", flush=True)
+
+
+async def main(reactor: Any) -> None:
+    health = Health()
+    async with txserf.Serf() as serf:
+        # First the events, then the members: so nothing falls between.
+        events = serf.stream("member-join,member-leave,member-failed,member-update", gaps=True)
+        await events.when_active()
+        health.update(await serf.members())
+        async for event in events:
+            if isinstance(event, txserf.Gap):
+                print(f"{event.resumed_at - event.lost_at:.1f} s without an agent", flush=True)
+                health.update(await serf.members())
+            elif isinstance(event, txserf.MemberEvent):
+                health.update(event.members)
+
+
+if __name__ == "__main__":
+    react(main)
