@@ -22,7 +22,8 @@ ORDER = """
     operations lanes session
     chain responses batch client
     calls feed streams logs queries serf
-    cluster handlers
+    cluster
+    scripts routes ltimes work intake dispatch handlers
     embedded
     follow service
     __init__

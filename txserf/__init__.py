@@ -32,6 +32,7 @@ from txserf.errors import (
 if TYPE_CHECKING:
     from txserf.client import Client
     from txserf.factory import SerfClientFactory
+    from txserf.handlers import Router
     from txserf.hosts import Host
     from txserf.logs import LogStream
     from txserf.model import (
@@ -75,6 +76,7 @@ _LAZY = {
     "QueryResult": "txserf.model",
     "Response": "txserf.responses",
     "Responses": "txserf.responses",
+    "Router": "txserf.handlers",
     "Serf": "txserf.serf",
     "SerfClientFactory": "txserf.factory",
     "SerfProtocol": "txserf.protocol",
@@ -124,6 +126,7 @@ __all__ = [
     "RequestTimeout",
     "Response",
     "Responses",
+    "Router",
     "RpcError",
     "Serf",
     "SerfClientFactory",

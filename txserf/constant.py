@@ -34,6 +34,12 @@ NESTING_LIMIT: int = 512
 #: Records of a stream that may wait for a slow callback or a slow reader; past it the oldest goes.
 STREAM_BUFFER: int = 8192
 
+#: Seconds that each handler of a ``Router`` may take.
+HANDLER_TIMEOUT: float = 60.0
+
+#: Seconds that the end of a ``Router``'s service waits for what is in work.
+DRAIN_TIMEOUT: float = 10.0
+
 #: The host list where neither an argument nor ``$SERF_RPC_ADDR`` has one.
 DEFAULT_HOST: str = "127.0.0.1"
 

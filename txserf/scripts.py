@@ -1,0 +1,305 @@
+"""
+Event handler scripts, as ``serf agent -event-handler`` runs them.
+
+The same specification, environment, standard input and rules for the output, so
+that a script does not notice who runs it. What an event brings goes into environment
+variables and standard input only, never into a command line.
+
+Serf's source: ``cmd/serf/command/agent/invoke.go`` and ``event_handler.go``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from typing import Any
+
+import attrs
+from twisted.internet import fdesc
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txserf.errors import InvalidRequest, SerfError
+from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent
+
+#: How much of a script's output counts: its last bytes.
+OUTPUT_LIMIT = 8192
+
+MEMBER_KINDS = ("join", "leave", "failed", "update", "reap")
+TYPES = ("user", "query", *(f"member-{kind}" for kind in MEMBER_KINDS), "*")
+
+_SHELL = "/bin/sh"
+_NAMED = ("user", "query")
+
+# What a shell exits with where it could not even start the command.
+_NOT_STARTED = {126: "it can't be executed", 127: "it was not found"}
+
+
+class ScriptFailed(SerfError):
+    """A script did not start, or did not succeed; the text never holds its output."""
+
+
+def parse_spec(spec: str) -> tuple[list[tuple[str, str | None]], str]:
+    """
+    Read ``SCRIPT`` or ``FILTER=SCRIPT``; the first ``=`` counts.
+
+    :returns: pairs (type, name or None for any name) of the filter, and the script: a shell's command line.
+    :raises InvalidRequest: for a type that Serf does not have, or no script.
+    """
+    if not isinstance(spec, str):
+        raise InvalidRequest(f"a handler must be text as 'user:deploy=./deploy.sh', not {spec!r}")
+    first, equals, rest = spec.partition("=")
+    filters, command = (first, rest) if equals else ("", first)
+    if not command.strip():
+        raise InvalidRequest(f"handler {spec!r} names no script")
+    if "\0" in command:
+        raise InvalidRequest(f"handler {spec!r}: there is a NUL in its script")
+    return [_parse_filter(part, spec) for part in (filters or "*").split(",")], command
+
+
+def _parse_filter(part: str, spec: str) -> tuple[str, str | None]:
+    type, colon, name = part.partition(":")
+    if colon and type in _NAMED:
+        return type, name or None
+    if part in TYPES:
+        return part, None
+    raise InvalidRequest(
+        f"handler {spec!r}: {part!r} is no event type; there are {', '.join(TYPES)}, user:NAME and query:NAME"
+    )
+
+
+def what_is_wrong(command: str) -> str | None:
+    """Say why a script can't run, where that shows before it does: its first word is a path to nothing."""
+    words = command.split()
+    if not words or "/" not in words[0] or set(words[0]) & set("'\"\\$`;&|<>(){}*?[~="):
+        return None  # a shell may make anything of it
+    if not os.path.exists(words[0]):
+        return f"{words[0]} does not exist"
+    if os.path.isdir(words[0]) or not os.access(words[0], os.X_OK):
+        return f"{words[0]} is not executable"
+    return None
+
+
+# -- what a script gets
+
+
+@attrs.frozen
+class Myself:
+    """The agent's own node, as ``stats`` tells."""
+
+    name: str
+    tags: Mapping[str, str]
+
+    @classmethod
+    def from_stats(cls, stats: Mapping[str, Mapping[str, str]]) -> Myself:
+        """Take them out of the reply to ``stats``."""
+        return cls(stats.get("agent", {}).get("name", ""), stats.get("tags", {}))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _variable(tag: str) -> str:
+    # Letter by letter, as Go does: an upper case of two letters (ß) is none.
+    letters = (letter.upper() for letter in tag)
+    return "".join(c if len(c) == 1 and ((c.isascii() and c.isalnum()) or c == "_") else "_" for c in letters)
+
+
+def variables(event: Event, myself: Myself) -> dict[bytes, bytes]:
+    """
+    Return the environment variables that *event* adds to the program's own.
+
+    :raises ScriptFailed: where a value has a NUL, which no process can be given.
+    """
+    found = {
+        "SERF_EVENT": event_type(event),
+        "SERF_SELF_NAME": myself.name,
+        "SERF_SELF_ROLE": myself.tags.get("role", ""),
+    }
+    for tag, value in myself.tags.items():
+        found[f"SERF_TAG_{_variable(tag)}"] = value
+    if isinstance(event, UserEvent):
+        found |= {"SERF_USER_EVENT": event.name, "SERF_USER_LTIME": str(event.ltime)}
+    elif isinstance(event, QueryEvent):
+        found |= {"SERF_QUERY_NAME": event.name, "SERF_QUERY_LTIME": str(event.ltime)}
+    for variable, value in found.items():
+        if "\0" in value:
+            raise ScriptFailed(f"not started: there is a NUL in {variable}")
+    return {_bytes(variable): _bytes(value) for variable, value in found.items()}
+
+
+def standard_input(event: Event) -> bytes:
+    """Return what a script reads: the payload, or a line for each member."""
+    if isinstance(event, MemberEvent):
+        return b"".join(
+            _line(member.name, member.address, member.tags.get("role", ""), member.tags)
+            for member in event.members
+        )
+    payload = event.payload
+    return payload + b"\n" if payload and not payload.endswith(b"\n") else payload
+
+
+def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, str]) -> bytes:
+    def clean(text: str) -> str:
+        return text.replace("\t", "\\t").replace("\n", "\\n")
+
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    pairs = ",".join(f"{tag}={value}" for tag, value in tags.items())
+    fields = (clean(name), "<nil>" if address is None else str(address), clean(role), clean(pairs))
+    return _bytes("\t".join(fields) + "\n")
+
+
+def event_type(event: Event) -> str:
+    """Return Serf's word for the type of an event, as ``member-join``."""
+    if isinstance(event, MemberEvent):
+        return f"member-{event.kind}"
+    return "user" if isinstance(event, UserEvent) else "query"
+
+
+# -- running one
+
+
+def run(reactor: Any, command: str, event: Event, myself: Myself) -> Deferred[bytes]:
+    """
+    Run a script for an event.
+
+    :param command: a shell's command line.
+    :returns: a Deferred of the last 8,192 bytes that it wrote, once it has exited and its output is
+        closed. It fails with `ScriptFailed` for another exit code than 0. Cancelling it kills
+        the script and all that it started.
+    """
+    added = variables(event, myself)
+    environment: dict[bytes, bytes] = dict(os.environb)
+    environment.update(added)
+    process = _Process(reactor, standard_input(event))
+    process.start([*_own_group(), _SHELL, "-c", command], environment)
+    return process.result
+
+
+@functools.cache
+def _own_group() -> tuple[str, ...]:
+    """The words before a command that make it the leader of a process group, so that all of it can be killed."""
+    setsid = shutil.which("setsid")
+    if setsid is not None:
+        return (setsid,)
+    become = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+    return (sys.executable, "-I", "-S", "-c", become)
+
+
+@implementer(IReadDescriptor)
+class _Output:
+    """Reads the pipe that a script has as both its standard output and standard error."""
+
+    def __init__(self, reactor: Any, fd: int, process: _Process) -> None:
+        self._reactor = reactor
+        self._fd = fd
+        self._process = process
+        fdesc.setNonBlocking(fd)
+        reactor.addReader(self)
+
+    def logPrefix(self) -> str:
+        return "script"
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def doRead(self) -> Failure | None:
+        reason: Failure | None = fdesc.readFromFD(self._fd, self._process.written)
+        return reason
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+        self._process.output_closed()
+
+    def close(self) -> None:
+        if self._fd != -1:
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Process(ProcessProtocol):
+    """
+    One run of a script.
+
+    It is over when it has exited *and* nobody holds its output any more, as for Serf:
+    what it left in the background may still write.
+    """
+
+    transport: Any
+
+    def __init__(self, reactor: Any, given: bytes) -> None:
+        self._reactor = reactor
+        self._given = given
+        self._tail = b""
+        self._total = 0
+        self._status: Failure | None = None
+        self._closed = False
+        self._cancelled = False
+        self.result: Deferred[bytes] = Deferred(self._cancel)
+
+    def start(self, argv: list[str], environment: Mapping[bytes, bytes]) -> None:
+        ours, theirs = os.pipe()
+        self._output = _Output(self._reactor, ours, self)
+        try:
+            self._reactor.spawnProcess(
+                self, argv[0], argv, environment, childFDs={0: "w", 1: theirs, 2: theirs}
+            )
+        except BaseException:
+            self._output.close()
+            raise
+        finally:
+            os.close(theirs)
+
+    def connectionMade(self) -> None:
+        self._pid = self.transport.pid
+        # Whoever reads none of it closes the pipe in its own time: no error.
+        self.transport.write(self._given)
+        self.transport.closeStdin()
+
+    def written(self, data: bytes) -> None:
+        self._total += len(data)
+        self._tail = (self._tail + data)[-OUTPUT_LIMIT:]
+
+    def output_closed(self) -> None:
+        self._closed = True
+        self._finish()
+
+    def processExited(self, reason: Failure) -> None:
+        self._status = reason
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._status is None or not self._closed or self._cancelled:
+            return
+        status: Any = self._status.value
+        if status.exitCode == 0:
+            self.result.callback(self._tail)
+        elif status.signal is not None:
+            self.result.errback(ScriptFailed(f"killed by {signal.Signals(status.signal).name}"))
+        else:
+            hint = _NOT_STARTED.get(status.exitCode)
+            self.result.errback(ScriptFailed(f"exit code {status.exitCode}" + (f": {hint}" if hint else "")))
+
+    def _cancel(self, _: Deferred[bytes]) -> None:
+        self._cancelled = True
+        self._output.close()
+        # With its leader gone and its output closed the group may be gone, and its number somebody else's.
+        if self._status is None or not self._closed:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, signal.SIGKILL)
+        if self._status is None:  # in its first instant it leads no group yet
+            with contextlib.suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")

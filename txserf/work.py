@@ -1,0 +1,255 @@
+"""One event at work: its handlers in order, each with its time and its failures."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf.chain import awaitable
+from txserf.errors import SerfError, reason_text
+from txserf.ltimes import Key
+from txserf.model import Event, MemberEvent, QueryEvent
+from txserf.routes import Handler
+from txserf.scripts import event_type
+
+
+class HandlerFailed(SerfError):
+    """A handler did what none may do; the text says what."""
+
+
+class Outcome(str, enum.Enum):
+    """How a handler ended, or an event: as the worst of its handlers."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+_SEVERITY = list(Outcome)
+
+
+class Observer:
+    """Is told what happens; this one ignores it."""
+
+    def arrived(self, type: str) -> None:
+        """An event came that has handlers."""
+
+    def duplicate(self, type: str) -> None:
+        """It was handled before."""
+
+    def dropped(self, count: int) -> None:
+        """Events were lost to a full queue, or to the end of the service."""
+
+    def resumed(self) -> None:
+        """The stream was down, and is back."""
+
+    def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
+        """A handler has ended, *duration* in seconds."""
+
+
+class Host(Protocol):
+    """Who runs the work, and hears of its end."""
+
+    handler_timeout: float | None
+    observer: Observer
+
+    @property
+    def clock(self) -> Any: ...
+
+    def finished(self, work: Work) -> None: ...
+
+
+def describe(event: Event) -> str:
+    """Name an event in a line of a log: never its payload, and nothing that breaks a line."""
+    if isinstance(event, MemberEvent):
+        return f"member-{event.kind} of " + ", ".join(repr(member.name) for member in event.members)
+    return f"{event_type(event)} {event.name!r} (LTime {event.ltime})"
+
+
+class Work:
+    """
+    The handlers of one event, one after the other.
+
+    A handler that fails or takes too long is logged, and the next one has its turn.
+    """
+
+    __slots__ = ("_aborted", "_handlers", "_host", "_next", "_turn", "event", "key", "outcome", "started_at")
+
+    _log = Logger()
+
+    def __init__(self, host: Host, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
+        self.event = event
+        self.key = key
+        self.outcome = Outcome.OK
+        self.started_at = 0.0
+        self._host = host
+        self._handlers = handlers
+        self._next = 0
+        self._turn: _Turn | None = None
+        self._aborted = False
+
+    def run(self) -> None:
+        """Begin; the host hears of the end, which may be at once."""
+        self.started_at = self._host.clock.seconds()
+        self._go_on()
+
+    def abort(self) -> None:
+        """Cancel the handler that is at work, and leave out the others."""
+        self._aborted = True
+        if self._turn is not None:
+            self._turn.end_early(Outcome.CANCELLED)
+
+    def _go_on(self) -> None:
+        host, event, handlers = self._host, self.event, self._handlers
+        while self._next < len(handlers) and not self._aborted:
+            handler = handlers[self._next]
+            self._next += 1
+            began_at = host.clock.seconds()
+            try:
+                result = handler.start(event, host)
+                if result is not None:
+                    turn = _Turn(self, handler, began_at)
+                    if turn.waits_for(result):
+                        return
+                    continue
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # sys.exit() in a handler, too, must not take the connection down
+                self.ended(handler, began_at, Outcome.FAILED, Failure())
+                continue
+            host.observer.ended(event_type(event), handler.label, Outcome.OK, host.clock.seconds() - began_at)
+        host.finished(self)
+
+    def resume(self, turn: _Turn) -> None:
+        """A handler that was waited for is through."""
+        self._turn = None
+        self._go_on()
+
+    def ended(
+        self, handler: Handler, began_at: float, outcome: Outcome, failure: Failure | None = None
+    ) -> None:
+        """Note and log how a handler ended."""
+        duration = self._host.clock.seconds() - began_at
+        self._host.observer.ended(event_type(self.event), handler.label, outcome, duration)
+        self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
+        told = {"event": describe(self.event), "handler": handler.label, "duration": duration}
+        if outcome is Outcome.FAILED:
+            assert failure is not None
+            if isinstance(failure.value, SerfError):
+                self._log.error("{event}: {handler}: {reason}", reason=reason_text(failure), **told)
+            else:
+                self._log.failure("{event}: {handler} failed", _without_payload(failure, self.event), **told)
+        elif outcome is not Outcome.OK:
+            self._log.error("{event}: {handler} {what} after {duration:.3f} s", what=_WHAT[outcome], **told)
+
+    def waits(self, turn: _Turn) -> None:
+        """A handler has begun that is not through yet."""
+        self._turn = turn
+
+    @property
+    def host(self) -> Host:
+        return self._host
+
+
+_WHAT = {Outcome.TIMEOUT: "took too long and was cancelled", Outcome.CANCELLED: "was cancelled"}
+
+
+def _without_payload(failure: Failure, event: Event) -> Failure:
+    """Give the failure, or one with the same traceback where its text shows the payload."""
+    payload = b"" if isinstance(event, MemberEvent) else event.payload
+    if not payload:
+        return failure
+    text = str(failure.value)
+    if payload.decode("utf-8", "replace") not in text and repr(payload)[2:-1] not in text:
+        return failure
+    name = type(failure.value).__name__
+    hidden = HandlerFailed(f"{name}, whose text is left out: it holds the event's payload")
+    return Failure(hidden, HandlerFailed, failure.getTracebackObject())
+
+
+class _Turn:
+    """One handler's turn, where it returned something: a result, or what will be one."""
+
+    __slots__ = ("_began_at", "_early", "_handler", "_later", "_over", "_timer", "_waiting", "_work")
+
+    def __init__(self, work: Work, handler: Handler, began_at: float) -> None:
+        self._work = work
+        self._handler = handler
+        self._began_at = began_at
+        self._early: Outcome | None = None
+        self._over = False
+        self._later = False
+        self._timer: Any = None
+        self._waiting: Deferred[Any] | None = None
+
+    def waits_for(self, result: object) -> bool:
+        """Take what the handler returned; False where it is through with that."""
+        if not awaitable(result):
+            answer = self._answer(result)
+            if answer is None:
+                self._done(None)
+                return False
+            self._waiting = answer
+        elif isinstance(result, Deferred):
+            self._waiting = result
+            result.addCallback(self._answer)
+        else:
+            self._waiting = Deferred.fromCoroutine(result)  # type: ignore[arg-type]  # awaitable() says so
+            self._waiting.addCallback(self._answer)
+        self._waiting.addBoth(self._done)
+        if self._over:
+            return False
+        self._later = True
+        host = self._work.host
+        if host.handler_timeout is not None:
+            self._timer = host.clock.callLater(host.handler_timeout, self._expired)
+        self._work.waits(self)
+        return True
+
+    def _answer(self, value: object) -> Deferred[None] | None:
+        """Respond with what a query's handler has returned."""
+        event = self._work.event
+        if value is None or self._over or self._early is not None:
+            return None
+        if not isinstance(event, QueryEvent):
+            if inspect.isgenerator(value) or inspect.isasyncgen(value):
+                raise HandlerFailed("returned a generator, whose body never ran")
+            return None
+        if isinstance(value, (bytes, str)):
+            return event.respond(value)
+        raise HandlerFailed(f"returned {type(value).__name__}: an answer is bytes or str, or None for none")
+
+    def _done(self, value: object) -> None:
+        if self._over:
+            return  # it ended long after it was given up; nobody asks any more
+        self._over = True
+        self._waiting = None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        failure = value if isinstance(value, Failure) else None
+        outcome = self._early or (Outcome.OK if failure is None else Outcome.FAILED)
+        self._work.ended(self._handler, self._began_at, outcome, failure)
+        if self._later:
+            self._work.resume(self)
+
+    def _expired(self) -> None:
+        self.end_early(Outcome.TIMEOUT)
+
+    def end_early(self, outcome: Outcome) -> None:
+        """Cancel the handler; where it does not care, forget it."""
+        self._early = outcome
+        waiting = self._waiting
+        assert waiting is not None
+        try:
+            waiting.cancel()
+        except Exception:  # of a canceller
+            Work._log.failure("cancelling {handler} failed", handler=self._handler.label)
+        if not self._over:
+            self._done(None)
