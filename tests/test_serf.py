@@ -165,8 +165,6 @@ class CallTests(SerfCase):
 
     def test_a_timeout_without_end_is_fine(self) -> None:
         call = self.serf.members(timeout=math.inf)
-        (timer,) = self.clock.getDelayedCalls()
-        self.assertLess(timer.getTime(), 100_000, "no reactor waits for ever in one go")
         self.clock.advance(1_000_000)
         self.agent.reply(self.asked_one("members").seq, MEMBERS)
         self.successResultOf(call)

@@ -20,9 +20,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 Deadline: TypeAlias = "list[Any]"
 _WHAT = 2
 
-# No reactor can wait for ever in one go: a later deadline has its timer set anew.
-_LONGEST = 86_400.0
-
 
 class Deadlines:
     """
@@ -73,8 +70,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = self._heap[0][0]
-        wait = min(max(0.0, self._timer_at - self._clock.seconds()), _LONGEST)
-        self._timer = self._clock.callLater(wait, self._due)
+        self._timer = self._clock.callLater(max(0.0, self._timer_at - self._clock.seconds()), self._due)
 
     def _due(self) -> None:
         self._timer = None
