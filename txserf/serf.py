@@ -12,19 +12,14 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from txserf import commands, constant
 from txserf.calls import Call
 from txserf.commands import Command
-from txserf.errors import ConnectionLost, Disconnected, InvalidRequest, JoinError, RpcError
+from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError
 from txserf.hosts import Hosts
 from txserf.logs import LogStream, Monitors
 from txserf.model import Coordinate, KeyReply, Member
 from txserf.operations import seconds
-from txserf.protocol import SerfProtocol, State
-from txserf.queries import Query
+from txserf.queries import Query, nanoseconds
 from txserf.session import Session
 from txserf.streams import EventStream
-
-# Serf's ``Timeout`` is an int64 of nanoseconds, and under a millisecond no query can work.
-_NANOSECONDS = 1_000_000_000
-_LEAST_QUERY = 0.001
 
 
 class Serf(Service):
@@ -246,12 +241,6 @@ class Serf(Service):
 
         Wire: ``query``.
         """
-        nanoseconds = 0
-        if timeout is not None:
-            timeout = seconds(timeout, "query: timeout")
-            if not _LEAST_QUERY <= timeout <= 2**62 / _NANOSECONDS:
-                raise InvalidRequest(f"query: timeout must be at least {_LEAST_QUERY} s, not {timeout}")
-            nanoseconds = round(timeout * _NANOSECONDS)
         if expect is not None and (not isinstance(expect, int) or isinstance(expect, bool) or expect < 1):
             raise InvalidRequest(f"query: expect must be an int of at least 1, not {expect!r}")
         values = commands.QUERY.typed_arguments(
@@ -261,7 +250,7 @@ class Serf(Service):
                 "nodes": nodes,
                 "tags": tags,
                 "acks": acks,
-                "timeout": nanoseconds,
+                "timeout": nanoseconds(timeout),
                 "relay_factor": relay_factor,
             }
         )
@@ -288,7 +277,7 @@ class Serf(Service):
             raise InvalidRequest(f"stream: gaps must be bool, not {gaps!r}")
         buffer = _buffer("stream", buffer)
         self._begin()
-        return EventStream(self._session, values["Type"], buffer, gaps, self._respond, self._timeout)
+        return EventStream(self._session, values["Type"], buffer, gaps, self._timeout)
 
     def monitor(self, level: str = "INFO", *, buffer: int = constant.STREAM_BUFFER) -> LogStream:
         """
@@ -417,16 +406,6 @@ class Serf(Service):
         self._begin()
         call = Call(self._session, command, values, limit)
         self._session.submit([call])
-        return call.result
-
-    def _respond(self, connection: SerfProtocol, id: int, payload: bytes) -> Deferred[None]:
-        values = commands.RESPOND.typed_arguments({"id": id, "payload": payload})
-        if connection.state is not State.READY:
-            message = f"the connection to {connection.host}, by which the query came, is gone"
-            return fail(ConnectionLost(message, host=connection.host))
-        call = Call(self._session, commands.RESPOND, values, self._timeout)
-        call.connection = connection
-        connection.send([call])
         return call.result
 
 

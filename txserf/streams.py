@@ -13,11 +13,11 @@ from twisted.python.failure import Failure
 from txserf import commands
 from txserf.calls import Call
 from txserf.commands import Command
-from txserf.errors import Disconnected, SerfError
+from txserf.errors import ConnectionLost, Disconnected, SerfError
 from txserf.feed import Feed
 from txserf.model import Event, Gap, QueryEvent
 from txserf.operations import Operation
-from txserf.protocol import SerfProtocol
+from txserf.protocol import SerfProtocol, State
 from txserf.session import Session
 
 T = TypeVar("T")
@@ -172,14 +172,12 @@ class EventStream(Stream["Event | Gap"]):
         type: str,
         buffer: int,
         gaps: bool,
-        respond: Callable[[SerfProtocol, int, bytes], Deferred[None]],
         timeout: float,
     ) -> None:
         super().__init__(buffer)
         self.type = type
         self._session = session
         self._gaps = gaps
-        self._respond = respond
         self._timeout = timeout
         self._lost_at: float | None = None
         self._held: list[Event] = []  # what came behind a gap whose end is not known yet
@@ -213,6 +211,16 @@ class EventStream(Stream["Event | Gap"]):
         else:
             self._resume()
             self._deliver(record)
+
+    def _respond(self, connection: SerfProtocol, id: int, payload: bytes) -> Deferred[None]:
+        values = commands.RESPOND.typed_arguments({"id": id, "payload": payload})
+        if connection.state is not State.READY:
+            message = f"the connection to {connection.host}, by which the query came, is gone"
+            return fail(ConnectionLost(message, host=connection.host))
+        call = Call(self._session, commands.RESPOND, values, self._timeout)
+        call.connection = connection
+        connection.send([call])
+        return call.result
 
     def _interrupted(self) -> None:
         if self._is_active:
