@@ -25,7 +25,7 @@ ORDER = """
     cluster
     scripts routes ltimes work intake dispatch handlers
     embedded
-    follow service
+    follow demo service
     __init__
 """
 RANK = {name: rank for rank, name in enumerate(ORDER.split())}

@@ -308,7 +308,8 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._drain().addCallback(lambda _: self._close())
+        # A block that raised is over at once: a watch that it left behind would never be.
+        (self._drain() if error is None else succeed(None)).addCallback(lambda _: self._close())
 
     async def __aenter__(self) -> Client:
         return self
@@ -316,7 +317,8 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._drain()
+        if error is None:
+            await self._drain()
         await self._close()
 
     # How it works

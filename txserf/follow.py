@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from txserf.errors import Disconnected, RequestTimeout, SerfError, reason_text
 from txserf.logs import LogStream
-from txserf.model import Event, Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
+from txserf.model import Ack, Answer, Event, Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
 from txserf.serf import Serf
 from txserf.streams import EventStream
 
+#: What can be shown.
+Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
+
 #: A line for a record of each kind.
-Format = Callable[["Member | Event | Gap | LogLine"], str]
+Format = Callable[[Record], str]
 
 
 def _printable(text: str) -> str:
@@ -29,7 +32,7 @@ def _tags(member: Member) -> str:
     return _printable(",".join(f"{key}={value}" for key, value in sorted(member.tags.items())))
 
 
-def as_text(record: Member | Event | Gap | LogLine) -> str:
+def as_text(record: Record) -> str:
     """Say what a record is, in a line for people."""
     if isinstance(record, Member):
         where = f"{record.address}:{record.port}"
@@ -43,6 +46,11 @@ def as_text(record: Member | Event | Gap | LogLine) -> str:
     if isinstance(record, MemberEvent):
         names = " ".join(_printable(member.name) for member in record.members)
         return f"member-{record.kind} {names}"
+    if isinstance(record, Ack):
+        return f"ack {_printable(record.node)}"
+    if isinstance(record, Answer):
+        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
+        return f"answer {_printable(record.node)} {payload}".rstrip()
     if isinstance(record, Gap):
         return f"gap of {record.resumed_at - record.lost_at:.3f} s: events may have been missed"
     return f"log {_printable(record.line)}"
@@ -63,7 +71,7 @@ def _payload(payload: bytes) -> dict[str, str]:
     return {"payload": payload.decode("utf-8", "surrogateescape")}
 
 
-def as_json(record: Member | Event | Gap | LogLine) -> str:
+def as_json(record: Record) -> str:
     """Write a record as a JSON object whose ``type`` says what it is."""
     fields: dict[str, Any]
     if isinstance(record, Member):
@@ -76,6 +84,10 @@ def as_json(record: Member | Event | Gap | LogLine) -> str:
         fields.update(ltime=record.ltime, id=record.id)
     elif isinstance(record, MemberEvent):
         fields = {"type": f"member-{record.kind}", "members": [_member(member) for member in record.members]}
+    elif isinstance(record, Ack):
+        fields = {"type": "ack", "node": record.node}
+    elif isinstance(record, Answer):
+        fields = {"type": "answer", "node": record.node, **_payload(record.payload)}
     elif isinstance(record, Gap):
         fields = {"type": "gap", "seconds": record.resumed_at - record.lost_at}
     else:
@@ -118,6 +130,16 @@ class Follower(Service):
         self._monitor = monitor
         self._failed = failed
         self._running: list[Deferred[None]] = []
+        self._following = False
+        self._askers: list[Deferred[None]] = []
+
+    def when_following(self) -> Deferred[None]:
+        """Wait until the members are written; every event from then on will be."""
+        if self._following:
+            return succeed(None)
+        asker: Deferred[None] = Deferred(self._askers.remove)
+        self._askers.append(asker)
+        return asker
 
     def startService(self) -> None:
         """Begin to follow."""
@@ -152,6 +174,10 @@ class Follower(Service):
             await events.when_active()
         for member in await self._members():
             self._write(self._format(member))
+        self._following = True
+        askers, self._askers = self._askers, []
+        for asker in askers:
+            asker.callback(None)
         if events is not None:
             async for event in events:
                 self._write(self._format(event))

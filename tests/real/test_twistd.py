@@ -177,6 +177,45 @@ async def test_a_bad_host_list_is_refused_at_once_by_name(twistd: Start) -> None
 
 
 @in_reactor
+async def test_an_embedded_cluster_shows_each_kind_of_record_by_itself(twistd: Start) -> None:
+    running = twistd("--embedded", "3", "--format", "json")
+    assert (await running.record(type="member", name="n3"))["status"] == "alive"
+    assert (await running.record(type="user"))["payload"] == "v2"
+    assert (await running.record(type="query"))["name"] == "load"
+    assert (await running.record(type="answer", node="n2"))["payload"] == "1.07"
+    for kind in ("join", "update", "failed", "leave", "reap"):
+        assert (await running.record(type=f"member-{kind}"))["members"]
+    assert (await running.record(type="log"))["subsystem"]
+
+
+@in_reactor
+async def test_a_quiet_embedded_cluster_answers_the_serf_program_on_its_ports(
+    twistd: Start, shared_cluster: list[Agent]
+) -> None:
+    # The program of any real agent will do; only the address is the embedded one's.
+    running = twistd("--embedded", "2", "--embedded-quiet", "--embedded-port", "17373")
+    await running.until(lambda: "embedded agents listen" in running.log)
+    told = shared_cluster[0].serf("members", "-rpc-addr=127.0.0.1:17374")
+    assert sorted(line.split()[0] for line in told.splitlines()) == ["n1", "n2"]
+    await running.line("member n2")
+    assert [line.split()[0] for line in running.lines] == ["member", "member"]
+
+
+@in_reactor
+async def test_options_that_do_not_go_together_are_refused(twistd: Start) -> None:
+    for options in (
+        ("--embedded", "0"),
+        ("--embedded", "many"),
+        ("--embedded-quiet",),
+        ("--embedded", "1", "--agent", "127.0.0.1"),
+        ("--format", "xml"),
+    ):
+        running = twistd(*options)
+        assert await running.ended == 1, options
+        assert "Traceback" not in running.log, options
+
+
+@in_reactor
 async def test_it_ends_cleanly_on_sigterm(agent: Agent, twistd: Start) -> None:
     running = twistd("--agent", agent.rpc)
     await running.line(f"member {agent.name} ")
