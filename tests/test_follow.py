@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
