@@ -311,10 +311,10 @@ async def test_two_streams_of_one_client_are_told_apart(
 
 @in_reactor
 async def test_monitor_under_request_gives_the_latest_log_messages(
-    new_client: NewClient, shared_cluster: list[Agent]
+    new_client: NewClient, agent: Agent
 ) -> None:
     seen = Seen()
-    client = new_client(shared_cluster[0].rpc)
+    client = new_client(agent.rpc)
     responses = await client.monitor(LogLevel="DEBUG").add_callback(seen).request(timeout=0.2)
     assert {type(response).__name__ for response in responses} == {"ResponseStreamResult"}
     lines = [response.body["Log"] for response in responses]
