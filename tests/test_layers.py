@@ -25,7 +25,7 @@ ORDER = """
     cluster
     scripts routes ltimes work intake dispatch handlers
     embedded
-    follow demo service
+    follow demo service pytest_plugin
     __init__
 """
 RANK = {name: rank for rank, name in enumerate(ORDER.split())}
