@@ -181,6 +181,8 @@ def joined_from_wire(body: _Record) -> int:
 
 def stats_from_wire(body: _Record) -> dict[str, dict[str, str]]:
     """Read the body of ``stats``: text by name by section."""
+    if not all(section.__class__ is str for section in body):
+        raise ProtocolError("a section of stats has a name that is not text")
     return {section: _take_map(body, section, str) for section in body}
 
 
@@ -518,6 +520,7 @@ class Coordinate:
         """
         if len(self.vec) != len(other.vec):
             raise ValueError(f"coordinates of {len(self.vec)} and {len(other.vec)} dimensions")
-        distance = math.dist(self.vec, other.vec) + self.height + other.height
-        adjusted = distance + self.adjustment + other.adjustment
+        # Each pair is summed first, so that rounding makes no difference between there and back.
+        distance = math.dist(self.vec, other.vec) + (self.height + other.height)
+        adjusted = distance + (self.adjustment + other.adjustment)
         return adjusted if adjusted > 0.0 else distance
