@@ -132,5 +132,8 @@ class StopReceiveData(Exception):
 
 def reason_text(reason: Failure | BaseException) -> str:
     """Say in a line why something ended, for use inside another error's text."""
-    error: BaseException = getattr(reason, "value", reason)
-    return str(error) or type(error).__name__
+    from twisted.python.failure import Failure  # here, for the codec imports this module and no Twisted
+
+    # Not by its `value`: another exception may have one too.
+    error = reason.value if isinstance(reason, Failure) else reason
+    return " ".join(str(error).split()) or type(error).__name__
