@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.errors import SerfError, reason_text
+from txserf.errors import Disconnected, SerfError, reason_text
 from txserf.intake import Intake
 from txserf.ltimes import Key, LTimes, StateError, key_of
 from txserf.model import Event, Gap, UserEvent
@@ -35,7 +35,7 @@ class RouterService(Service):
     """
     Runs the handlers of a router for the events of a cluster; see `Router.bind`.
 
-    :ivar serf: whose events they are; it is not this service's to stop.
+    :ivar serf: whose events they are.
     :ivar concurrency: how many events may be in work at once.
     :ivar handler_timeout: seconds that a handler may take; None for no limit.
     :ivar observer: is told what happens.
@@ -60,6 +60,7 @@ class RouterService(Service):
         self.handler_timeout = timeout
         self.observer = observer
         self._routes = routes
+        self._started_serf = False
         self._drain = drain
         self._buffer = buffer
         self._state = state
@@ -113,11 +114,25 @@ class RouterService(Service):
             return "not connected" + self.serf._session.why_waiting()
         return None if self._intake.is_active else "not subscribed"
 
+    def when_active(self) -> Deferred[None]:
+        """
+        Wait until no event that is sent from then on is missed.
+
+        :returns: a Deferred of None, which can be cancelled. It fails with `RpcError` where the
+            agent refuses the stream, and with `Disconnected` where the service does not run.
+        """
+        if self._intake is None:
+            return fail(Disconnected("the router's service does not run"))
+        return self._intake.when_active()
+
     # A service
 
     def startService(self) -> None:
         """Begin to follow the events that have handlers."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._started_serf = not self.serf.running
+        if self._started_serf:
+            self.serf.startService()
         if self._state is not None:
             try:
                 self._ltimes.load(self._state)
@@ -132,6 +147,7 @@ class RouterService(Service):
         Take no more events, and work off those that came.
 
         :returns: a Deferred of None; past the limit what still runs is cancelled before it fires.
+            A `Serf` that the service has started is closed then.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         intake, self._intake = self._intake, None
@@ -147,9 +163,10 @@ class RouterService(Service):
         limit = self._later(self._drain, self._give_up)
         self._pump()
 
-        def stopped(_: None) -> None:
+        def stopped(_: None) -> Deferred[None] | None:
             self._cancel_timer(limit)
             self._save()
+            return self.serf.stopService() if self._started_serf else None
 
         return drained.addCallback(stopped)
 

@@ -174,7 +174,8 @@ class Router:
         It subscribes to what has handlers and to nothing else, and again after each loss of an agent.
         Events are begun in the order in which they come.
 
-        :param serf: its connection is used, and left open by the service's end.
+        :param serf: whose connection is used. One that does not run yet is started with the service, and
+            closed when that has stopped: handlers at work can ask and answer until then.
         :param concurrency: how many events may be in work at once; 1, as in Serf's agent: one after the other.
         :param timeout: seconds for each handler; it is cancelled past that, a script killed. None: no limit.
         :param drain: seconds that a stop waits for what has come to be worked off.

@@ -78,6 +78,11 @@ class Intake:
         """Events that a stream has lost to its full buffer."""
         return sum(stream.dropped for stream in {self._stream, self._next} if stream is not None)
 
+    def when_active(self) -> Deferred[None]:
+        """Wait until nothing that is sent from then on is missed."""
+        stream = self._next or self._stream
+        return succeed(None) if stream is None else stream.when_active()
+
     def follow(self, type: str | None) -> None:
         """Bring the events of a stream's filter; None for none. What another filter brought goes on until then."""
         self._wanted = type

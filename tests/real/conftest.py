@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from tests.real.helpers import Listeners, reactor, wait_for
+from tests.real.routers import Run, Running
 from txserf.client import Client
 
 #: Makes a `Client` that is disconnected behind the test.
@@ -69,3 +70,31 @@ def listen(nothing_is_left: None) -> Iterator[Listen]:
     listeners = Listeners()
     yield listeners.listen
     wait_for(Deferred.fromCoroutine(listeners.close()))
+
+
+@pytest.fixture
+def run(nothing_is_left: None) -> Iterator[Run]:
+    made: list[Running] = []
+
+    def make(*arguments: Any, **options: Any) -> Running:
+        made.append(Running(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for running in made:
+        wait_for(Deferred.fromCoroutine(running.close()))
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """The lines that txserf logs."""
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: Any) -> None:
+        if str(event.get("log_namespace", "")).startswith("txserf"):
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)

@@ -1,0 +1,153 @@
+"""The same scripts under ``serf agent -event-handler`` and under txserf: they can't tell which it is."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agents import Agent, cluster, holds_in_time
+from tests.real.helpers import in_reactor
+from tests.real.routers import Run
+from txserf.work import Outcome
+
+
+@contextlib.contextmanager
+def a_handling_agent_and_a_plain_one(folder: Path, *specs: str) -> Iterator[list[Agent]]:
+    """Two agents of one cluster; only the first runs the scripts, by itself."""
+    with contextlib.ExitStack() as stack:
+        handling = Agent("n1", folder, event_handlers=list(specs))
+        plain = Agent("n2", folder)
+        for agent, join in ((handling, []), (plain, [handling])):
+            stack.callback(agent.kill)
+            agent.start(join=join)
+        for agent in (handling, plain):
+            for name in ("n1", "n2"):
+                agent.wait_for_member(name, "alive")
+        yield [handling, plain]
+
+
+# -- environment and input
+
+#: Keeps what a script is given: the environment that it was started with, and its standard input.
+KEEP = (
+    'd=$KEPT/$SIDE; n=$SERF_EVENT-$SERF_USER_LTIME$SERF_QUERY_LTIME; mkdir -p "$d"; '
+    'cat /proc/$$/environ > "$d/$n.env"; cat > "$d/$n.tmp"; mv "$d/$n.tmp" "$d/$n.in"'
+)
+
+ODD_TAGS = {"role": "we\tb\nx", "my-tag.x": "v=1,2 'q'", "é": "ü$(x)", "straße": "s", "lower_case9": "\\t"}
+
+
+def given(folder: Path, name: str) -> tuple[set[bytes], bytes]:
+    """What a script was given: the environment but for its side, and the input with tags in one order."""
+    environment = set((folder / f"{name}.env").read_bytes().split(b"\0"))
+    # The library of line editing, which pytest loads, puts the last two into what the agent inherits only.
+    other = (b"SIDE=", b"LINES=", b"COLUMNS=")
+    return {line for line in environment if not line.startswith(other)}, (folder / f"{name}.in").read_bytes()
+
+
+@in_reactor
+async def test_environment_and_input_are_the_same_byte_by_byte(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEPT", str(tmp_path))
+    monkeypatch.setenv("SIDE", "agent")
+    spec = f"user,query,member-update={KEEP}"
+    with cluster(1, tags=[ODD_TAGS], event_handlers=[spec]) as (agent,):
+        monkeypatch.setenv("SIDE", "txserf")
+        running = run(agent)
+        await running.start(spec)
+        events: list[tuple[str, bytes]] = [
+            ("deploy", b""),
+            ("deploy", b"no newline"),
+            ("deploy", b"newline\n"),
+            ("deploy", b"\n"),
+            ("deploy", b"nul\0 and \xff\xfe no text"),
+            ("$(touch pwned) `touch pwned`; touch pwned", b"$(touch pwned)"),
+            ("quotes ' and \" and \\ and\nnewline", b"x"),
+            ("a=b é", "é".encode()),
+            ("", b"x"),
+            ("large", b"y" * 450),
+        ]
+        for number, (name, payload) in enumerate(events, 1):
+            await running.serf.event(name, payload, coalesce=False)
+            await running.ended.count(number)
+        await running.serf.query("load", b"15m", timeout=0.5)
+        await running.ended.count(len(events) + 1)
+        # The environment has the tags of that moment.
+        await running.serf.set_tags({"new": "1"}, delete=["straße"])
+        await running.serf.event("after", coalesce=False)
+        outcomes = await running.ended.count(len(events) + 3)
+        assert outcomes == [Outcome.OK] * (len(events) + 3)
+        names = [f"user-{number}" for number in range(1, len(events) + 2)] + ["query-1", "member-update-"]
+        assert holds_in_time(lambda: len(list((tmp_path / "agent").glob("*.in"))) == len(names))
+    for name in names:
+        ours, theirs = given(tmp_path / "txserf", name), given(tmp_path / "agent", name)
+        assert ours[0] == theirs[0], name
+        if name == "member-update-":
+            # Serf writes the tags of a member in no order.
+            assert [sorted(re.split(b"[\t,\n]", text)) for text in (ours[1],)] == [
+                sorted(re.split(b"[\t,\n]", text)) for text in (theirs[1],)
+            ]
+            assert ours[1].startswith(b"n1\t127.0.0.1\twe\\tb\\nx\t") and ours[1].endswith(b"\n")
+        else:
+            assert ours[1] == theirs[1], name
+    environment = given(tmp_path / "txserf", "user-11")[0]
+    assert {b"SERF_TAG_NEW=1", b"SERF_TAG_MY_TAG_X=v=1,2 'q'", "SERF_TAG__=ü$(x)".encode()} <= environment
+    assert not any(line.startswith(b"SERF_TAG_STRA_E=") for line in environment)
+    assert not Path("pwned").exists()
+
+
+# -- answers
+
+#: Scripts of queries, by the name of the query; what each answers is up to Serf.
+ANSWERS = {
+    "plain": "echo 0.31",
+    "exactly": "printf 'no newline'",
+    "both": "echo out; echo err >&2; echo out",
+    "silent": "true",
+    "fails": "echo no; exit 3",
+    "signal": "echo no; kill -9 $$",
+    "binary": r"printf '\377\000\376'",
+    "echo": "cat",
+    "large": "head -c 2000 /dev/zero",
+    "ring": "head -c 20000 /dev/zero; echo end",
+    "fits": "head -c 900 /dev/zero",
+    "ignores-input": "exec <&-; echo closed",
+    "missing": "/no/such/script",
+    "not-executable": "/etc/passwd",
+    "background": "(sleep 0.3; echo later) & echo first",
+    "arguments": "set -- a 'b c'; echo $#",
+    "name": "/bin/echo $0",
+}
+
+
+@in_reactor
+async def test_answers_are_the_same(run: Run, tmp_path: Path) -> None:
+    specs = [f"query:{name}={script}" for name, script in ANSWERS.items()]
+    with a_handling_agent_and_a_plain_one(tmp_path, *specs) as (_, plain):
+        running = run(plain)
+        await running.start(*specs)
+        asked = [running.serf.query(name, b"payload", timeout=2.0) for name in ANSWERS]
+        answers = {name: (await query).responses for name, query in zip(ANSWERS, asked, strict=True)}
+        different = {name: by for name, by in answers.items() if by.get("n1") != by.get("n2")}
+        assert different == {}
+        assert sum("n2" in by for by in answers.values()) == 10
+
+
+@in_reactor
+async def test_a_script_of_two_filters_runs_twice_and_the_first_answer_counts(
+    run: Run, tmp_path: Path
+) -> None:
+    count = f'echo x >> "{tmp_path}/$SERF_SELF_NAME"; wc -l < "{tmp_path}/$SERF_SELF_NAME"'
+    spec = f"query:q,query={count}"
+    with a_handling_agent_and_a_plain_one(tmp_path, spec) as (_, plain):
+        running = run(plain)
+        await running.start(spec)
+        result = await running.serf.query("q", timeout=1.0)
+        await running.ended.count(2)
+        assert {name: answer.strip() for name, answer in result.responses.items()} == {"n1": b"1", "n2": b"1"}
+        assert (tmp_path / "n1").read_text() == (tmp_path / "n2").read_text() == "x\nx\n"

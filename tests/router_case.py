@@ -1,0 +1,85 @@
+"""What the tests of routers in memory have in common: a cluster of two, whose clock a test turns by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from txserf import Query, QueryResult, Router, Serf
+from txserf.dispatch import RouterService
+from txserf.embedded import EmbeddedCluster
+
+
+class RouterCase(SynchronousTestCase):
+    """
+    A router on a cluster of two in memory.
+
+    :ivar got: where handlers note what they get.
+    :ivar lines: all that was logged.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.cluster = EmbeddedCluster(self.clock, nodes=2, seed=1)
+        self.serf = Serf([self.cluster.agents["n1"].endpoint()], reactor=self.clock)
+        self.serf.startService()
+        self.peer = Serf([self.cluster.agents["n2"].endpoint()], reactor=self.clock)
+        self.router = Router()
+        self.got: list[Any] = []
+        self.lines: list[dict[str, Any]] = []
+        note: Any = self.note
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        self.addCleanup(self.close)
+
+    def note(self, event: Any) -> None:
+        self.lines.append(event)
+
+    def close(self) -> None:
+        self.serf.close()
+        self.peer.close()
+        self.turn(1.0)
+        self.cluster.close()
+        self.turn(20.0)
+
+    def turn(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.02)):
+            self.clock.advance(0.02)
+
+    def bind(self, serf: Serf | None = None, **options: Any) -> RouterService:
+        service = self.router.bind(serf or self.serf, **options)
+        service.startService()
+        self.addCleanup(service.stopService)
+        self.turn(0.5)
+        self.assertIs(service.unready, None)
+        return service
+
+    def send(self, *names: str, payload: bytes = b"") -> None:
+        for name in names:
+            self.peer.event(name, payload, coalesce=False)
+        self.turn(0.5)
+
+    def ask(self, name: str) -> QueryResult:
+        answer = Deferred.fromCoroutine(self.result_of(self.peer.query(name, timeout=1.0)))
+        self.turn(2.0)
+        return self.successResultOf(answer)
+
+    async def result_of(self, query: Query) -> QueryResult:
+        return await query
+
+    def logged(self, part: str) -> list[str]:
+        texts = []
+        for line in self.lines:
+            if (format := line.get("log_format")) is not None:
+                try:
+                    texts.append(format.format(**line))
+                except (KeyError, AttributeError):
+                    continue
+        return [text for text in texts if part in text]
+
+    def names(self) -> list[str]:
+        return [event.name for event in self.got]

@@ -1,0 +1,258 @@
+"""Routers in memory: what may be a handler, and what becomes of what it returns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.router_case import RouterCase
+from txserf import InvalidRequest, QueryEvent, Router, Serf, UserEvent
+from txserf.model import Event
+
+
+def one(event: Event) -> None: ...
+
+
+class RegistrationTests(SynchronousTestCase):
+    def refused(self, text: str, function: Callable[..., object], *arguments: Any) -> None:
+        self.assertIn(text, str(self.assertRaises(InvalidRequest, function, *arguments)))
+
+    def test_what_can_t_be_called_is_refused_at_once(self) -> None:
+        router = Router()
+        for decorate in (router.user_event("a"), router.query(), router.member_event("join"), router.any):
+            self.refused("must be callable, not 5", decorate, 5)
+        self.assertEqual(router.routes().stream_type, None)
+
+    def test_a_decorator_without_its_parentheses_says_how_it_is_used(self) -> None:
+        self.refused("@router.user_event('name')", Router().user_event, one)
+
+    def test_a_generator_function_is_refused_for_it_would_never_run(self) -> None:
+        def generator(event: Event) -> Any:
+            yield
+
+        self.refused("generator", Router().user_event("a"), generator)
+
+    def test_an_unknown_kind_of_member_event_is_refused_by_name(self) -> None:
+        self.refused("'gone' is no kind", Router().member_event, "gone")
+
+    def test_a_bad_script_spec_is_refused_with_the_types_that_there_are(self) -> None:
+        for spec in ("foo=x", "member-gone=x", "user,foo=x", "user: =", "member-join:a=x", "=", "a=b c"):
+            self.refused("handler", Router().add_script, spec)
+        self.refused("member-join", Router().add_script, "foo=x")
+        self.refused("text", Router().add_script, 5)
+
+    def test_bad_limits_are_refused_by_name(self) -> None:
+        serf = Serf("127.0.0.1")
+        bad: Any
+        for name, bad in (
+            ("concurrency", 0),
+            ("timeout", -1),
+            ("timeout", "1"),
+            ("drain", 0),
+            ("buffer", 1.5),
+        ):
+            with self.assertRaises(InvalidRequest) as caught:
+                Router().bind(serf, **{name: bad})
+            self.assertIn(name, str(caught.exception))
+
+
+class HandlingTests(RouterCase):
+    def test_events_are_handled_in_order(self) -> None:
+        self.router.user_event()(self.got.append)
+        self.bind()
+        self.send("a", "b", "c")
+        self.assertEqual(self.names(), ["a", "b", "c"])
+
+    def test_a_handler_waits_for_the_one_before_it_and_an_event_too(self) -> None:
+        first: list[Deferred[None]] = []
+
+        @self.router.user_event()
+        def slow(event: UserEvent) -> Deferred[None]:
+            first.append(Deferred())
+            return first[-1]
+
+        self.router.user_event()(self.got.append)
+        self.bind()
+        self.send("a", "b")
+        self.assertEqual((len(first), self.names()), (1, []))
+        first[0].callback(None)
+        self.assertEqual((len(first), self.names()), (2, ["a"]))
+        first[1].callback(None)
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_concurrency_bounds_how_many_events_are_in_work(self) -> None:
+        going: list[Deferred[None]] = []
+
+        @self.router.user_event()
+        def slow(event: UserEvent) -> Deferred[None]:
+            self.got.append(event)
+            going.append(Deferred())
+            return going[-1]
+
+        service = self.bind(concurrency=2)
+        self.send("a", "b", "c", "d")
+        self.assertEqual((self.names(), service.working, service.queued), (["a", "b"], 2, 2))
+        going[1].callback(None)
+        self.assertEqual(self.names(), ["a", "b", "c"])
+        for each in (0, 2, 3):
+            going[each].callback(None)
+        self.assertEqual((service.working, service.queued), (0, 0))
+
+    def test_coroutine_functions_and_fired_deferreds_do(self) -> None:
+        @self.router.user_event()
+        async def coroutine(event: UserEvent) -> None:
+            self.got.append(event)
+
+        @self.router.user_event()
+        def fired(event: UserEvent) -> Deferred[None]:
+            result: Deferred[None] = Deferred()
+            result.callback(None)
+            self.got.append(event)
+            return result
+
+        self.bind()
+        self.send("a", "b")
+        self.assertEqual(self.names(), ["a", "a", "b", "b"])
+
+    def test_what_a_handler_of_a_query_returns_is_the_response(self) -> None:
+        @self.router.query("bytes")
+        def as_bytes(event: QueryEvent) -> bytes:
+            return b"\xff"
+
+        @self.router.query("text")
+        async def as_text(event: QueryEvent) -> str:
+            return "é"
+
+        @self.router.query("nothing")
+        def nothing(event: QueryEvent) -> None: ...
+
+        self.bind()
+        self.assertEqual(self.ask("bytes").responses, {"n1": b"\xff"})
+        self.assertEqual(self.ask("text").responses, {"n1": "é".encode()})
+        self.assertEqual(self.ask("nothing").responses, {})
+
+    def test_a_response_that_is_too_large_is_an_error_that_names_the_limit(self) -> None:
+        self.router.query("large")(lambda event: b"x" * 2000)
+        self.bind()
+        self.assertEqual(self.ask("large").responses, {})
+        self.assertEqual(len(self.logged("query 'large' (LTime 1): ")), 1)
+        self.assertEqual(len(self.logged("response exceeds limit of 1024 bytes")), 1)
+
+    def test_a_response_of_a_wrong_type_is_an_error_that_names_it(self) -> None:
+        self.router.query("wrong")(lambda event: 0.31)
+        self.bind()
+        self.assertEqual(self.ask("wrong").responses, {})
+        self.assertEqual(len(self.logged("returned float: an answer is bytes or str, or None")), 1)
+
+    def test_the_first_of_two_responses_counts(self) -> None:
+        self.router.query("q")(lambda event: b"1")
+        self.router.query("q")(lambda event: b"2")
+        self.bind()
+        self.assertEqual(self.ask("q").responses, {"n1": b"1"})
+        self.assertEqual(len(self.logged("response already sent")), 1)
+
+
+class FailureTests(RouterCase):
+    def test_a_handler_that_raises_is_logged_and_hurts_nobody_else(self) -> None:
+        @self.router.user_event()
+        def bad(event: UserEvent) -> None:
+            raise ZeroDivisionError("oops")
+
+        @self.router.user_event()
+        async def bad_later(event: UserEvent) -> None:
+            raise ZeroDivisionError("oops")
+
+        @self.router.user_event()
+        def leaves(event: UserEvent) -> None:
+            sys.exit()
+
+        self.router.user_event()(self.got.append)
+        self.bind()
+        self.send("a", "b")
+        self.assertEqual(self.names(), ["a", "b"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 2)
+        self.assertEqual(len(self.logged("user 'a' (LTime 1) handled in ")), 1)
+        self.assertTrue(self.logged("user 'a' (LTime 1) handled in ")[0].endswith(": failed"))
+
+    def test_one_that_hangs_is_cancelled_and_hurts_nobody_else(self) -> None:
+        cancelled: list[object] = []
+
+        @self.router.user_event()
+        def hangs(event: UserEvent) -> Deferred[None]:
+            return Deferred(cancelled.append)
+
+        self.router.user_event()(self.got.append)
+        self.bind(timeout=3.0)
+        self.send("a", "b")
+        self.assertEqual(self.names(), [])
+        self.turn(3.0)
+        self.assertEqual((self.names(), len(cancelled)), (["a"], 1))
+        self.turn(3.0)
+        self.assertEqual(self.names(), ["a", "b"])
+        self.assertEqual(len(self.logged("took too long and was cancelled after 3.0")), 2)
+        self.assertEqual(len(self.logged(": timeout")), 2)
+
+    def test_one_that_can_t_be_cancelled_is_given_up(self) -> None:
+        stubborn: Deferred[bytes] = Deferred()
+
+        @self.router.query("q")
+        async def hangs(event: QueryEvent) -> bytes:
+            while True:
+                try:
+                    return await stubborn
+                except Exception:
+                    return await Deferred()
+
+        self.router.query()(self.got.append)
+        self.bind(timeout=0.5)
+        self.assertEqual(self.ask("q").responses, {})
+        self.assertEqual(self.names(), ["q"])
+
+    def test_a_payload_is_never_logged(self) -> None:
+        @self.router.user_event()
+        def bad(event: UserEvent) -> None:
+            int(event.payload)
+
+        self.bind()
+        self.send("a", payload=b"s3cret")
+        (failure,) = self.flushLoggedErrors()
+        self.assertNotIn("s3cret", failure.getTraceback())
+        self.assertIn("ValueError", failure.getTraceback())
+        told = [line for line in self.lines if line.get("log_namespace", "").startswith("txserf")]
+        self.assertTrue(told)
+        self.assertNotIn(
+            "s3cret", repr([{k: v for k, v in line.items() if k != "log_source"} for line in told])
+        )
+
+    def test_names_with_shell_characters_quotes_and_newlines_stay_in_one_line_of_the_log(self) -> None:
+        self.router.user_event()(self.got.append)
+        self.bind()
+        names = ["$(reboot)", "a'b\"c", "x\ny", "nul\0", "; rm -rf /", ""]
+        self.send(*names)
+        self.assertEqual(self.names(), names)
+        handled = self.logged(" handled in ")
+        self.assertEqual(len(handled), len(names))
+        for line in handled:
+            self.assertTrue(line.isprintable(), line)
+
+    def test_an_overfull_queue_loses_the_oldest_and_says_so(self) -> None:
+        going: list[Deferred[None]] = []
+
+        @self.router.user_event()
+        def slow(event: UserEvent) -> Deferred[None]:
+            self.got.append(event)
+            going.append(Deferred())
+            return going[-1]
+
+        service = self.bind(buffer=2)
+        self.send("a", "b", "c", "d")
+        self.assertEqual(service.dropped, 1)
+        self.assertEqual(len(self.logged("user 'b' (LTime 2) is dropped")), 1)
+        while service.working:
+            going[-1].callback(None)
+        self.assertEqual(self.names(), ["a", "c", "d"])

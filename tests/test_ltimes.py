@@ -1,0 +1,97 @@
+"""An event is handled once: what comes again is recognised, and a file remembers it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from tests.router_case import RouterCase
+from txserf import QueryEvent, UserEvent
+from txserf.dispatch import RouterService
+from txserf.model import Event
+
+
+class DuplicateTests(RouterCase):
+    def feed(self, service: RouterService, *events: Event) -> None:
+        for event in events:
+            service._take(event)
+        self.turn(0.5)
+
+    def test_an_event_that_comes_again_is_handled_once(self) -> None:
+        self.router.user_event()(self.got.append)
+        service = self.bind()
+        self.send("a", "b", "c")
+        self.feed(service, *self.got)
+        self.assertEqual(self.names(), ["a", "b", "c"])
+
+    def test_an_older_one_that_had_not_come_is_none(self) -> None:
+        self.router.user_event()(self.got.append)
+        service = self.bind()
+        self.feed(service, UserEvent("a", b"", 9), UserEvent("b", b"", 7), UserEvent("a", b"other", 9))
+        self.assertEqual(self.names(), ["a", "b", "a"])
+
+    def test_two_queries_of_one_ltime_and_name_are_two_questions(self) -> None:
+        self.router.query()(self.got.append)
+        service = self.bind()
+        self.feed(service, QueryEvent(1, "q", b"", 1), QueryEvent(2, "q", b"", 1))
+        self.assertEqual(len(self.got), 2)
+
+    def test_a_cluster_that_began_anew_has_no_duplicates(self) -> None:
+        self.router.user_event()(self.got.append)
+        service = self.bind()
+        self.feed(service, *(UserEvent("deploy", b"", ltime) for ltime in range(1, 9)))
+        self.cluster.agents["n1"].drop_connections()  # its clock stands at 1: it never saw those events
+        self.turn(1.0)
+        self.send("deploy")
+        self.turn(3.0)
+        self.assertEqual([event.ltime for event in self.got], [*range(1, 9), 1])
+        self.assertEqual(len(self.logged("event clock has begun anew")), 1)
+
+    def test_a_restart_handles_nothing_twice_and_skips_nothing(self) -> None:
+        state = Path(tempfile.mkdtemp()) / "state"
+        self.router.user_event()(self.got.append)
+        service = self.bind(state=state)
+        self.send("a", "b")
+        self.successResultOf(service.stopService())
+        again = self.bind(state=state)
+        self.feed(again, UserEvent("a", b"", 1), UserEvent("b", b"", 2), UserEvent("missed", b"", 2))
+        self.send("c")
+        self.assertEqual(self.names(), ["a", "b", "missed", "c"])
+        self.assertEqual([path.name for path in state.parent.iterdir()], ["state"])
+
+    def test_what_was_cut_off_at_work_is_not_taken_as_handled(self) -> None:
+        state = Path(tempfile.mkdtemp()) / "state"
+
+        @self.router.user_event()
+        def hangs(event: UserEvent) -> Deferred[None]:
+            self.got.append(event)
+            return Deferred()
+
+        service = self.bind(state=state, drain=0.5)
+        self.send("a")
+        service.stopService()
+        self.turn(1.0)
+        again = self.bind(state=state, drain=0.5)
+        self.feed(again, UserEvent("a", b"", 1))
+        self.assertEqual(self.names(), ["a", "a"])
+
+    def test_it_is_written_each_second_not_at_the_end_only(self) -> None:
+        state = Path(tempfile.mkdtemp()) / "state"
+        self.router.user_event()(self.got.append)
+        self.bind(state=state)
+        self.send("a")
+        self.turn(1.5)
+        self.assertIn('"last": 1', state.read_text())
+
+    def test_a_state_file_that_is_broken_or_out_of_reach_is_an_error_in_the_log(self) -> None:
+        folder = Path(tempfile.mkdtemp())
+        (folder / "broken").write_text("{}")
+        self.router.user_event()(self.got.append)
+        self.bind(state=folder / "broken")
+        self.assertEqual(len(self.logged("broken is no state file of txserf")), 1)
+        self.bind(state=folder / "no" / "where")
+        self.send("a")
+        self.turn(1.5)
+        self.assertEqual(len(self.logged("where can't be written")), 1)
