@@ -92,6 +92,8 @@ class SerfClientFactory(ReconnectingClientFactory):
     :param connect_timeout: seconds to connect, then again for handshake and auth.
     :param heartbeat: seconds between checks of an idle connection; None for none.
     :ivar connection: the open connection, or None.
+    :ivar connections: how many have been open so far.
+    :ivar failovers: how many of them were to another host than the one before.
     :ivar auth_key: a key that goes before those of the hosts; None for theirs.
     :raises InvalidHostURL: at once, for a host list that is not understood.
     """
@@ -116,6 +118,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.hosts = parse_hosts(hosts)
         self.phase = Phase.IDLE
         self.connection: SerfProtocol | None = None
+        self.connections = self.failovers = 0
         self.auth_key: str | None = None
         self.connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
         self.heartbeat = heartbeat
@@ -131,6 +134,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._label = ""  # what that one is called
         self._opening: SerfProtocol | None = None
         self._dialling: Deferred[Any] | None = None
+        self._connected_to: str | None = None  # what the host of the last connection is called
         self._connected_at = 0.0
         self._flaps = 0
         self._looping = False
@@ -210,6 +214,9 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.connection = protocol
         self.phase = Phase.CONNECTED
         self._failures.clear()
+        self.connections += 1
+        self.failovers += self._connected_to not in (None, self._label)
+        self._connected_to = self._label
         self._connected_at = self.time().seconds()
         if not self._flaps:
             self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own

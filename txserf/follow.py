@@ -131,6 +131,7 @@ class Follower(Service):
         self._failed = failed
         self._running: list[Deferred[None]] = []
         self._following = False
+        self._events: EventStream | None = None
         self._askers: list[Deferred[None]] = []
 
     def when_following(self) -> Deferred[None]:
@@ -141,11 +142,21 @@ class Follower(Service):
         self._askers.append(asker)
         return asker
 
+    @property
+    def unready(self) -> str | None:
+        """Say why events may be missed now; None while all is well."""
+        session = self._serf._session
+        if session.factory.open_connection is None:
+            return "not connected" + session.why_waiting()
+        active = self._following if self._events is None else self._events._is_active
+        return None if active else "not subscribed"
+
     def startService(self) -> None:
         """Begin to follow."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         # The stream goes first: nothing can happen between the snapshot and the first event.
         events = None if self._stream is None else self._serf.stream(self._stream, gaps=True)
+        self._events = events
         self._follow(self._members_and_events(events))
         if self._monitor is not None:
             self._follow(self._lines(self._serf.monitor(self._monitor)))

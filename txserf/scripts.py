@@ -78,14 +78,19 @@ def _parse_filter(part: str, spec: str) -> tuple[str, str | None]:
     )
 
 
-def what_is_wrong(command: str) -> str | None:
-    """Say why a script can't run, where that shows before it does: its first word is a path to nothing."""
+def what_is_wrong(command: str, folder: str = ".") -> str | None:
+    """
+    Say why a script can't run, where that shows before it does: its first word is a path to nothing.
+
+    :param folder: the one that it will be run in.
+    """
     words = command.split()
     if not words or "/" not in words[0] or set(words[0]) & set("'\"\\$`;&|<>(){}*?[~="):
         return None  # a shell may make anything of it
-    if not os.path.exists(words[0]):
+    path = os.path.join(folder, words[0])
+    if not os.path.exists(path):
         return f"{words[0]} does not exist"
-    if os.path.isdir(words[0]) or not os.access(words[0], os.X_OK):
+    if os.path.isdir(path) or not os.access(path, os.X_OK):
         return f"{words[0]} is not executable"
     return None
 

@@ -2,105 +2,268 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService, MultiService
-from twisted.logger import Logger
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.failure import Failure
 
-from txserf import follow
-from txserf.errors import InvalidHostURL
-from txserf.hosts import parse_hosts
+from txserf import apps, config, follow
+from txserf.config import ConfigError, Kind
+from txserf.dispatch import RouterService
+from txserf.errors import AuthenticationError, SerfError, reason_text
+from txserf.follow import Follower, Format
+from txserf.handlers import Router
+from txserf.reload import Reloader, configure
 from txserf.serf import Serf
 
 if TYPE_CHECKING:
     from txserf.embedded import EmbeddedCluster
+    from txserf.metrics import Metrics
 
 _log = Logger()
 
 
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
-    raise ValueError("it is a number of agents, from 1 on")
-
-
-def _port(text: str) -> int:
-    if text.isdecimal() and 1 <= int(text) <= 65535:
-        return int(text)
-    raise ValueError("it is a TCP port, from 1 to 65535")
-
-
 class Options(usage.Options):
-    """The options of ``twistd txserf``."""
+    """
+    The options of ``twistd txserf``: the rows of `txserf.config.SETTINGS`.
+
+    :ivar chosen: all of them, from the command line, else from the file, else the defaults.
+    :ivar router: the handlers; None where there is nothing to handle.
+    :ivar http: where to serve /health and /metrics; None for nowhere.
+    """
 
     synopsis = "[options]"
     longdesc = (
-        "Shows the members of a Serf cluster, then each event as it comes, through agents that come and go. "
-        "With -n lines go to standard output and the log to standard error, else all goes to the log."
+        "Runs scripts and Python functions for the events of a Serf cluster or, without any, shows the members and "
+        "each event as it comes; through agents that come and go. With -n what is shown goes to standard output "
+        "and the log to standard error, else all goes to the log."
     )
 
-    optFlags = [  # as usage.Options wants it
-        ["embedded-quiet", None, "Let nothing happen in the embedded cluster by itself."],
-    ]
+    optFlags = [
+        [row.name, row.short, row.summary] for row in config.SETTINGS if row.kind is Kind.FLAG
+    ]  # as usage.Options wants it
 
-    optParameters = [  # as usage.Options wants it
-        ["agent", "a", None, "Agents, as HOST:PORT or serf://HOST:PORT?AuthKey=KEY, with commas "
-                             "[default: $SERF_RPC_ADDR, else 127.0.0.1:7373]"],
-        ["stream", "s", "*", "Events to show, as user:deploy,member-failed,query; empty: none."],
-        ["monitor", "m", None, "Show the agent's log too, from this level up: DEBUG, INFO, WARN, ERR."],
-        ["format", "f", "text", "How lines are written: text, or json for an object a line."],
-        ["embedded", None, None, "Follow a cluster of so many agents in this process: no Serf is needed.", _count],
-        ["embedded-port", None, None, "Let the embedded agents listen on 127.0.0.1, from this port on.", _port],
-    ]  # fmt: skip
+    optParameters = [
+        [row.name, row.short, None, row.summary, row.from_text]
+        for row in config.SETTINGS
+        if row.kind not in (Kind.FLAG, Kind.LIST)
+    ]  # as usage.Options wants it
+
+    def opt_handler(self, spec: str) -> None:
+        self["handler"] = [*self.get("handler", ()), spec]
+
+    opt_handler.__doc__ = config.BY_NAME["handler"].summary
 
     def postOptions(self) -> None:
         """Refuse what can't work, by name."""
-        if self["format"] not in follow.FORMATS:
-            raise usage.UsageError(f"--format is text or json, not {self['format']!r}")
-        if self["embedded"] is None and (self["embedded-port"] is not None or self["embedded-quiet"]):
-            raise usage.UsageError("--embedded-port and --embedded-quiet go with --embedded")
-        if self["embedded"] is not None and self["agent"] is not None:
-            raise usage.UsageError("--agent and --embedded exclude each other")
+        # What names files is fixed before twistd goes to another folder; scripts are run in that one.
+        for name in ("config", "state"):
+            if self[name] is not None:
+                self[name] = os.path.abspath(self[name])
+        flags = {flag for flag, _, _ in self.optFlags}
+        self._given = {
+            name: value for name, value in self.items() if (value if name in flags else value is not None)
+        }
+        self._folder = os.path.abspath(self._twistd.get("rundir") or ".")
+        self._started_in = os.getcwd()
+        if self._started_in not in sys.path:
+            sys.path.insert(0, self._started_in)  # for --app
         try:
-            parse_hosts(self["agent"])
-        except InvalidHostURL as error:
-            raise usage.UsageError(f"--agent: {error}") from None
+            self.chosen, router = self.read()
+            self._check_log()
+            self.http = self._endpoint()
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+        handles = self.chosen["handler"] or self.chosen["app"] or self.chosen["config"]
+        self.router = router if handles else None
+
+    def read(self, again: bool = False) -> tuple[dict[str, Any], Router]:
+        """
+        Read the file, and find the handlers.
+
+        :param again: import the module of ``--app`` anew.
+        :returns: the values of all options, and the router that they ask for.
+        :raises ConfigError: for what can't work.
+        """
+        path = self._given.get("config")
+        found = {} if path is None else config.load(Path(path))
+        if "state" in found:
+            found["state"] = os.path.join(self._started_in, found["state"])
+        values = config.merged(self._given, found)
+        config.check(values)
+        router = apps.make_router(values["handler"] or (), values["app"], folder=self._folder, again=again)
+        return values, router
+
+    @property
+    def _twistd(self) -> Any:
+        return self.parent or {}
+
+    def _check_log(self) -> None:
+        if self.chosen["log-format"] != "json":
+            return
+        for name in ("syslog", "logger"):
+            if self._twistd.get(name):
+                raise ConfigError(f"--log-format json and twistd's --{name} exclude each other")
+
+    def _endpoint(self) -> Any:
+        if self.chosen["http"] is None:
+            return None
+        from twisted.internet import reactor
+
+        from txserf import web  # not to be paid for by who serves nothing
+
+        return web.parse_endpoint(reactor, self.chosen["http"])
+
+
+class Parts(MultiService):
+    """
+    Services of which each one is stopped once those behind it have stopped.
+
+    :param observer: makes the observer of the log of the application that it becomes part of; None: twistd's own.
+    """
+
+    def __init__(self, observer: Callable[[], ILogObserver] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._observer = observer
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of an application, and log as it should."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted's own
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer())
+
+    def add(self, part: IService) -> None:
+        part.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop them one after the other, the last one first."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for part in reversed(list(self)):
+            try:
+                await maybeDeferred(part.stopService)
+            except Exception:
+                _log.failure("{part} did not stop well", part=part)
+
+
+class Guard(Service):
+    """
+    Tells where the key is refused by every host, for then there is nothing to wait for.
+
+    :param failed: called with the reason.
+    """
+
+    def __init__(self, serf: Serf, failed: Callable[[BaseException], object]) -> None:
+        self._serf = serf
+        self._failed = failed
+        self._waiting: Deferred[Any] | None = None
+
+    def startService(self) -> None:
+        """Begin to watch."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._waiting = self._serf.when_connected().addErrback(self._over)
+
+    def stopService(self) -> None:
+        """Watch no more."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _over(self, failure: Failure) -> None:
+        failure.trap(SerfError, CancelledError)
+        if failure.check(AuthenticationError):
+            _log.error("no agent to work with: {reason}", reason=reason_text(failure))
+            self._failed(failure.value or AssertionError())
 
 
 def makeService(options: Options) -> IService:
     """Make the service that the options ask for."""
-    parts = MultiService()
-    write, format = _line_writer(options), follow.FORMATS[options["format"]]
-    cluster = None if options["embedded"] is None else _embedded_cluster(options["embedded"])
-    shows_all = cluster is not None and not options["embedded-quiet"]
-    serf = Serf(options["agent"] if cluster is None else cluster.endpoints())
-    serf.setServiceParent(parts)  # type: ignore[no-untyped-call]  # Twisted's own
-    follower = follow.Follower(
-        serf,
-        write,
-        format,
-        stream=options["stream"] or None,
-        monitor=options["monitor"] or ("INFO" if shows_all else None),
-        failed=_stop,
-    )
-    follower.setServiceParent(parts)  # type: ignore[no-untyped-call]  # Twisted's own
+    values, router = options.chosen, options.router
+    write, format = _line_writer(options), follow.FORMATS[values["format"]]
+    cluster = None if values["embedded"] is None else _embedded_cluster(values["embedded"])
+    shows_all = cluster is not None and not values["embedded-quiet"]
+    serf = Serf(values["agent"] if cluster is None else cluster.endpoints())
+    handles = values["handler"] or values["app"]
+    follower = None
+    if shows_all or not handles or values["stream"] is not None or values["monitor"] is not None:
+        stream = "*" if values["stream"] is None and (shows_all or not handles) else values["stream"]
+        monitor = values["monitor"] or ("INFO" if shows_all else None)
+        follower = Follower(serf, write, format, stream=stream or None, monitor=monitor, failed=_stop)
+    parts = Parts(_json_log(options.parent) if values["log-format"] == "json" else None)
     if cluster is not None:
-        from txserf.demo import Demo
-
-        demo = Demo(
-            cluster,
-            port=options["embedded-port"],
-            follower=follower if shows_all else None,
-            write=write,
-            format=format,
-            failed=_stop,
-        )
-        demo.setServiceParent(parts)  # type: ignore[no-untyped-call]  # Twisted's own
+        parts.add(_demo(values, cluster, follower if shows_all else None, write, format))
+    parts.add(serf)
+    metrics = None if options.http is None else _metrics(serf)
+    handling = None if router is None else _handling(values, router, serf, metrics)
+    if options.http is not None:
+        parts.add(_web(options.http, [part for part in (handling, follower) if part is not None], metrics))
+    if handling is not None:
+        parts.add(handling)
+        parts.add(Guard(serf, _stop))
+        parts.add(Reloader(handling, values, partial(options.read, again=True)))
+    if follower is not None:
+        parts.add(follower)
     result: IService = parts
     return result
+
+
+def _json_log(twistd: Any) -> Callable[[], ILogObserver]:
+    from txserf import jsonlog
+
+    return partial(jsonlog.observer, twistd)
+
+
+def _handling(values: config.Values, router: Router, serf: Serf, metrics: Metrics | None) -> RouterService:
+    service = router.bind(serf, state=values["state"], observer=metrics)
+    configure(service, values)
+    if metrics is not None:
+        metrics.service = service
+    return service
+
+
+def _metrics(serf: Serf) -> Metrics | None:
+    try:
+        from txserf.metrics import Metrics
+    except ImportError:  # the page says so
+        return None
+    return Metrics(serf)
+
+
+def _web(
+    endpoint: IStreamServerEndpoint, parts: list[RouterService | Follower], metrics: Metrics | None
+) -> IService:
+    from txserf import web
+
+    def unready() -> str | None:
+        return next((part.unready for part in parts if part.unready is not None), None)
+
+    service: IService = web.WebService(endpoint, web.Site(unready, metrics), _stop)
+    return service
+
+
+def _demo(
+    values: config.Values,
+    cluster: EmbeddedCluster,
+    follower: Follower | None,
+    write: Callable[[str], object],
+    format: Format,
+) -> IService:
+    from txserf.demo import Demo
+
+    port = values["embedded-port"]
+    demo: IService = Demo(cluster, port=port, follower=follower, write=write, format=format, failed=_stop)
+    return demo
 
 
 def _embedded_cluster(nodes: int) -> EmbeddedCluster:
