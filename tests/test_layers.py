@@ -25,6 +25,7 @@ ORDER = """
     cluster
     scripts routes ltimes work intake dispatch handlers
     embedded
+    config apps jsonlog metrics web reload
     follow demo service pytest_plugin
     __init__
 """
