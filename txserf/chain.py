@@ -85,7 +85,7 @@ class Chain(Generic[T]):
         self._work(item, 0)
 
     def close(self) -> None:
-        """Drop what waits; the function that is at work runs to its end."""
+        """Drop what waits; the function that is at work runs to its end, and none is called behind it."""
         self._closed = True
         self._items.clear()
 
@@ -93,6 +93,8 @@ class Chain(Generic[T]):
         while True:
             try:
                 for index in range(first, len(self._functions)):
+                    if self._closed:
+                        break
                     result = self._functions[index](item)
                     if result is not None and awaitable(result):
                         pending = self._wait(result, item, index + 1)
