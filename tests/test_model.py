@@ -354,8 +354,11 @@ class CoordinateTests(ModelCase):
     def test_a_coordinate_is_read_and_whole_numbers_are_floats(self) -> None:
         coordinate = Coordinate.from_wire(COORDINATE)
         self.assertEqual(coordinate, Coordinate((1.0, 2.0, -3.5), 0.25, -0.5, 0.125))
-        assert coordinate is not None
-        self.assertTrue(all(type(value) is float for value in coordinate.vec))
+        whole = Coordinate.from_wire({"Coord": {name: 1 for name in COORD} | {"Vec": [1]}, "Ok": True})
+        assert coordinate is not None and whole is not None
+        self.assertEqual(whole, Coordinate((1.0,), 1.0, 1.0, 1.0))
+        for value in (*coordinate.vec, *whole.vec, whole.error, whole.adjustment, whole.height):
+            self.assertIs(type(value), float)
 
     def test_where_the_agent_has_none_it_is_none(self) -> None:
         self.assertIsNone(Coordinate.from_wire(NO_COORDINATE))
