@@ -252,7 +252,7 @@ class FailureTests(RouterCase):
         service = self.bind(buffer=2)
         self.send("a", "b", "c", "d")
         self.assertEqual(service.dropped, 1)
-        self.assertEqual(len(self.logged("user 'b' (LTime 2) is dropped")), 1)
+        self.assertEqual(len(self.logged("the oldest ones are dropped from user 'b' (LTime 2) on")), 1)
         while service.working:
             going[-1].callback(None)
         self.assertEqual(self.names(), ["a", "c", "d"])

@@ -23,7 +23,7 @@ ORDER = """
     chain responses batch client
     calls feed streams logs queries serf
     cluster
-    scripts routes ltimes work intake dispatch handlers
+    scripts routes ltimes identity work intake dispatch handlers
     embedded
     config apps jsonlog metrics web reload
     follow demo service pytest_plugin

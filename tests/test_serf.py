@@ -455,6 +455,16 @@ class LifeTests(SerfCase):
         self.agent = self.endpoint.accept_and_greet()
         self.assertIs(self.successResultOf(waiting), self.serf)
 
+    def test_it_says_why_there_is_no_connection(self) -> None:
+        self.assertIsNone(self.serf.why_disconnected)
+        self.reconnect(again=False)
+        self.assertEqual(self.serf.why_disconnected, "not connected")
+        self.endpoint.refuse()
+        self.assertIn("refused", str(self.serf.why_disconnected))
+        self.clock.advance(1.0)
+        self.agent = self.endpoint.accept_and_greet()
+        self.assertIsNone(self.serf.why_disconnected)
+
     def test_its_repr_says_where_and_how_it_is(self) -> None:
         serf = Serf("serf://db1.example:7373?AuthKey=s3cret", reactor=self.clock)
         self.assertEqual(repr(serf), "<Serf: db1.example:7373, not trying>")

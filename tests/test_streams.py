@@ -60,8 +60,10 @@ class EventStreamTests(StreamCase):
         assert confirmation.body is not None
         self.assertNotEqual(confirmation.body["Stop"], opening.seq)
         self.assertNoResult(active)
+        self.assertFalse(stream.is_active)
         self.agent.reply(confirmation.seq)
         self.assertIsNone(self.successResultOf(active))
+        self.assertTrue(stream.is_active)
         self.assertIsNone(self.successResultOf(stream.when_active()))
 
     def test_events_are_values_in_order(self) -> None:
@@ -95,6 +97,7 @@ class EventStreamTests(StreamCase):
         for failed in (active, event, stream.when_active(), self.next(stream)):
             error = self.failureResultOf(failed, RpcError).value
             self.assertEqual((error.command, error.message), ("stream", "Invalid event filter"))
+        self.assertIsInstance(stream.error, RpcError)
         self.reconnect()
         self.assertEqual(self.agent.asked(), [])
 

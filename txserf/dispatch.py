@@ -7,25 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.errors import Disconnected, SerfError, reason_text
+from txserf.errors import Disconnected, reason_text
+from txserf.identity import Identity
 from txserf.intake import Intake
 from txserf.ltimes import Key, LTimes, StateError, key_of
 from txserf.model import Event, Gap, UserEvent
 from txserf.routes import Routes
-from txserf.scripts import Myself, ScriptFailed, event_type
+from txserf.scripts import Myself, event_type
 from txserf.serf import Serf
 from txserf.work import Observer, Outcome, Work, describe
-
-# Seconds for the agent to say who it is.
-_STATS_TIMEOUT = 2.0
-
-# Seconds in which an agent should have heard from others how late it is in the cluster, and between two looks.
-_CATCH_UP = 2.0
-_LOOK_AGAIN = 0.2
 
 # Seconds between two writes of the state file.
 _SAVE_EVERY = 1.0
@@ -64,18 +59,16 @@ class RouterService(Service):
         self._drain = drain
         self._buffer = buffer
         self._state = state
+        self._save_due: DelayedCall | None = None
         self._dropped = 0
+        self._dropping = False
         self._queue: deque[Event] = deque()
         self._works: set[Work] = set()
-        self._held = True  # until it is known who the agent is, and where its clock stands
         self._pumping = False
+        self._holding: Deferred[None] | None = None  # what has to be known before the next event is begun
         self._idle: Deferred[None] | None = None
-        self._myself: Myself | None = None
-        self._agent_is_away = False
         self._ltimes = LTimes()
-        self._may_have_begun_anew = False
-        self._timers: set[Any] = set()
-        self._save_timer: Any = None
+        self._identity = Identity(serf, self._ltimes)
         self._intake: Intake | None = None
 
     def __repr__(self) -> str:
@@ -86,7 +79,7 @@ class RouterService(Service):
     @property
     def clock(self) -> Any:
         """The source of time."""
-        return self.serf._session.clock
+        return self.serf.clock
 
     @property
     def queued(self) -> int:
@@ -100,8 +93,8 @@ class RouterService(Service):
 
     @property
     def dropped(self) -> int:
-        """How many events were lost to a full queue."""
-        return self._dropped + (self._intake.dropped if self._intake is not None else 0)
+        """How many events were lost to a full queue, or to the end of the service."""
+        return self._dropped
 
     @property
     def unready(self) -> str | None:
@@ -110,9 +103,11 @@ class RouterService(Service):
             return "not running"
         if self._intake.failure is not None:
             return reason_text(self._intake.failure)
-        if self.serf._session.factory.open_connection is None:
-            return "not connected" + self.serf._session.why_waiting()
-        return None if self._intake.is_active else "not subscribed"
+        return self.serf.why_disconnected or (None if self._intake.is_active else "not subscribed")
+
+    def myself(self) -> Deferred[Myself]:
+        """Ask the agent for its own name and tags; see `Identity.myself`."""
+        return self._identity.myself()
 
     def when_active(self) -> Deferred[None]:
         """
@@ -133,13 +128,9 @@ class RouterService(Service):
         self._started_serf = not self.serf.running
         if self._started_serf:
             self.serf.startService()
-        if self._state is not None:
-            try:
-                self._ltimes.load(self._state)
-            except StateError as error:
-                self._log.error("the last LTime is not known: {reason}", reason=str(error))
-        self._held = True
-        self._intake = Intake(self.serf, self.clock, self._take, self._active)
+        self._load()
+        self._hold(Deferred())  # until the stream is there
+        self._intake = Intake(self.serf, self._take, self._active)
         self._intake.follow(self._routes.stream_type)
 
     def stopService(self) -> Deferred[None]:
@@ -154,17 +145,17 @@ class RouterService(Service):
         if intake is None:
             return succeed(None)
         intake.stop()
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
-        self._held = False
-        drained: Deferred[None] = Deferred()
-        self._idle = drained
-        limit = self._later(self._drain, self._give_up)
+        if self._save_due is not None:
+            self._save_due.cancel()
+        if self._holding is not None:
+            self._holding.cancel()
+        drained = self._idle = Deferred[None]()
+        limit = self.clock.callLater(self._drain, self._give_up)
         self._pump()
 
         def stopped(_: None) -> Deferred[None] | None:
-            self._cancel_timer(limit)
+            if limit.active():
+                limit.cancel()
             self._save()
             return self.serf.stopService() if self._started_serf else None
 
@@ -186,8 +177,13 @@ class RouterService(Service):
 
     def _drop(self, event: Event) -> None:
         self._dropped += 1
-        self.observer.dropped(1)
-        self._log.error("{event} is dropped: {count} others wait", event=describe(event), count=self._buffer)
+        if not self._dropping:  # once until there is room again: a flood must not flood the log
+            self._dropping = True
+            self._log.error(
+                "{count} events wait, the oldest ones are dropped from {event} on",
+                event=describe(event),
+                count=self._buffer,
+            )
 
     def _pump(self) -> None:
         if self._pumping:
@@ -195,7 +191,7 @@ class RouterService(Service):
         self._pumping = True
         try:
             queue, works = self._queue, self._works
-            while queue and not self._held and len(works) < self.concurrency:
+            while queue and self._holding is None and len(works) < self.concurrency:
                 self._begin(queue.popleft())
         finally:
             self._pumping = False
@@ -204,6 +200,7 @@ class RouterService(Service):
             idle.callback(None)
 
     def _begin(self, event: Event) -> None:
+        self._dropping = False
         handlers = self._routes.handlers(event)
         if not handlers:
             return
@@ -241,118 +238,62 @@ class RouterService(Service):
         self._queue.clear()
         if dropped:
             self._dropped += dropped
-            self.observer.dropped(dropped)
             self._log.error("stopping: {count} events that waited are dropped", count=dropped)
         for work in list(self._works):
             work.abort()
 
-    # The agent: who it is, and whether its cluster is the one that we know
-
-    def myself(self) -> Deferred[Myself]:
-        """
-        Ask the agent for its own name and tags, which may change at any time.
-
-        :returns: a Deferred of them, of the last known ones while the agent is away.
-        """
-        if self._agent_is_away and self._myself is not None:
-            return succeed(self._myself)
-        return self._ask().addCallbacks(lambda _: self._known(), self._unknown)
-
-    def _known(self) -> Myself:
-        assert self._myself is not None
-        return self._myself
-
-    def _unknown(self, failure: Failure) -> Myself:
-        failure.trap(SerfError)
-        self._agent_is_away = True
-        if self._myself is None:
-            raise ScriptFailed(f"not started: the agent has not told its name: {reason_text(failure)}")
-        return self._myself
-
-    def _ask(self) -> Deferred[int]:
-        """Ask the agent for its ``stats``; the Deferred is of the LTime that its next user event will have."""
-
-        def learned(stats: dict[str, dict[str, str]]) -> int:
-            self._myself = Myself.from_stats(stats)
-            self._agent_is_away = False
-            return int(stats.get("serf", {}).get("event_time", 0))
-
-        return self.serf.stats(timeout=_STATS_TIMEOUT).addCallback(learned)
+    # What has to be known first
 
     def _active(self, gap: Gap | None) -> None:
         if gap is not None:
             self.observer.resumed()
             seconds = gap.resumed_at - gap.lost_at
             self._log.warn("events may have been missed in {seconds:.3f} s", seconds=seconds)
-        self._held = True
-
-        def known(event_time: int) -> None:
-            # An agent that rejoined, or lags, hears of later events soon. A new cluster starts from 1.
-            self._may_have_begun_anew = 0 < event_time <= self._ltimes.last
-
-        asked = self._ask().addCallbacks(known, lambda failure: failure.trap(SerfError))
-        asked.addBoth(lambda _: self._go_on())
-
-    def _go_on(self) -> None:
-        self._held = False
-        self._pump()
+        self._hold(Deferred.fromCoroutine(self._identity.compare()))
 
     def _seen_before(self, event: UserEvent) -> None:
-        """Decide what an event is that was seen: a duplicate, or the same again in a cluster that began anew."""
-        if not self._may_have_begun_anew or self._intake is None:
-            self.observer.duplicate(event_type(event))
-            self._log.debug("{event} came again", event=describe(event))
+        if self._identity.doubtful and self._intake is not None:
+            self._queue.appendleft(event)
+            self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
-        self._held = True
-        self._queue.appendleft(event)
-        self._look(self.clock.seconds() + _CATCH_UP)
+        self.observer.duplicate(event_type(event))
+        self._log.debug("{event} came again", event=describe(event))
 
-    def _look(self, until: float) -> None:
-        def told(event_time: int) -> None:
-            if event_time > self._ltimes.last:
-                self._may_have_begun_anew = (
-                    False  # it knows later events than that one, so it is the old cluster
-                )
-            elif self.clock.seconds() < until:
-                self._later(_LOOK_AGAIN, self._look, until)
-                return
-            else:
-                self._log.warn("the cluster's event clock has begun anew")
-                self._may_have_begun_anew = False
-                self._ltimes.forget()
-            self._go_on()
+    def _hold(self, until: Deferred[None]) -> None:
+        """Begin no event until that has fired, or is cancelled."""
+        before, self._holding = self._holding, until
+        if before is not None:
+            before.cancel()
 
-        def away(failure: Failure) -> None:
-            failure.trap(SerfError)
-            self._may_have_begun_anew = False  # the next connection tells
-            self._go_on()
+        def known(result: Failure | None) -> None:
+            if self._holding is until:
+                self._holding = None
+                self._pump()
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                self._log.failure("asking the agent failed", result)
 
-        self._ask().addCallbacks(told, away)
+        until.addBoth(known)
 
     # The state file
 
+    def _load(self) -> None:
+        if self._state is not None:
+            try:
+                self._ltimes.load(self._state)
+            except StateError as error:
+                self._log.error(
+                    "which events were handled is not known, nor kept: {reason}", reason=str(error)
+                )
+                self._state = None  # it may be somebody else's
+
     def _save_soon(self) -> None:
-        if self._save_timer is None and self._intake is not None:
-            self._save_timer = self._later(_SAVE_EVERY, self._save)
+        if self._save_due is None and self._intake is not None:
+            self._save_due = self.clock.callLater(_SAVE_EVERY, self._save)
 
     def _save(self) -> None:
-        self._save_timer = None
+        self._save_due = None
         if self._state is not None and self._ltimes.changed:
             try:
                 self._ltimes.save(self._state)
             except StateError as error:
-                self._log.error("the last LTime is not kept: {reason}", reason=str(error))
-
-    def _later(self, delay: float, function: Any, *arguments: Any) -> Any:
-        def fire() -> None:
-            self._timers.discard(timer)
-            function(*arguments)
-
-        timer = self.clock.callLater(delay, fire)
-        self._timers.add(timer)
-        return timer
-
-    def _cancel_timer(self, timer: Any) -> None:
-        if timer in self._timers:
-            self._timers.discard(timer)
-            timer.cancel()
+                self._log.error("which events were handled is not kept: {reason}", reason=str(error))

@@ -64,6 +64,11 @@ class Feed(Generic[T]):
         """How many items were lost to a full buffer."""
         return self._dropped + (self._chain.dropped if self._chain is not None else 0)
 
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, where nobody has stopped it."""
+        return self._error
+
     def __aiter__(self) -> Self:
         self._iterated = True
         return self

@@ -9,51 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import attrs
-from twisted.internet.defer import Deferred
-
 from txserf import constant
 from txserf.dispatch import RouterService
 from txserf.errors import InvalidRequest
-from txserf.model import Event, QueryEvent
-from txserf.routes import FunctionHandler, Handler, Route, Routes
-from txserf.scripts import MEMBER_KINDS, Myself, ScriptFailed, parse_spec, run
+from txserf.routes import FunctionHandler, Route, Routes, ScriptHandler
+from txserf.scripts import MEMBER_KINDS, parse_spec
 from txserf.serf import Serf
 from txserf.work import Observer
 
 F = TypeVar("F", bound=Callable[..., object])
 
 _WILDCARDS = frozenset("*?[")
-
-
-@attrs.frozen
-class ScriptHandler:
-    """
-    A script.
-
-    :ivar command: its shell command line.
-    """
-
-    command: str
-
-    @property
-    def label(self) -> str:
-        return self.command
-
-    def start(self, event: Event, host: object) -> Deferred[bytes | None]:
-        assert isinstance(host, RouterService)
-
-        def go(myself: Myself) -> Deferred[bytes]:
-            try:
-                return run(host.clock, self.command, event, myself)
-            except OSError as error:
-                raise ScriptFailed(f"not started: {error}") from None
-
-        def ended(output: bytes) -> bytes | None:
-            # No output is no answer, rather than an empty one.
-            return output or None if isinstance(event, QueryEvent) else None
-
-        return host.myself().addCallback(go).addCallback(ended)
 
 
 class Router:
@@ -204,7 +170,7 @@ class Router:
                 )
 
         def decorate(function: F) -> F:
-            handler: Handler = _function(what, function)
+            handler = _function(what, function)
             for name in names or (None,):
                 pattern = name is not None and bool(_WILDCARDS & set(name))
                 self._routes.append(Route(type, name, handler, pattern))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, succeed
@@ -26,16 +25,11 @@ def _twin(event: Event) -> Hashable:
     return (event.name, event.ltime, event.payload) if isinstance(event, QueryEvent) else event
 
 
-def _second(second: Deferred[None], first: None) -> Deferred[None]:
-    return second
-
-
 class Intake:
     """
     Follows a cluster's events by one stream, which may be exchanged.
 
     :param serf: who makes the streams.
-    :param clock: the time, for the overlap of two streams.
     :param deliver: called with each event.
     :param active: called when nothing is missed from then on: at first, and after each gap (with the `Gap`).
     """
@@ -45,12 +39,10 @@ class Intake:
     def __init__(
         self,
         serf: Serf,
-        clock: Any,
         deliver: Callable[[Event], None],
         active: Callable[[Gap | None], None],
     ) -> None:
         self._serf = serf
-        self._clock = clock
         self._deliver = deliver
         self._active = active
         self._wanted: str | None = None
@@ -64,19 +56,14 @@ class Intake:
     @property
     def failure(self) -> BaseException | None:
         """What ended the stream for good, if anything has."""
-        return self._failure or (self._stream._error if self._stream is not None else None)
+        return self._failure or (self._stream.error if self._stream is not None else None)
 
     @property
     def is_active(self) -> bool:
         """Whether nothing is missed now."""
         return self._wanted is None or any(
-            stream is not None and stream._is_active for stream in (self._stream, self._next)
+            stream is not None and stream.is_active for stream in (self._stream, self._next)
         )
-
-    @property
-    def dropped(self) -> int:
-        """Events that a stream has lost to its full buffer."""
-        return sum(stream.dropped for stream in {self._stream, self._next} if stream is not None)
 
     def when_active(self) -> Deferred[None]:
         """Wait until nothing that is sent from then on is missed."""
@@ -98,17 +85,14 @@ class Intake:
         elif self._stream.type != type:
             self._change(self._stream, type)
 
-    def stop(self) -> Deferred[None]:
-        """End the streams; the Deferred fires when the agent has stopped them."""
+    def stop(self) -> None:
+        """End the streams."""
         self._wanted = None
         streams = {stream for stream in (self._stream, self._next) if stream is not None}
         self._stream = self._next = None
         self._forget_overlap()
-        stopping = succeed(None)
         for stream in streams:
-            stopped = stream.stop()
-            stopping.addCallback(partial(_second, stopped))
-        return stopping
+            stream.stop()
 
     def _open(self, type: str) -> EventStream:
         stream = self._serf.stream(type, gaps=True)
@@ -154,7 +138,7 @@ class Intake:
         if self._next is not new:
             return  # stopped meanwhile
         self._stream = new
-        self._overlap_end = self._clock.callLater(_OVERLAP, self._forget_overlap)
+        self._overlap_end = self._serf.clock.callLater(_OVERLAP, self._forget_overlap)
 
         def stopped(_: object) -> None:
             if self._next is new:

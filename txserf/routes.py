@@ -5,15 +5,27 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
+from twisted.internet.defer import Deferred
 
-from txserf.model import Event, MemberEvent
-from txserf.scripts import event_type
+from txserf.model import Event, MemberEvent, QueryEvent
+from txserf.scripts import Myself, event_type, run
 
 # Names come from the network: how many of them are remembered with their handlers.
 _REMEMBERED = 1024
+
+
+class Context(Protocol):
+    """What a handler may need beside its event."""
+
+    @property
+    def clock(self) -> Any:
+        """The reactor."""
+
+    def myself(self) -> Deferred[Myself]:
+        """Ask who the agent is."""
 
 
 class Handler(Protocol):
@@ -26,12 +38,8 @@ class Handler(Protocol):
     @property
     def label(self) -> str: ...
 
-    def start(self, event: Event, host: object) -> object:
-        """
-        Handle *event*; what it returns is waited for if it is a Deferred or a coroutine.
-
-        :param host: the service that runs it.
-        """
+    def start(self, event: Event, context: Context) -> object:
+        """Handle *event*; what it returns is waited for if it is a Deferred or a coroutine."""
 
 
 @attrs.frozen
@@ -48,8 +56,31 @@ class FunctionHandler:
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
-    def start(self, event: Event, host: object) -> object:
+    def start(self, event: Event, context: Context) -> object:
         return self.function(event)
+
+
+@attrs.frozen
+class ScriptHandler:
+    """
+    A script.
+
+    :ivar command: its shell command line.
+    """
+
+    command: str
+
+    @property
+    def label(self) -> str:
+        return self.command
+
+    def start(self, event: Event, context: Context) -> Deferred[bytes | None]:
+        def ended(output: bytes) -> bytes | None:
+            # No output is no answer, rather than an empty one.
+            return output or None if isinstance(event, QueryEvent) else None
+
+        running = context.myself().addCallback(lambda myself: run(context.clock, self.command, event, myself))
+        return running.addCallback(ended)
 
 
 @attrs.frozen

@@ -184,12 +184,14 @@ def run(reactor: Any, command: str, event: Event, myself: Myself) -> Deferred[by
     :returns: a Deferred of the last 8,192 bytes that it wrote, once it has exited and its output is
         closed. It fails with `ScriptFailed` for another exit code than 0. Cancelling it kills
         the script and all that it started.
+    :raises ScriptFailed: at the call, where it can't be started.
     """
-    added = variables(event, myself)
-    environment: dict[bytes, bytes] = dict(os.environb)
-    environment.update(added)
+    environment: dict[bytes, bytes] = os.environb | variables(event, myself)
     process = _Process(reactor, standard_input(event))
-    process.start([*_own_group(), _SHELL, "-c", command], environment)
+    try:
+        process.start([*_own_group(), _SHELL, "-c", command], environment)
+    except OSError as error:
+        raise ScriptFailed(f"not started: {error}") from None
     return process.result
 
 
@@ -201,6 +203,13 @@ def _own_group() -> tuple[str, ...]:
         return (setsid,)
     become = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
     return (sys.executable, "-I", "-S", "-c", become)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has a number only
+        return f"signal {number}"
 
 
 @implementer(IReadDescriptor)
@@ -249,7 +258,6 @@ class _Process(ProcessProtocol):
         self._reactor = reactor
         self._given = given
         self._tail = b""
-        self._total = 0
         self._status: Failure | None = None
         self._closed = False
         self._cancelled = False
@@ -275,7 +283,6 @@ class _Process(ProcessProtocol):
         self.transport.closeStdin()
 
     def written(self, data: bytes) -> None:
-        self._total += len(data)
         self._tail = (self._tail + data)[-OUTPUT_LIMIT:]
 
     def output_closed(self) -> None:
@@ -293,7 +300,7 @@ class _Process(ProcessProtocol):
         if status.exitCode == 0:
             self.result.callback(self._tail)
         elif status.signal is not None:
-            self.result.errback(ScriptFailed(f"killed by {signal.Signals(status.signal).name}"))
+            self.result.errback(ScriptFailed(f"killed by {_signal_name(status.signal)}"))
         else:
             hint = _NOT_STARTED.get(status.exitCode)
             self.result.errback(ScriptFailed(f"exit code {status.exitCode}" + (f": {hint}" if hint else "")))

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from txserf import commands, constant
 from txserf.calls import Call
 from txserf.commands import Command
-from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError
+from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
 from txserf.hosts import Hosts
 from txserf.logs import LogStream, Monitors
 from txserf.model import Coordinate, KeyReply, Member
@@ -107,6 +107,20 @@ class Serf(Service):
             every host refused the key, or with `Disconnected`.
         """
         return self._session.factory.when_connected().addCallback(lambda _: self)
+
+    @property
+    def clock(self) -> Any:
+        """The source of time, as ``IReactorTime``: the reactor that was given, or the global one."""
+        return self._session.clock
+
+    @property
+    def why_disconnected(self) -> str | None:
+        """Say in a line why there is no connection now; None while there is one."""
+        factory = self._session.factory
+        if factory.open_connection is not None:
+            return None
+        failures = "; ".join(f"{host}: {reason_text(reason)}" for host, reason in factory.last_failures)
+        return f"not connected: {failures}" if failures else "not connected"
 
     # Members
 

@@ -122,6 +122,11 @@ class Stream(Feed[T], Listener, Generic[T]):
         self._is_active = False
         self._askers: deque[Deferred[None]] = deque()
 
+    @property
+    def is_active(self) -> bool:
+        """Whether nothing is missed now."""
+        return self._is_active
+
     def when_active(self) -> Deferred[None]:
         """
         Wait until nothing that is sent from then on is missed.

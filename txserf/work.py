@@ -15,8 +15,11 @@ from txserf.chain import awaitable
 from txserf.errors import SerfError, reason_text
 from txserf.ltimes import Key
 from txserf.model import Event, MemberEvent, QueryEvent
-from txserf.routes import Handler
+from txserf.routes import Context, Handler
 from txserf.scripts import event_type
+
+# How many members of a member event are named in a line.
+_NAMED = 5
 
 
 class HandlerFailed(SerfError):
@@ -44,9 +47,6 @@ class Observer:
     def duplicate(self, type: str) -> None:
         """It was handled before."""
 
-    def dropped(self, count: int) -> None:
-        """Events were lost to a full queue, or to the end of the service."""
-
     def resumed(self) -> None:
         """The stream was down, and is back."""
 
@@ -54,14 +54,11 @@ class Observer:
         """A handler has ended, *duration* in seconds."""
 
 
-class Host(Protocol):
+class Host(Context, Protocol):
     """Who runs the work, and hears of its end."""
 
     handler_timeout: float | None
     observer: Observer
-
-    @property
-    def clock(self) -> Any: ...
 
     def finished(self, work: Work) -> None: ...
 
@@ -69,7 +66,10 @@ class Host(Protocol):
 def describe(event: Event) -> str:
     """Name an event in a line of a log: never its payload, and nothing that breaks a line."""
     if isinstance(event, MemberEvent):
-        return f"member-{event.kind} of " + ", ".join(repr(member.name) for member in event.members)
+        names = [repr(member.name) for member in event.members[:_NAMED]]
+        if (more := len(event.members) - len(names)) > 0:
+            names.append(f"{more} more")
+        return f"{event_type(event)} of {', '.join(names)}"
     return f"{event_type(event)} {event.name!r} (LTime {event.ltime})"
 
 
