@@ -194,7 +194,7 @@ class TableTests(SynchronousTestCase):
 
     def test_a_prefix_and_a_seq_are_the_header(self) -> None:
         for row in commands.TABLE:
-            self.assertEqual(row.prefix + wire.pack_seq(300), wire.pack({"Command": row.wire, "Seq": 300}))
+            self.assertEqual(row.prefix + wire.pack(300), wire.pack({"Command": row.wire, "Seq": 300}))
 
 
 class ArgumentTests(SynchronousTestCase):

@@ -19,26 +19,40 @@ from txserf.errors import ProtocolError
 WITH_BODY, WITHOUT_BODY = 7, 8
 
 
-def body_follows(seq: int, error: str) -> bool | None:
-    """Say what a table would: a body on success only."""
-    return {WITH_BODY: not error, WITHOUT_BODY: False}.get(seq)
+#: A header and its body: Seq, error, body; None where none is due.
+Record = tuple[int, str, "dict[str, Any] | None"]
 
 
-def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[wire.Record], ProtocolError | None]:
+class Recorder:
+    """Says what a table would, a body on success only, and keeps what it is told as records."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def header(self, seq: int, error: str) -> bool | None:
+        follows = {WITH_BODY: not error, WITHOUT_BODY: False}.get(seq)
+        if not follows:
+            self.records.append((seq, error, None))
+        return follows
+
+    def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+        self.records.append((seq, error, body))
+
+
+def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record], ProtocolError | None]:
     """Feed *chunks*, and return the records and the error that ended it."""
-    decoder = wire.Decoder(body_follows, size_limit)
-    records: list[wire.Record] = []
-    for chunk in chunks:
-        try:
-            for record in decoder.feed(chunk):
-                records.append(record)  # what came before an error counts
-        except ProtocolError as error:
-            return records, error
-    return records, None
+    recorder = Recorder()
+    decoder = wire.Decoder(recorder, size_limit)
+    try:
+        for chunk in chunks:
+            decoder.feed(chunk)
+    except ProtocolError as error:
+        return recorder.records, error  # what came before an error counts
+    return recorder.records, None
 
 
 class RecordTests(SynchronousTestCase):
-    def decoded(self, *chunks: bytes) -> list[wire.Record]:
+    def decoded(self, *chunks: bytes) -> list[Record]:
         records, error = decode(*chunks)
         self.assertIsNone(error)
         return records
@@ -53,9 +67,38 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(self.decoded(header(WITHOUT_BODY)), [(WITHOUT_BODY, "", None)])
 
     def test_a_header_with_a_body_is_a_record_once_the_body_is_there(self) -> None:
-        decoder = wire.Decoder(body_follows)
-        self.assertEqual(list(decoder.feed(header(WITH_BODY))), [])
-        self.assertEqual(list(decoder.feed(wire.pack({"Num": 1}))), [(WITH_BODY, "", {"Num": 1})])
+        recorder = Recorder()
+        decoder = wire.Decoder(recorder)
+        decoder.feed(header(WITH_BODY))
+        self.assertEqual(recorder.records, [])
+        decoder.feed(wire.pack({"Num": 1}))
+        self.assertEqual(recorder.records, [(WITH_BODY, "", {"Num": 1})])
+
+    def test_each_header_is_told_at_once_so_that_the_next_is_judged_by_it(self) -> None:
+        told: list[object] = []
+
+        class Judge(Recorder):
+            def header(self, seq: int, error: str) -> bool | None:
+                told.append(seq)
+                return len(told) == 2  # a body behind the second one only
+
+            def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+                told.append(body)
+
+        wire.Decoder(Judge()).feed(header(5) + header(5) + wire.pack({"Num": 1}) + header(5))
+        self.assertEqual(told, [5, 5, {"Num": 1}, 5])
+
+    def test_once_it_is_closed_it_tells_no_more(self) -> None:
+        class Closer(Recorder):
+            def header(self, seq: int, error: str) -> bool | None:
+                decoder.close()
+                return super().header(seq, error)
+
+        recorder = Closer()
+        decoder = wire.Decoder(recorder)
+        decoder.feed(header(WITHOUT_BODY) * 2 + b"\xc1")
+        decoder.feed(header(WITHOUT_BODY))
+        self.assertEqual(recorder.records, [(WITHOUT_BODY, "", None)])
 
     def test_whoever_holds_the_commands_says_whether_a_body_follows_an_error(self) -> None:
         records = self.decoded(header(WITH_BODY, "no"), header(WITHOUT_BODY))
@@ -123,9 +166,11 @@ class RecordTests(SynchronousTestCase):
         self.assertIsInstance(error, ProtocolError)
 
     def test_nothing_is_decoded_behind_garbage(self) -> None:
-        decoder = wire.Decoder(body_follows)
-        self.assertRaises(ProtocolError, list, decoder.feed(b"\xc1"))
-        self.assertRaises(ProtocolError, list, decoder.feed(header(WITHOUT_BODY)))
+        recorder = Recorder()
+        decoder = wire.Decoder(recorder)
+        self.assertRaises(ProtocolError, decoder.feed, b"\xc1")
+        self.assertRaises(ProtocolError, decoder.feed, header(WITHOUT_BODY))
+        self.assertEqual(recorder.records, [])
 
     def test_http_is_refused(self) -> None:
         self.refused(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -247,7 +292,7 @@ class TextTests(SynchronousTestCase):
 
     def test_a_request_is_its_prefix_and_its_seq(self) -> None:
         for seq in (0, 1, 127, 128, 255, 256, 2**32, 2**64 - 1):
-            packed = wire.request_prefix("members") + wire.pack_seq(seq)
+            packed = wire.request_prefix("members") + wire.pack(seq)
             self.assertEqual(packed, wire.pack({"Command": "members", "Seq": seq}))
 
 
@@ -275,14 +320,14 @@ class PropertyTests(SynchronousTestCase):
     @given(records=_RECORDS, places=st.lists(st.integers(0, 2000), max_size=8))
     @settings(deadline=None)
     def test_any_splitting_of_the_bytes_gives_the_same_records(
-        self, records: list[wire.Record], places: Iterable[int]
+        self, records: list[Record], places: Iterable[int]
     ) -> None:
         data = b"".join(reply(seq, body, error) for seq, error, body in records)
         self.assertEqual(decode(*cuts(data, places)), (records, None))
 
     @given(records=_RECORDS)
     @settings(deadline=None)
-    def test_byte_by_byte_gives_the_same_records(self, records: list[wire.Record]) -> None:
+    def test_byte_by_byte_gives_the_same_records(self, records: list[Record]) -> None:
         data = b"".join(reply(seq, body, error) for seq, error, body in records)
         self.assertEqual(decode(*(data[at : at + 1] for at in range(len(data)))), (records, None))
 
@@ -301,7 +346,7 @@ class PropertyTests(SynchronousTestCase):
     )
     @settings(deadline=None)
     def test_a_wrong_byte_raises_nothing_but_protocol_error(
-        self, records: list[wire.Record], at: int, wrong: int, places: Iterable[int]
+        self, records: list[Record], at: int, wrong: int, places: Iterable[int]
     ) -> None:
         data = bytearray(b"".join(reply(seq, body, error) for seq, error, body in records))
         if data:
@@ -310,9 +355,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(records=_RECORDS, garbage=st.binary(min_size=1, max_size=20))
     @settings(deadline=None)
-    def test_whatever_follows_them_records_are_delivered(
-        self, records: list[wire.Record], garbage: bytes
-    ) -> None:
+    def test_whatever_follows_them_records_are_delivered(self, records: list[Record], garbage: bytes) -> None:
         data = b"".join(reply(seq, body, error) for seq, error, body in records)
         decoded, _ = decode(data + garbage)
         self.assertEqual(decoded[: len(records)], records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -14,68 +14,11 @@ from twisted.python.failure import Failure
 from txserf import commands, constant
 from txserf.chain import Chain
 from txserf.deadlines import Deadline
-from txserf.errors import AuthenticationError, RequestTimeout, SerfError, StopReceiveData
-from txserf.responses import RESPONSES, Collector, Request, Responses, ResponseStreamResult
+from txserf.errors import AuthenticationError, SerfError, StopReceiveData
+from txserf.responses import Request, Responses, ResponseStreamResult, UnderWay, too_late
 from txserf.session import Session
 
 _log = Logger()
-
-
-class Single:
-    """
-    The one command of a ``request()`` that has neither callbacks nor records.
-
-    What `Batch` does for many, with less to set up: it saves 2 us of 9 a call, and
-    that is how most calls are made.
-    """
-
-    __slots__ = ("_deadline", "_over", "_request", "_session", "_timeout", "result")
-
-    def __init__(
-        self, session: Session, request: Request, timeout: float | None, over: Callable[[Collector], object]
-    ) -> None:
-        self.result: Deferred[Responses] = Deferred(self._cancelled)
-        self._session = session
-        self._request = request
-        self._timeout = timeout
-        self._over = over
-        self._deadline = None if timeout is None else session.deadlines.add(timeout, self._expire)
-        request.batch = self
-
-    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
-        """Take the command's reply."""
-        response = RESPONSES[request.command.wire](request, {"Seq": request.seq, "Error": error}, body)
-        self._end().callback(Responses((response,)))
-
-    def record(self, request: Request, body: Mapping[str, Any]) -> None:
-        """The command has no records."""
-        raise AssertionError(f"a record of {request!r}")
-
-    def complete(self, request: Request) -> None:
-        """The command is no stream."""
-        raise AssertionError(f"the end of {request!r}")
-
-    def fail(self, reason: SerfError) -> None:
-        """End it with *reason*."""
-        self._end().errback(reason)
-
-    def _end(self) -> Deferred[Responses]:
-        self._request.done = True
-        if self._deadline is not None:
-            self._session.deadlines.cancel(self._deadline)
-        self._over(self)
-        # It is let go of: a cycle for the garbage collector costs 2 us a call.
-        result = self.result
-        del self.result
-        return result
-
-    def _cancelled(self, _: Deferred[Responses]) -> None:
-        self._session.abandon(self._request)
-        self._end()
-
-    def _expire(self) -> None:
-        self._session.abandon(self._request)
-        self.fail(_too_late([self._request], self._timeout, self._session, Responses()))
 
 
 class Batch:
@@ -86,7 +29,7 @@ class Batch:
     :param timeout: seconds for it all; None: as long as it takes.
     :param patient: whether a query may take longer than *timeout*.
     :param watch: whether streams run until they are stopped.
-    :param over: called once all is over, just before the Deferred fires.
+    :param under_way: is told once all is over, just before the Deferred fires.
     :ivar result: a Deferred of `Responses`.
     """
 
@@ -100,7 +43,7 @@ class Batch:
         timeout: float | None,
         patient: bool,
         watch: bool,
-        over: Callable[[Collector], object],
+        under_way: UnderWay,
     ) -> None:
         self.result: Deferred[Responses] = Deferred(self._cancelled)
         self._session = session
@@ -108,7 +51,8 @@ class Batch:
         self._timeout = timeout
         self._patient = patient
         self._watch = watch
-        self._over = over
+        self._under_way = under_way
+        under_way.count += 1
         self._open = len(requests)  # commands that are not complete, callbacks included
         for request in requests:
             request.batch = self
@@ -128,7 +72,7 @@ class Batch:
     def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
         """Take a command's reply."""
         command = request.command
-        response = RESPONSES[command.wire](request, {"Seq": request.seq, "Error": error}, body)
+        response = request.response(request, error, body)
         if command.streams and not error:
             # A stream that was opened again replies again: that is for its callbacks only.
             if self._watch and request.reopens and not request.responses:
@@ -150,7 +94,7 @@ class Batch:
 
     def record(self, request: Request, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
-        response = ResponseStreamResult(request, {"Seq": request.seq, "Error": ""}, body)
+        response = ResponseStreamResult(request, "", body)
         if not (self._watch and request.reopens):
             request.responses.append(response)
         ends = request.command.ends
@@ -213,7 +157,7 @@ class Batch:
                         dropped=request.chain.dropped,
                         command=request.command.wire,
                     )
-        self._over(self)
+        self._under_way.one_less()
         # It is let go of, as are the requests: a cycle for the garbage collector costs 2 us a call.
         result = self.result
         del self.result, self._requests
@@ -242,18 +186,9 @@ class Batch:
             if not request.done and not request.reopens and not (self._patient and request.command.ends)
         ]
         if late:
-            self.fail(_too_late(late, self._timeout, self._session, self._responses()))
+            self.fail(too_late(late, self._timeout, self._session, self._responses()))
             return
         for request in self._requests:
             if request.reopens and not request.done:
                 self._session.abandon(request)
                 self.complete(request)
-
-
-def _too_late(
-    late: list[Request], timeout: float | None, session: Session, responses: Responses
-) -> RequestTimeout:
-    names = ", ".join(request.command.wire for request in late)
-    return RequestTimeout(
-        f"no answer to {names} within {timeout} s{session.why_waiting()}", responses=tuple(responses)
-    )

@@ -13,14 +13,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from txserf import commands, constant
-from txserf.batch import Batch, Single
+from txserf.batch import Batch
 from txserf.chain import Callback, check_callables
-from txserf.errors import (
-    InvalidRequest,
-)
+from txserf.errors import InvalidRequest
 from txserf.hosts import Hosts
 from txserf.operations import seconds
-from txserf.responses import REQUESTS, Collector, Request, Response, Responses
+from txserf.responses import REQUESTS, Request, Response, Responses, UnderWay
 from txserf.session import Session
 
 _log = Logger()
@@ -85,9 +83,8 @@ class Client:
         )
         self._queued: list[Request] = []
         self._close_after = False
-        self._batches: set[Collector] = set()
+        self._under_way = UnderWay()
         self._closing: Deferred[None] | None = None
-        self._drained: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
         factory = self._session.factory
@@ -309,7 +306,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # A block that raised is over at once: a watch that it left behind would never be.
-        (self._drain() if error is None else succeed(None)).addCallback(lambda _: self._close())
+        (self._under_way.drained() if error is None else succeed(None)).addCallback(lambda _: self._close())
 
     async def __aenter__(self) -> Client:
         return self
@@ -318,7 +315,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            await self._drain()
+            await self._under_way.drained()
         await self._close()
 
     # How it works
@@ -326,32 +323,15 @@ class Client:
     def _submit(
         self, requests: list[Request], timeout: float | None, patient: bool, watch: bool
     ) -> Deferred[Responses]:
-        if requests[0].command is commands.AUTH:
-            requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
-        batch: Single | Batch
         first = requests[0]
-        if len(requests) == 1 and first.callbacks is None and not first.command.streams:
-            batch = Single(self._session, first, timeout, self._over)
-        else:
-            batch = Batch(self._session, requests, timeout, patient, watch, self._over)
+        if len(requests) == 1 and first.callbacks is None and first.command.answers_alone:
+            return first.alone(self._session, timeout, self._under_way)
+        if first.command is commands.AUTH:
+            requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
+        batch = Batch(self._session, requests, timeout, patient, watch, self._under_way)
         result = batch.result  # its own one is gone once it is over, which it may be at once
-        self._batches.add(batch)
         self._session.submit(requests)
         return result
-
-    def _over(self, batch: Collector) -> None:
-        self._batches.discard(batch)
-        if self._drained and not self._batches:
-            drained, self._drained = self._drained, []
-            for asker in drained:
-                asker.callback(None)
-
-    def _drain(self) -> Deferred[None]:
-        if not self._batches:
-            return succeed(None)
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        return drained
 
     def _close(self) -> Deferred[None]:
         closing = self._closing = self._session.disconnect()

@@ -250,10 +250,11 @@ class Command:
     body_on_success: bool = attrs.field(init=False, repr=False)
     body_on_error: bool = attrs.field(init=False, repr=False)
     streams: bool = attrs.field(init=False, repr=False)
+    answers_alone: bool = attrs.field(init=False, repr=False)  # one reply, and no handshake that goes with it
+    takes_main_road: bool = attrs.field(init=False, repr=False)  # whatever its arguments are
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
-    _checks: tuple[tuple[str, Callable[[Any], Any], Any, str], ...] = attrs.field(
-        init=False, repr=False, eq=False
-    )
+    _defaults: dict[str, Any] = attrs.field(init=False, repr=False, eq=False)
+    _checks: tuple[tuple[str, Callable[[Any], Any]], ...] = attrs.field(init=False, repr=False, eq=False)
     _as_is: bool = attrs.field(init=False, repr=False)  # the checked arguments are the body
 
     def __attrs_post_init__(self) -> None:
@@ -262,8 +263,11 @@ class Command:
         derive("body_on_success", self.reply in (Reply.BODY, Reply.ALWAYS_BODY))
         derive("body_on_error", self.reply is Reply.ALWAYS_BODY)
         derive("streams", self.reply is Reply.RECORDS)
+        derive("answers_alone", not self.streams and self.route is not Route.GREETING)
+        derive("takes_main_road", self.route is Route.MAIN and self.may_close is None)
         derive("_by_name", {arg.name: arg for arg in self.args})
-        derive("_checks", tuple((arg.name, arg.kind.convert, arg.default, arg.python) for arg in self.args))
+        derive("_defaults", {arg.name: arg.default for arg in self.args})
+        derive("_checks", tuple((arg.name, arg.kind.convert) for arg in self.args))
         derive("_as_is", all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args))
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,19 +280,17 @@ class Command:
         """
         if not given and not self.args:
             return {}
-        if not given.keys() <= self._by_name.keys():
+        values = {**self._defaults, **given}
+        if len(values) != len(self._defaults):
             name = next(name for name in given if name not in self._by_name)
             known = ", ".join(self._by_name) or "none"
             raise InvalidRequest(f"{self.wire}: unknown argument {name!r} (it takes: {known})")
-        values: dict[str, Any] = {}
-        for name, convert, default, _ in self._checks:
-            value = given.get(name, default)
-            if value is _REQUIRED:
-                raise InvalidRequest(f"{self.wire}: {name} is missing")
+        for name, convert in self._checks:
             try:
-                values[name] = convert(value)
+                values[name] = convert(values[name])
             except (TypeError, ValueError) as error:
-                raise InvalidRequest(f"{self.wire}: {name} {error}") from None
+                wrong = "is missing" if values[name] is _REQUIRED else error
+                raise InvalidRequest(f"{self.wire}: {name} {wrong}") from None
         return values
 
     def typed_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,12 +302,11 @@ class Command:
         :raises InvalidRequest: names the argument by the name that it was given by.
         """
         values: dict[str, Any] = {}
-        for name, convert, default, python in self._checks:
-            value = given.get(python, default)
+        for arg in self.args:
             try:
-                values[name] = convert(value)
+                values[arg.name] = arg.kind.convert(given.get(arg.python, arg.default))
             except (TypeError, ValueError) as error:
-                raise InvalidRequest(f"{self.wire}: {python} {error}") from None
+                raise InvalidRequest(f"{self.wire}: {arg.python} {error}") from None
         return values
 
     def body(self, values: Mapping[str, Any]) -> bytes:

@@ -159,7 +159,7 @@ class State(enum.Enum):
 
 
 # Read for every message: an Enum's member takes 40 ns to look up.
-_OPENING, _READY = State.OPENING, State.READY
+_READY = State.READY
 
 _log = Logger()
 
@@ -214,13 +214,15 @@ class SerfProtocol(Protocol):
         self._heartbeat = heartbeat
         self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
         self._owner = owner
-        self._decoder = wire.Decoder(self._body_follows)
+        self._decoder = wire.Decoder(self)
         self._calls: dict[int, Exchange] = {}  # sent, the reply not come
         self._streams: dict[int, Exchange] = {}  # replied to, more records may come
         self._reason: SerfError | None = None  # why we gave it up; None: it was lost under us
         self._timer: IDelayedCall | None = None  # one at a time: opening, heartbeat, or the end of closing
         self._draining = False
         self._heard = 0  # chunks of bytes that came
+        self._receiving = False
+        self._unsent: list[bytes] = []  # written while bytes were handled: out in one write behind them
 
     # What Twisted calls
 
@@ -242,15 +244,17 @@ class SerfProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._heard += 1
+        self._receiving = True
         try:
-            for seq, error, body in self._decoder.feed(data):
-                if self.state is not _READY and self.state is not _OPENING:
-                    return
-                self._deliver(seq, error, body)
+            self._decoder.feed(data)
             if self._draining and not self._calls:
                 self.close()
         except ProtocolError as broken:
             self.give_up(ProtocolError(f"{self.host}: {broken}"))
+        finally:
+            self._receiving = False
+            if self._unsent and self.state is _READY:
+                self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.state is State.CLOSED:
@@ -285,7 +289,7 @@ class SerfProtocol(Protocol):
 
         The connection has to be open (`State.READY`).
         """
-        assert self.state is State.READY, f"send() on a connection that is {self.state.value}"
+        assert self.state is _READY, f"send() on a connection that is {self.state.value}"
         self._write(exchanges)
 
     def call(
@@ -313,7 +317,7 @@ class SerfProtocol(Protocol):
         if row is None:
             raise InvalidRequest(f"unknown command: {command!r}")
         call = _Call(row, row.arguments(arguments or {}), on_record, self.disown)
-        if self.state is not State.READY:
+        if self.state is not _READY:
             return fail(Disconnected(f"{self.host} is {self.state.value}"))
         if timeout is not None:
             deadline = self._deadlines.add(timeout, lambda: self._expire(call, timeout))
@@ -349,6 +353,8 @@ class SerfProtocol(Protocol):
             self._cancel_timer()
             self._timer = self._clock.callLater(self._connect_timeout, self._abort)
             assert self.transport is not None
+            if self._unsent:
+                self._flush()
             self.transport.loseConnection()
 
     def drain(self) -> None:
@@ -370,6 +376,8 @@ class SerfProtocol(Protocol):
     def _move(self, state: State) -> None:
         assert state in self._MOVES[self.state], f"from {self.state} to {state}"
         self.state = state
+        if state is State.CLOSING or state is State.CLOSED:
+            self._decoder.close()
 
     def _abort(self) -> None:
         self._timer = None
@@ -382,49 +390,59 @@ class SerfProtocol(Protocol):
             self._timer = None
 
     def _write(self, exchanges: Iterable[Exchange]) -> None:
-        requests = []
-        calls, pack_seq = self._calls, wire.pack_seq
+        calls, unsent, pack = self._calls, self._unsent, wire.pack
         for exchange in exchanges:
             seq = exchange.seq
             if seq is None:
                 seq = exchange.seq = self._next_seq()
             calls[seq] = exchange
-            requests.append(exchange.command.prefix + pack_seq(seq) + exchange.packed_body)
+            unsent += (exchange.command.prefix, pack(seq), exchange.packed_body)
+        # What callbacks of replies request goes out in one write behind the last of them, no later than
+        # the transport would send it: a write costs more than all else here.
+        if not self._receiving:
+            self._flush()
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
         assert self.transport is not None
-        self.transport.write(b"".join(requests))
+        self.transport.write(b"".join(unsent))
 
-    def _body_follows(self, seq: int, error: str) -> bool | None:
+    # What the decoder tells
+
+    def header(self, seq: int, error: str) -> bool | None:
+        """Take a header; see `txserf.wire.Receiver`."""
         exchange = self._calls.get(seq)
         if exchange is None:
-            return True if seq in self._streams else None
-        if error:
-            return exchange.command.body_on_error and error != commands.AUTHENTICATION_REQUIRED
-        return exchange.command.body_on_success
-
-    def _deliver(self, seq: int, error: str, body: Mapping[str, Any] | None) -> None:
-        exchange = self._calls.get(seq)
-        if exchange is None:
-            self._deliver_record(seq, body)
-            return
-        if error and error == commands.AUTHENTICATION_REQUIRED:
+            if seq in self._streams:
+                return True
+            _log.error("{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq)
+            return None
+        command = exchange.command
+        if not error:
+            if command.body_on_success:
+                return True
+        elif error == commands.AUTHENTICATION_REQUIRED:
             # The bodies of what was sent behind it are being read as headers by now. It
             # stays among the unanswered: nothing was done, so it may go to another host.
             self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
-            return
+            return False
+        elif command.body_on_error:
+            return True
         del self._calls[seq]
-        command = exchange.command
         if command.streams and not error:
             self._streams[seq] = exchange
-        exchange.replied(error, body)
+        exchange.replied(error, None)
         if self._streams and command is commands.STOP:
             self._confirm_stop(exchange.values["Stop"])
+        return False
 
-    def _deliver_record(self, seq: int, body: Mapping[str, Any] | None) -> None:
-        exchange = self._streams.get(seq)
-        if exchange is None:
-            _log.error("{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq)
+    def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+        """Take a reply's body, or a record."""
+        exchange = self._calls.pop(seq, None)
+        if exchange is not None:
+            exchange.replied(error, body)
             return
-        assert body is not None
+        exchange = self._streams[seq]
         ends = exchange.command.ends
         if ends is not None:
             if ends(body):

@@ -110,6 +110,15 @@ class Session:
                 self.factory.auth_key = operation.values["AuthKey"]
         self.factory.start()
 
+    def submit_one(self, operation: Operation) -> None:
+        """Send an operation, as `submit` does."""
+        connection = self.factory.connection
+        if connection is not None and connection.state is _READY and operation.route is _MAIN:
+            operation.connection = connection
+            connection.send((operation,))
+        else:
+            self.submit((operation,))
+
     def abandon(self, operation: Operation) -> None:
         """Forget an operation: what still comes for it is dropped, a stream is stopped at the agent."""
         self.settle(operation)
