@@ -31,7 +31,7 @@ def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", aga
         try:
             router.add_script(spec)
         except InvalidRequest as error:
-            raise ConfigError(f"--handler: {error}") from None
+            raise ConfigError(f"--{error}") from None  # it begins with the word handler
     for command in router.scripts:
         wrong = what_is_wrong(command, folder)
         if wrong is not None:
@@ -50,7 +50,7 @@ def _load(app: str, again: bool) -> Router:
         except AttributeError:
             raise ConfigError(f"--app {app}: {name} has no {attribute}") from None
     if not isinstance(found, Router):
-        raise ConfigError(f"--app {app}: it is {type(found).__name__}, not a txserf.Router")
+        raise ConfigError(f"--app {app}: it is a {type(found).__name__}, not a txserf.Router")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -43,15 +43,30 @@ def parse_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     return endpoint
 
 
-class _Page(resource.Resource):
+class _Pages(resource.Resource):
+    """
+    All pages: Twisted's own for what is not there are HTML.
+
+    :param pages: what renders each one, by path.
+    """
+
     isLeaf = True
 
-    def __init__(self, render: Callable[[server.Request], bytes]) -> None:
+    def __init__(self, pages: Mapping[bytes, Callable[[server.Request], bytes]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's own
-        self._render = render
+        self._pages = pages
 
-    def render_GET(self, request: server.Request) -> bytes:
-        return self._render(request)
+    def render(self, request: server.Request) -> bytes:
+        """Answer a request."""
+        page = self._pages.get(request.path)
+        if page is None:
+            return _text(request, http.NOT_FOUND, "there are /health and /metrics")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("allow", "GET, HEAD")
+            return _text(request, http.NOT_ALLOWED, "only GET and HEAD are allowed")
+        body = page(request)
+        request.setHeader("content-length", str(len(body)))
+        return body if request.method == b"GET" else b""
 
 
 class Site(server.Site):
@@ -68,18 +83,13 @@ class Site(server.Site):
     def __init__(
         self, unready: Callable[[], str | None], metrics: Exposed | None, reactor: object = None
     ) -> None:
-        root = resource.Resource()
-        super().__init__(root, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted's own
+        pages = _Pages({b"/health": self._health, b"/metrics": self._scrape})
+        super().__init__(pages, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted's own
         self._unready = unready
         self._metrics = metrics
-        for name, render in (("", self._index), ("health", self._health), ("metrics", self._scrape)):
-            root.putChild(name.encode(), _Page(render))
 
     def log(self, request: http.Request) -> None:
         """Nothing: a scrape every few seconds is no news."""
-
-    def _index(self, request: server.Request) -> bytes:
-        return _text(request, http.OK, "txserf: /health and /metrics")
 
     def _health(self, request: server.Request) -> bytes:
         reason = self._unready()
