@@ -1,0 +1,115 @@
+"""What the tests of sessions in memory have in common: operations that write down what they are told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import Agent, Endpoint
+from txserf.calls import Call
+from txserf.commands import Command
+from txserf.errors import RpcError, SerfError
+from txserf.operations import Operation
+from txserf.session import Session
+
+
+class Told(Operation):
+    """
+    An operation that writes down what it is told.
+
+    :ivar told: in a word each, in order; a loss by the name of its error.
+    :ivar reasons: those errors themselves.
+    """
+
+    def __init__(self, session: Session, command: Command, **given: Any) -> None:
+        super().__init__(command, command.arguments(given), lanes=True)
+        self.told: list[str] = []
+        self.reasons: list[Exception] = []
+        self._session = session
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        self.told.append(error or "replied")
+        if error or not self.command.streams:
+            self._session.settle(self)
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        self.told.append("record")
+        if self.command.ends is not None and self.command.ends(body):
+            self._session.settle(self)
+
+    def stopped(self) -> None:
+        self.told.append("stopped")
+
+    def interrupted(self) -> None:
+        self.told.append("interrupted")
+
+    def lost(self, reason: SerfError) -> None:
+        self._ended_by(reason)
+
+    def refused(self, error: RpcError) -> None:
+        self._ended_by(error)
+
+    def _ended_by(self, reason: SerfError) -> None:
+        self.told.append(type(reason).__name__)
+        self.reasons.append(reason)
+
+
+class SessionCase(SynchronousTestCase):
+    """
+    Sessions with one agent, and calls by them.
+
+    :ivar agent: the agent's end of the connection that `connected` or `reconnect` made last.
+    """
+
+    agent: Agent
+
+    def setUp(self) -> None:
+        # A key or an address of whoever runs the tests is none of theirs.
+        self.patch(os, "environ", {n: v for n, v in os.environ.items() if not n.startswith("SERF_")})
+        self.clock = Clock()
+        self.host = Endpoint()
+
+    def session(self, *, reconnect: bool = True, **settings: Any) -> Session:
+        """Make a session that is not connected."""
+        return Session([self.host], reconnect=reconnect, reactor=self.clock, heartbeat=None, **settings)
+
+    def connected(self, *, reconnect: bool = True) -> Session:
+        """Make a session that is connected."""
+        session = self.session(reconnect=reconnect)
+        session.connect()
+        self.agent = self.host.accept_and_greet()
+        return session
+
+    def reconnect(self) -> None:
+        """Lose the connection, and make another one."""
+        self.clock.advance(1.0)  # one that is lost sooner counts as flapping: it is not dialled at once
+        self.agent.lose()
+        self.agent = self.host.accept_and_greet()
+
+    def submit(self, session: Session, command: Command, **given: Any) -> Told:
+        operation = Told(session, command, **given)
+        session.submit([operation])
+        return operation
+
+    def call(
+        self, session: Session, command: Command, timeout: float | None = None, **given: Any
+    ) -> Deferred[Any]:
+        call = Call(session, command, command.arguments(given), timeout)
+        session.submit([call])
+        return call.result
+
+    def disconnect(self, session: Session) -> None:
+        """Disconnect, and see that nothing is left."""
+        closed = session.disconnect()
+        for agent in self.host.agents:
+            if agent.closed_by_client:
+                agent.finish_closing()
+        self.clock.advance(0)
+        self.successResultOf(closed)
+        self.assertEqual(self.host.waiting, 0, "somebody is being dialled")
+        self.assertEqual(self.clock.getDelayedCalls(), [], "timers are left")
