@@ -8,7 +8,9 @@ what is answered, and moves the clock itself.
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.internet import error
@@ -341,3 +343,10 @@ class Log:
         """All that any observer could show of the events."""
         failures = [event["log_failure"] for event in self.events if "log_failure" in event]
         return "\n".join([*self.texts, *map(repr, self.events), *(f.getTraceback() for f in failures)])
+
+
+def new_folder(case: SynchronousTestCase) -> Path:
+    """Make a folder for the time of a test."""
+    folder = tempfile.TemporaryDirectory(prefix="txserf-test-")
+    case.addCleanup(folder.cleanup)
+    return Path(folder.name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import new_folder
 from txserf.apps import make_router
 from txserf.config import ConfigError
 from txserf.model import UserEvent
@@ -22,8 +22,7 @@ class inner: routes = router
 
 class AppCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        self.folder = new_folder(self)
         sys.path.insert(0, str(self.folder))
         self.addCleanup(sys.path.remove, str(self.folder))
         self.addCleanup(self.forget, set(sys.modules))

@@ -8,6 +8,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import new_folder
 from txserf import config
 from txserf.config import SETTINGS, ConfigError, Kind
 
@@ -15,9 +16,7 @@ from txserf.config import SETTINGS, ConfigError, Kind
 class FileCase(SynchronousTestCase):
     def file(self, text: str | bytes, name: str = "txserf.toml") -> Path:
         """Write a file."""
-        path = Path(self.mktemp())
-        path.mkdir()
-        path /= name
+        path = new_folder(self) / name
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return path
 

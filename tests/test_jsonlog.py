@@ -6,7 +6,6 @@ import io
 import json
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import Log
+from tests.fakes import Log, new_folder
 from txserf import jsonlog
 from txserf.model import UserEvent
 from txserf.work import describe
@@ -111,7 +110,7 @@ class ObserverTests(SynchronousTestCase):
     def test_a_log_file_is_written_and_is_rotated_by_the_signal_that_rotates_that_of_twistd(self) -> None:
         before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
-        path = Path(self.mktemp()).absolute()
+        path = new_folder(self) / "log"
         self.assertEqual(self.written(nodaemon=1, logfile=str(path)), "")
         self.assertEqual(json.loads(path.read_text())["text"], "said")
         self.assertTrue(callable(signal.getsignal(signal.SIGUSR1)))

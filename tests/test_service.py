@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Application, IService, Service
@@ -15,7 +14,7 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import Endpoint, Log
+from tests.fakes import Endpoint, Log, new_folder
 from txserf import AuthenticationError, Host, Serf, config, service
 from txserf.follow import Follower
 from txserf.model import UserEvent
@@ -26,8 +25,7 @@ class OptionsCase(SynchronousTestCase):
     def setUp(self) -> None:
         path = list(sys.path)
         self.addCleanup(setattr, sys, "path", path)
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        self.folder = new_folder(self)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
 
