@@ -22,6 +22,9 @@ from txserf.scripts import Myself, event_type
 from txserf.serf import Serf
 from txserf.work import Observer, Outcome, Work, describe
 
+# The module's: a class's logger is made anew each time that it is asked for, and there is a line for each event.
+_log = Logger()
+
 # Seconds between two writes of the state file.
 _SAVE_EVERY = 1.0
 
@@ -31,12 +34,13 @@ class RouterService(Service):
     Runs the handlers of a router for the events of a cluster; see `Router.bind`.
 
     :ivar serf: whose events they are.
+    :ivar clock: its source of time, once the service was started.
     :ivar concurrency: how many events may be in work at once.
     :ivar handler_timeout: seconds that a handler may take; None for no limit.
     :ivar observer: is told what happens.
     """
 
-    _log = Logger()
+    clock: Any
 
     def __init__(
         self,
@@ -75,11 +79,6 @@ class RouterService(Service):
         return f"<RouterService: {self._routes.stream_type}>"
 
     # What others ask
-
-    @property
-    def clock(self) -> Any:
-        """The source of time."""
-        return self.serf.clock
 
     @property
     def queued(self) -> int:
@@ -125,6 +124,7 @@ class RouterService(Service):
     def startService(self) -> None:
         """Begin to follow the events that have handlers."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self.clock = self.serf.clock
         self._started_serf = not self.serf.running
         if self._started_serf:
             self.serf.startService()
@@ -179,7 +179,7 @@ class RouterService(Service):
         self._dropped += 1
         if not self._dropping:  # once until there is room again: a flood must not flood the log
             self._dropping = True
-            self._log.error(
+            _log.error(
                 "{count} events wait, the oldest ones are dropped from {event} on",
                 event=describe(event),
                 count=self._buffer,
@@ -211,8 +211,8 @@ class RouterService(Service):
                 self._seen_before(event)
                 return
             self._ltimes.begun(key)
-        self.observer.arrived(event_type(event))
         work = Work(self, event, handlers, key)
+        self.observer.arrived(work.type)
         self._works.add(work)
         work.run()
 
@@ -223,12 +223,11 @@ class RouterService(Service):
             self._ltimes.handled(work.key)
             if self._state is not None:
                 self._save_soon()
-        event = work.event
-        self._log.info(
+        _log.info(
             "{event} handled in {duration:.6f} s: {result}",
-            event=describe(event),
-            type=event_type(event),
-            duration=self.clock.seconds() - work.started_at,
+            event=describe(work.event),
+            type=work.type,
+            duration=work.duration,
             result=work.outcome.value,
         )
         self._pump()
@@ -238,7 +237,7 @@ class RouterService(Service):
         self._queue.clear()
         if dropped:
             self._dropped += dropped
-            self._log.error("stopping: {count} events that waited are dropped", count=dropped)
+            _log.error("stopping: {count} events that waited are dropped", count=dropped)
         for work in list(self._works):
             work.abort()
 
@@ -248,7 +247,7 @@ class RouterService(Service):
         if gap is not None:
             self.observer.resumed()
             seconds = gap.resumed_at - gap.lost_at
-            self._log.warn("events may have been missed in {seconds:.3f} s", seconds=seconds)
+            _log.warn("events may have been missed in {seconds:.3f} s", seconds=seconds)
         self._hold(Deferred.fromCoroutine(self._identity.compare()))
 
     def _seen_before(self, event: UserEvent) -> None:
@@ -257,7 +256,7 @@ class RouterService(Service):
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
         self.observer.duplicate(event_type(event))
-        self._log.debug("{event} came again", event=describe(event))
+        _log.debug("{event} came again", event=describe(event))
 
     def _hold(self, until: Deferred[None]) -> None:
         """Begin no event until that has fired, or is cancelled."""
@@ -270,7 +269,7 @@ class RouterService(Service):
                 self._holding = None
                 self._pump()
             if isinstance(result, Failure) and not result.check(CancelledError):
-                self._log.failure("asking the agent failed", result)
+                _log.failure("asking the agent failed", result)
 
         until.addBoth(known)
 
@@ -281,9 +280,7 @@ class RouterService(Service):
             try:
                 self._ltimes.load(self._state)
             except StateError as error:
-                self._log.error(
-                    "which events were handled is not known, nor kept: {reason}", reason=str(error)
-                )
+                _log.error("which events were handled is not known, nor kept: {reason}", reason=str(error))
                 self._state = None  # it may be somebody else's
 
     def _save_soon(self) -> None:
@@ -296,4 +293,4 @@ class RouterService(Service):
             try:
                 self._ltimes.save(self._state)
             except StateError as error:
-                self._log.error("which events were handled is not kept: {reason}", reason=str(error))
+                _log.error("which events were handled is not kept: {reason}", reason=str(error))

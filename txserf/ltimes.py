@@ -9,10 +9,10 @@ don't replay queries, and two queries of one LTime and name are two questions.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _KEPT = 2048
 
 _VERSION = 1
 
-Key = tuple[int, str, str]
+Key = tuple[int, str, int]
 
 
 class StateError(SerfError):
@@ -35,7 +35,7 @@ class StateError(SerfError):
 def key_of(event: UserEvent) -> Key:
     """Return what an event is recognised by."""
     # Two nodes may give one LTime to two events of a name: agents, too, tell those by their payload.
-    return event.ltime, event.name, hashlib.blake2b(event.payload, digest_size=8).hexdigest()
+    return event.ltime, event.name, zlib.crc32(event.payload)
 
 
 class LTimes:
@@ -96,10 +96,10 @@ class LTimes:
         try:
             if state["version"] != _VERSION:
                 raise ValueError("another version")
-            for ltime, name, digest in state["recent"]:
-                if not isinstance(ltime, int) or not isinstance(name, str) or not isinstance(digest, str):
+            for ltime, name, checksum in state["recent"]:
+                if not isinstance(ltime, int) or not isinstance(name, str) or not isinstance(checksum, int):
                     raise ValueError("no event")
-                self._add((ltime, name, digest), True)
+                self._add((ltime, name, checksum), True)
             self.last = max(self.last, int(state["last"]))
         except (KeyError, TypeError, ValueError):
             raise StateError(f"{path} is no state file of txserf") from None

@@ -168,9 +168,9 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
 
 def event_type(event: Event) -> str:
     """Return Serf's word for the type of an event, as ``member-join``."""
-    if isinstance(event, MemberEvent):
-        return f"member-{event.kind}"
-    return "user" if isinstance(event, UserEvent) else "query"
+    if isinstance(event, UserEvent):
+        return "user"
+    return "query" if isinstance(event, QueryEvent) else f"member-{event.kind}"
 
 
 # -- running one

@@ -78,17 +78,25 @@ class Work:
     The handlers of one event, one after the other.
 
     A handler that fails or takes too long is logged, and the next one has its turn.
+
+    :ivar type: Serf's word for the event's type.
+    :ivar outcome: how the event ended, as the worst of its handlers.
+    :ivar duration: how long that took, in seconds.
     """
 
-    __slots__ = ("_aborted", "_handlers", "_host", "_next", "_turn", "event", "key", "outcome", "started_at")
+    __slots__ = (
+        "_aborted", "_began_at", "_handlers", "_host", "_next", "_turn", "duration", "event", "key", "outcome", "type",
+    )  # fmt: skip
 
     _log = Logger()
 
     def __init__(self, host: Host, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
         self.event = event
+        self.type = event_type(event)
         self.key = key
         self.outcome = Outcome.OK
-        self.started_at = 0.0
+        self.duration = 0.0
+        self._began_at = 0.0
         self._host = host
         self._handlers = handlers
         self._next = 0
@@ -97,8 +105,8 @@ class Work:
 
     def run(self) -> None:
         """Begin; the host hears of the end, which may be at once."""
-        self.started_at = self._host.clock.seconds()
-        self._go_on()
+        self._began_at = now = self._host.clock.seconds()
+        self._go_on(now)
 
     def abort(self) -> None:
         """Cancel the handler that is at work, and leave out the others."""
@@ -106,48 +114,56 @@ class Work:
         if self._turn is not None:
             self._turn.end_early(Outcome.CANCELLED)
 
-    def _go_on(self) -> None:
+    def _go_on(self, now: float) -> None:
         host, event, handlers = self._host, self.event, self._handlers
         while self._next < len(handlers) and not self._aborted:
-            handler = handlers[self._next]
+            handler, began_at = handlers[self._next], now
             self._next += 1
-            began_at = host.clock.seconds()
             try:
                 result = handler.start(event, host)
                 if result is not None:
                     turn = _Turn(self, handler, began_at)
                     if turn.waits_for(result):
                         return
+                    now = host.clock.seconds()
                     continue
             except KeyboardInterrupt:
                 raise
             except BaseException:  # sys.exit() in a handler, too, must not take the connection down
-                self.ended(handler, began_at, Outcome.FAILED, Failure())
+                now = self.ended(handler, began_at, Outcome.FAILED, Failure())
                 continue
-            host.observer.ended(event_type(event), handler.label, Outcome.OK, host.clock.seconds() - began_at)
+            now = host.clock.seconds()
+            host.observer.ended(self.type, handler.label, Outcome.OK, now - began_at)
+        self.duration = now - self._began_at
         host.finished(self)
 
-    def resume(self, turn: _Turn) -> None:
-        """A handler that was waited for is through."""
+    def resume(self, now: float) -> None:
+        """The handler that was waited for is through."""
         self._turn = None
-        self._go_on()
+        self._go_on(now)
 
     def ended(
         self, handler: Handler, began_at: float, outcome: Outcome, failure: Failure | None = None
-    ) -> None:
-        """Note and log how a handler ended."""
-        duration = self._host.clock.seconds() - began_at
-        self._host.observer.ended(event_type(self.event), handler.label, outcome, duration)
+    ) -> float:
+        """Note and log how a handler ended, which is now; return the time."""
+        now: float = self._host.clock.seconds()
+        duration = now - began_at
+        self._host.observer.ended(self.type, handler.label, outcome, duration)
         self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
-        told = {"event": describe(self.event), "handler": handler.label, "duration": duration}
-        if outcome is Outcome.FAILED:
-            assert failure is not None
-            if isinstance(failure.value, SerfError):
-                self._log.error("{event}: {handler}: {reason}", reason=reason_text(failure), **told)
-            else:
-                self._log.failure("{event}: {handler} failed", _without_payload(failure, self.event), **told)
-        elif outcome is not Outcome.OK:
+        if outcome is not Outcome.OK:
+            self._tell(handler, outcome, failure, duration)
+        return now
+
+    def _tell(self, handler: Handler, outcome: Outcome, failure: Failure | None, duration: float) -> None:
+        told: dict[str, Any] = {"event": describe(self.event), "handler": handler.label, "duration": duration}
+        if outcome is not Outcome.FAILED:
             self._log.error("{event}: {handler} {what} after {duration:.3f} s", what=_WHAT[outcome], **told)
+            return
+        assert failure is not None
+        if isinstance(failure.value, SerfError):
+            self._log.error("{event}: {handler}: {reason}", reason=reason_text(failure), **told)
+        else:
+            self._log.failure("{event}: {handler} failed", _without_payload(failure, self.event), **told)
 
     def waits(self, turn: _Turn) -> None:
         """A handler has begun that is not through yet."""
@@ -235,9 +251,9 @@ class _Turn:
             self._timer.cancel()
         failure = value if isinstance(value, Failure) else None
         outcome = self._early or (Outcome.OK if failure is None else Outcome.FAILED)
-        self._work.ended(self._handler, self._began_at, outcome, failure)
+        now = self._work.ended(self._handler, self._began_at, outcome, failure)
         if self._later:
-            self._work.resume(self)
+            self._work.resume(now)
 
     def _expired(self) -> None:
         self.end_early(Outcome.TIMEOUT)

@@ -1,0 +1,179 @@
+"""
+Events a second through handlers: an empty Python function, against a script that does nothing.
+
+Run it anywhere, it starts its own agents: ``python -m benchmarks.handlers``.
+
+``serf agent`` runs ``true`` as its event handler; on another agent a `Router` calls an empty
+function, and runs ``true`` too. They take turns, so that the ratios hold though the
+machine's speed drifts. Another process sends the events, so that some hundred are always under
+way: more, and the agent drops some, for its queue has 512. What counts is the time from
+the first event handled to the last. The agent's own scripts show in a stream: it
+delivers no event before it is through with the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import react
+from twisted.python.failure import Failure
+
+import txserf
+from tests.agents import Agent
+from txserf import wire
+from txserf.work import Observer, Outcome
+
+AGENT, FUNCTION, SCRIPT = "serf agent, script", "txserf, function", "txserf, script"
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--events", type=int, default=20_000, help="of a round, for the function")
+    parser.add_argument("--runs", type=int, default=300, help="of a round, for each script")
+    return parser.parse_args()
+
+
+# -- the process that sends
+
+UNDER_WAY, STEP = 400, 100
+
+
+def send(address: str, number: int) -> None:
+    """Send events to an agent, the next hundred for each byte on standard input."""
+    host, _, port = address.rpartition(":")
+    # All under one Seq, which the agent does not mind: equal replies need only be counted.
+    event = {"Name": "work", "Payload": None, "Coalesce": False}
+    request = wire.pack({"Command": "event", "Seq": 1}) + wire.pack(event)
+    reply = len(wire.pack({"Error": "", "Seq": 1}))
+    with socket.create_connection((host, int(port))) as agent:
+        agent.sendall(wire.pack({"Command": "handshake", "Seq": 1}) + wire.pack({"Version": 1}))
+        agent.recv(reply, socket.MSG_WAITALL)
+        unread = 0
+        for sent in range(0, number, STEP):
+            os.read(0, 1)
+            agent.sendall(request * STEP)
+            unread += STEP * reply
+            while unread > UNDER_WAY * reply or (sent + STEP == number and unread):
+                unread -= len(agent.recv(65_536))
+
+
+class Sender(ProcessProtocol):
+    """The process that sends."""
+
+    transport: Any
+
+    def __init__(self, reactor: Any, address: str, number: int) -> None:
+        self.ended: Deferred[None] = Deferred()
+        argv = [sys.executable, "-m", "benchmarks.handlers", "--send", address, str(number)]
+        reactor.spawnProcess(self, sys.executable, argv, os.environ, childFDs={0: "w", 1: 1, 2: 2})
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"." * (UNDER_WAY // STEP))
+
+    def go_on(self) -> None:
+        self.transport.write(b".")
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(None)
+
+
+# -- who handles
+
+
+class Count(Observer):
+    """Counts events, and notes when the first and the last of them came."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.count = 0
+        self.first = self.last = 0.0
+        self.all: Deferred[None] = Deferred()
+        self.sender: Sender | None = None
+
+    def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
+        self.note()
+
+    def note(self, event: object = None) -> None:
+        self.last = perf_counter()
+        if not self.count:
+            self.first = self.last
+        self.count += 1
+        if self.count % STEP == 0 and self.sender is not None:
+            self.sender.go_on()
+        if self.count == self.expected:
+            self.all.callback(None)
+
+    @property
+    def rate(self) -> float:
+        return (self.count - 1) / (self.last - self.first)
+
+
+def empty(event: object) -> None:
+    pass
+
+
+async def rate(reactor: Any, agent: Agent, what: str, events: int) -> float:
+    """Send events to an agent, and return how many are handled a second."""
+    count = Count(events)
+    async with txserf.Serf(agent.rpc) as serf:
+        if what == AGENT:
+            await serf.stream("user").add_callback(count.note).when_active()
+            service = None
+        else:
+            router = txserf.Router()
+            if what == FUNCTION:
+                router.user_event()(empty)
+            else:
+                router.add_script("user=true")
+            service = router.bind(serf, observer=count)
+            service.startService()
+            await service.when_active()
+        count.sender = Sender(reactor, agent.rpc, events)
+        await count.all.addTimeout(60, reactor)
+        await count.sender.ended
+        if service is not None:
+            await service.stopService()
+    return count.rate
+
+
+async def main(reactor: Any, options: argparse.Namespace) -> None:
+    rates: dict[str, list[float]] = {AGENT: [], FUNCTION: [], SCRIPT: []}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        plain = Agent("n1", Path(folder), log_level="err")
+        handling = Agent("n2", Path(folder), log_level="err", event_handlers=["user=true"])
+        for agent in (plain, handling):
+            stack.callback(agent.kill)
+            agent.start()
+        for _ in range(options.rounds):
+            rates[AGENT].append(await rate(reactor, handling, AGENT, options.runs))
+            rates[FUNCTION].append(await rate(reactor, plain, FUNCTION, options.events))
+            rates[SCRIPT].append(await rate(reactor, plain, SCRIPT, options.runs))
+    print(
+        f"{options.rounds} rounds in turns, {options.events} events for the function, {options.runs} for a script\n"
+    )
+    print(f"{'handler':20}{'events/s: median (min to max)':>36}{'of the agent: median (min to max)':>40}")
+    for name, taken in rates.items():
+        ratios = [ours / base for ours, base in zip(taken, rates[AGENT], strict=True)]
+        print(
+            f"{name:20}{statistics.median(taken):>14,.0f} ({min(taken):,.0f} to {max(taken):,.0f})".ljust(56)
+            + f"{statistics.median(ratios):>14.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--send"]:
+        send(sys.argv[2], int(sys.argv[3]))
+    else:
+        react(main, [options()])
