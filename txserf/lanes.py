@@ -71,7 +71,7 @@ class Lane:
         assert self._protocol is not None
         if self.was_ready:
             self._protocol.drain()
-        else:
+        elif self._ended_by is None:
             self._ended_by = ConnectionLost(f"lost {self._protocol.host}", host=self._protocol.host)
             self._end()
 
