@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from tests.fakes import DONE, NO_MEMBERS, Agent, Endpoint, answer, reply, user_event
+from tests.fakes import DONE, NO_MEMBERS, Agent, Endpoint, answer, body_of, reply, user_event
 from tests.session_case import SessionCase, Told
 from txserf import commands
 from txserf.calls import Call
@@ -24,6 +24,7 @@ from txserf.errors import (
     RequestTimeout,
     SerfError,
 )
+from txserf.model import KeyReply
 from txserf.session import Session
 
 #: What each command that needs arguments is given.
@@ -588,11 +589,19 @@ class AuthTests(SessionCase):
         self.assertEqual(handshake.told, [])
 
 
+#: The bodies of replies that have one.
+BODIES: dict[str, dict[str, Any]] = {
+    "members": NO_MEMBERS,
+    "members-filtered": NO_MEMBERS,
+    "join": {"Num": 1},
+    "list-keys": KeyReply().to_wire(listing=True),
+}
+
 #: What may happen to a session, each with a number that says to whom.
 _STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ("read", "change", "stream", "reply", "lose", "dial", "refuse", "cancel", "wait", "disconnect")
+            "read change join keys filter stream dial dial accept reply lose refuse cancel wait disconnect".split()
         ),
         st.integers(0, 7),
     ),
@@ -611,7 +620,7 @@ class Story:
         self.streams: list[Told] = []
         self.names = itertools.count()
         self.gone: list[Agent] = []
-        self.sent: list[str] = []  # the names of the events that some agent has got
+        self.sent: list[str] = []  # what was in the changes that some agent has got
 
     def call(self, command: Command, **given: Any) -> None:
         call = Call(self.session, command, command.arguments(given), 50.0)
@@ -631,6 +640,12 @@ class Story:
             self.call(MEMBERS)
         elif what == "change":
             self.call(EVENT, Name=str(next(self.names)))
+        elif what == "join":
+            self.call(commands.JOIN, Existing=[str(next(self.names))])
+        elif what == "keys":
+            self.call(commands.LIST_KEYS)
+        elif what == "filter":
+            self.call(commands.MEMBERS_FILTERED, Name="(a|b)")
         elif what == "stream":
             self.streams.append(Told(self.session, STREAM))
             self.session.submit([self.streams[-1]])
@@ -638,9 +653,11 @@ class Story:
             for agent in agents:
                 self.answer(agent, number)
         elif what == "lose" and agents:
-            self.lose(agents[-1])
+            self.lose(agents[number % len(agents)])
         elif what == "dial" and self.host.waiting:
             self.host.accept_and_greet()
+        elif what == "accept" and self.host.waiting:
+            self.host.accept()  # its greeting is answered by a reply
         elif what == "refuse" and self.host.waiting:
             self.host.refuse()
         elif what == "cancel" and self.calls:
@@ -657,9 +674,10 @@ class Story:
 
     def read(self, agent: Agent) -> list[tuple[int, str]]:
         asked = agent.asked()
-        self.sent += [
-            request.body["Name"] for request in asked if request.command == "event" and request.body
-        ]
+        for request in asked:
+            if request.command in ("event", "join"):
+                body = body_of(request)
+                self.sent.append(body["Name"] if request.command == "event" else body["Existing"][0])
         return [(request.seq, request.command) for request in asked]
 
     def answer(self, agent: Agent, number: int) -> None:
@@ -667,7 +685,7 @@ class Story:
         asked = self.read(agent)
         data: list[bytes] = []
         for seq, command in asked[: len(asked) - number]:
-            data.append(reply(seq, NO_MEMBERS if command == "members" else None))
+            data.append(reply(seq, BODIES.get(command)))
             if command == "stream":
                 data.append(reply(seq, user_event()))
         agent.send(*data)
