@@ -251,7 +251,9 @@ class Client:
             timeout = constant.DEFAULT_TIMEOUT
         requests, self._queued = self._queued, []
         close, self._close_after = self._close_after, False
-        if requests:
+        if len(requests) == 1 and requests[0].callbacks is None and requests[0].command.answers_alone:
+            result = requests[0].alone(self._session, timeout, self._under_way)
+        elif requests:
             result = self._submit(requests, timeout, patient, watch)
         else:
             result = succeed(Responses())
@@ -323,10 +325,7 @@ class Client:
     def _submit(
         self, requests: list[Request], timeout: float | None, patient: bool, watch: bool
     ) -> Deferred[Responses]:
-        first = requests[0]
-        if len(requests) == 1 and first.callbacks is None and first.command.answers_alone:
-            return first.alone(self._session, timeout, self._under_way)
-        if first.command is commands.AUTH:
+        if requests[0].command is commands.AUTH:
             requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
         batch = Batch(self._session, requests, timeout, patient, watch, self._under_way)
         result = batch.result  # its own one is gone once it is over, which it may be at once

@@ -240,7 +240,7 @@ class SerfProtocol(Protocol):
             self.greeting.append(auth)
         for opening in self.greeting:
             opening.result.addErrback(_greeting_failed)
-        self._write(self.greeting)
+        self.send(self.greeting)
 
     def dataReceived(self, data: bytes) -> None:
         self._heard += 1
@@ -289,8 +289,17 @@ class SerfProtocol(Protocol):
 
         The connection has to be open (`State.READY`).
         """
-        assert self.state is _READY, f"send() on a connection that is {self.state.value}"
-        self._write(exchanges)
+        calls, unsent, pack = self._calls, self._unsent, wire.pack
+        for exchange in exchanges:
+            seq = exchange.seq
+            if seq is None:
+                seq = exchange.seq = self._next_seq()
+            calls[seq] = exchange
+            unsent += (exchange.command.prefix, pack(seq), exchange.packed_body)
+        # What callbacks of replies request goes out in one write behind the last of them, no later than
+        # the transport would send it: a write costs more than all else here.
+        if not self._receiving:
+            self._flush()
 
     def call(
         self,
@@ -327,7 +336,7 @@ class SerfProtocol(Protocol):
                 return result
 
             call.result.addBoth(answered)
-        self._write([call])
+        self.send([call])
         return call.result
 
     def disown(self, exchange: Exchange) -> None:
@@ -343,7 +352,7 @@ class SerfProtocol(Protocol):
             if table.get(seq) is exchange:
                 table[seq] = unwanted
                 if exchange.command.streams and exchange.command.ends is None and self.state is State.READY:
-                    self._write([_Unwanted(commands.STOP, {"Stop": seq})])
+                    self.send([_Unwanted(commands.STOP, {"Stop": seq})])
 
     def close(self) -> None:
         """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
@@ -388,19 +397,6 @@ class SerfProtocol(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _write(self, exchanges: Iterable[Exchange]) -> None:
-        calls, unsent, pack = self._calls, self._unsent, wire.pack
-        for exchange in exchanges:
-            seq = exchange.seq
-            if seq is None:
-                seq = exchange.seq = self._next_seq()
-            calls[seq] = exchange
-            unsent += (exchange.command.prefix, pack(seq), exchange.packed_body)
-        # What callbacks of replies request goes out in one write behind the last of them, no later than
-        # the transport would send it: a write costs more than all else here.
-        if not self._receiving:
-            self._flush()
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -507,7 +503,7 @@ class SerfProtocol(Protocol):
         seq = self._next_seq()
         beat = _Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
         beat.seq = seq
-        self._write([beat])
+        self.send([beat])
 
     def _beat_answered(self) -> None:
         if self.state is State.READY:

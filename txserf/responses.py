@@ -129,7 +129,6 @@ class Request(Operation):
         self.done = True
         if self.deadline is not None:
             self._session.deadlines.cancel(self.deadline)
-            self.deadline = None
         self._under_way.one_less()
         return result
 
@@ -198,6 +197,8 @@ class ResponseStreamResult(Response):
 
 class Responses(list[Response]):
     """The responses of a ``request()``, in order of Seq."""
+
+    __slots__ = ()
 
     @property
     def is_success(self) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -77,7 +77,6 @@ class Session:
         self._queue: dict[Operation, None] = {}  # waiting for a connection, in order
         self._lanes: dict[Route, Lane] = {}
         self._all_lanes: set[Lane] = set()
-        self._own_deadlines: Deadlines | None = None
         self._flush_due: Deadline | None = None  # when what a lane gave back is sent, if it was not before
 
     # What the faces call
@@ -87,12 +86,10 @@ class Session:
         """The source of time."""
         return self.factory.time()
 
-    @property
+    @cached_property
     def deadlines(self) -> Deadlines:
-        """The deadlines of all operations."""
-        if self._own_deadlines is None:
-            self._own_deadlines = Deadlines(self.clock)
-        return self._own_deadlines
+        """The deadlines of all operations; made at the first use, as there is no reactor before."""
+        return Deadlines(self.clock)
 
     def connect(self) -> None:
         """Begin to connect, unless it is connected or trying already."""

@@ -100,20 +100,18 @@ class Unpacker:
         values: list[Any] = []
         if self.failure is not None:
             return values
-        unpack, tell = self._unpacker.unpack, self._unpacker.tell
-        unchecked = self._unchecked
-        self._unpacker.feed(data)
+        unpacker = self._unpacker
+        tell, unchecked = unpacker.tell, self._unchecked
+        unpacker.feed(data)
         self._fed += len(data)
         taken = self._taken
         try:
-            while True:
-                value = unpack()
+            for value in unpacker:
                 end = tell()
                 if end - taken > unchecked:
                     self._check(value, end - taken)
                 taken = end
                 values.append(value)
-        except msgpack.OutOfData:
             if self._fed - taken > self._limit:
                 self.failure = ProtocolError(f"a message of more than {self._limit} bytes")
         except ProtocolError as error:
