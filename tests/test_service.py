@@ -15,7 +15,7 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Endpoint, Log, new_folder
-from txserf import AuthenticationError, Host, Serf, config, service
+from txserf import AuthenticationError, Host, Router, RpcError, Serf, config, service
 from txserf.follow import Follower
 from txserf.model import UserEvent
 from txserf.service import Guard, Options, Parts
@@ -231,8 +231,13 @@ class GuardTests(WithSerfCase):
         super().setUp()
         self.serf = Serf([Host(endpoint=self.endpoint, auth_key="k")], reactor=self.clock)
         self.failures: list[BaseException] = []
-        self.guard = Guard(self.serf, self.failures.append)
+        router = Router()
+        router.user_event()(print)
+        handling = router.bind(self.serf)
+        self.guard = Guard(self.serf, handling, self.failures.append)
         self.serf.startService()
+        handling.startService()
+        self.addCleanup(handling.stopService)
         self.guard.startService()
 
     def test_a_key_that_every_host_refuses_ends_it(self) -> None:
@@ -240,7 +245,20 @@ class GuardTests(WithSerfCase):
         agent.greet("Invalid authentication token")
         agent.finish_closing()
         self.assertEqual([type(failure) for failure in self.failures], [AuthenticationError])
-        self.assertIn("no agent to work with: ", "\n".join(self.log.texts))
+        self.assertIn("no events can be handled: ", "\n".join(self.log.texts))
+
+    def test_it_says_when_no_event_is_missed_any_more(self) -> None:
+        agent = self.endpoint.accept_and_greet()
+        for _ in range(2):  # the stream, then its confirmation
+            self.assertNotIn("ready: ", "\n".join(self.log.texts))
+            for asked in agent.asked():
+                agent.reply(asked.seq)
+        self.assertIn("ready: ", "\n".join(self.log.texts))
+
+    def test_a_stream_that_is_refused_ends_it(self) -> None:
+        agent = self.endpoint.accept_and_greet()
+        agent.reply(agent.asked_one("stream").seq, error="Invalid event filter")
+        self.assertEqual([type(failure) for failure in self.failures], [RpcError])
 
     def test_a_stop_before_there_is_a_connection_is_no_failure(self) -> None:
         self.guard.stopService()

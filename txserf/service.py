@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
@@ -19,7 +21,7 @@ from twisted.python.failure import Failure
 from txserf import apps, config, follow
 from txserf.config import ConfigError, Kind
 from txserf.dispatch import RouterService
-from txserf.errors import AuthenticationError, SerfError, reason_text
+from txserf.errors import Disconnected, SerfError, reason_text
 from txserf.follow import Follower, Format
 from txserf.handlers import Router
 from txserf.reload import Reloader, configure
@@ -159,20 +161,23 @@ class Parts(MultiService):
 
 class Guard(Service):
     """
-    Tells where the key is refused by every host, for then there is nothing to wait for.
+    Says when events are handled, or that they never will be, as where every host refuses the key.
 
     :param failed: called with the reason.
     """
 
-    def __init__(self, serf: Serf, failed: Callable[[BaseException], object]) -> None:
+    def __init__(
+        self, serf: Serf, handling: RouterService, failed: Callable[[BaseException], object]
+    ) -> None:
         self._serf = serf
+        self._handling = handling
         self._failed = failed
-        self._waiting: Deferred[Any] | None = None
+        self._waiting: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Begin to watch."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
-        self._waiting = self._serf.when_connected().addErrback(self._over)
+        self._waiting = Deferred.fromCoroutine(self._watch()).addErrback(self._over)
 
     def stopService(self) -> None:
         """Watch no more."""
@@ -180,10 +185,15 @@ class Guard(Service):
         if self._waiting is not None:
             self._waiting.cancel()
 
+    async def _watch(self) -> None:
+        await self._serf.when_connected()
+        await self._handling.when_active()
+        _log.info("ready: events are handled from now on")
+
     def _over(self, failure: Failure) -> None:
         failure.trap(SerfError, CancelledError)
-        if failure.check(AuthenticationError):
-            _log.error("no agent to work with: {reason}", reason=reason_text(failure))
+        if not failure.check(Disconnected, CancelledError):
+            _log.error("no events can be handled: {reason}", reason=reason_text(failure))
             self._failed(failure.value or AssertionError())
 
 
@@ -210,7 +220,7 @@ def makeService(options: Options) -> IService:
         parts.add(_web(options.http, [part for part in (handling, follower) if part is not None], metrics))
     if handling is not None:
         parts.add(handling)
-        parts.add(Guard(serf, _stop))
+        parts.add(Guard(serf, handling, _stop))
         parts.add(Reloader(handling, values, partial(options.read, again=True)))
     if follower is not None:
         parts.add(follower)
@@ -292,4 +302,8 @@ def _line_writer(options: Options) -> Callable[[str], object]:
 def _stop(reason: BaseException) -> None:
     from twisted.internet import reactor
 
-    reactor.stop()
+    def stop() -> None:
+        with contextlib.suppress(ReactorNotRunning):  # another reason was first
+            reactor.stop()
+
+    reactor.callWhenRunning(stop)  # it may not run yet, and can't be stopped then

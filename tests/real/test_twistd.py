@@ -3,100 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-from twisted.internet import error
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ProcessProtocol, connectionDone
-from twisted.python.failure import Failure
 
 from tests.agents import Agent
-from tests.real.helpers import Watched, in_reactor, reactor, wait_for
-
-ROOT = Path(__file__).parents[2]
-
-
-class Twistd(Watched, ProcessProtocol):
-    """A running ``twistd -n txserf``: its lines of output, and its log."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.log = ""
-        self.ended: Deferred[int | None] = Deferred()
-        self._partial = ""
-        command = [
-            sys.executable,
-            "-c",
-            "from twisted.scripts.twistd import run; run()",
-            "-n",
-            "--pidfile=",
-            "txserf",
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = reactor.spawnProcess(
-            self, sys.executable, [*command, *options], env=environment, path=str(folder)
-        )
-
-    def outReceived(self, data: bytes) -> None:
-        *lines, self._partial = (self._partial + data.decode()).split("\n")
-        self.lines += lines
-        self.changed()
-
-    def errReceived(self, data: bytes) -> None:
-        self.log += data.decode()
-        self.changed()
-
-    def processEnded(self, reason: Failure = connectionDone) -> None:
-        assert isinstance(reason.value, (error.ProcessDone, error.ProcessTerminated))
-        self.ended.callback(reason.value.exitCode)
-
-    async def line(self, part: str) -> str:
-        """Wait for a line of output with *part* in it."""
-        await self.until(lambda: any(part in line for line in self.lines))
-        return next(line for line in self.lines if part in line)
-
-    async def record(self, **fields: Any) -> dict[str, Any]:
-        """Wait for a JSON object of output that has these fields."""
-
-        def fits(line: str) -> bool:
-            record = json.loads(line)
-            return all(record.get(name) == value for name, value in fields.items())
-
-        await self.until(lambda: any(map(fits, self.lines)))
-        found: dict[str, Any] = json.loads(next(filter(fits, self.lines)))
-        return found
-
-
-class Start:
-    """Starts `Twistd`; ends it behind the test."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._started: list[Twistd] = []
-
-    def __call__(self, *options: str) -> Twistd:
-        twistd = Twistd(self._folder, *options)
-        self._started.append(twistd)
-        return twistd
-
-    def end(self) -> None:
-        for twistd in self._started:
-            if not twistd.ended.called:
-                twistd.process.signalProcess("KILL")
-                wait_for(twistd.ended)
-
-
-@pytest.fixture
-def twistd(tmp_path: Path) -> Iterator[Start]:
-    start = Start(tmp_path)
-    yield start
-    start.end()
+from tests.real.helpers import in_reactor
+from tests.real.processes import Start
 
 
 @in_reactor
