@@ -6,9 +6,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import Log
 from txserf import Query, QueryResult, Router, Serf
 from txserf.dispatch import RouterService
 from txserf.embedded import EmbeddedCluster
@@ -19,7 +19,7 @@ class RouterCase(SynchronousTestCase):
     A router on a cluster of two in memory.
 
     :ivar got: where handlers note what they get.
-    :ivar lines: all that was logged.
+    :ivar log: all that was logged.
     """
 
     def setUp(self) -> None:
@@ -30,14 +30,8 @@ class RouterCase(SynchronousTestCase):
         self.peer = Serf([self.cluster.agents["n2"].endpoint()], reactor=self.clock)
         self.router = Router()
         self.got: list[Any] = []
-        self.lines: list[dict[str, Any]] = []
-        note: Any = self.note
-        globalLogPublisher.addObserver(note)
-        self.addCleanup(globalLogPublisher.removeObserver, note)
+        self.log = Log(self)
         self.addCleanup(self.close)
-
-    def note(self, event: Any) -> None:
-        self.lines.append(event)
 
     def close(self) -> None:
         self.serf.close()
@@ -72,14 +66,7 @@ class RouterCase(SynchronousTestCase):
         return await query
 
     def logged(self, part: str) -> list[str]:
-        texts = []
-        for line in self.lines:
-            if (format := line.get("log_format")) is not None:
-                try:
-                    texts.append(format.format(**line))
-                except (KeyError, AttributeError):
-                    continue
-        return [text for text in texts if part in text]
+        return [text for text in self.log.texts if part in text]
 
     def names(self) -> list[str]:
         return [event.name for event in self.got]

@@ -223,11 +223,16 @@ class FailureTests(RouterCase):
         (failure,) = self.flushLoggedErrors()
         self.assertNotIn("s3cret", failure.getTraceback())
         self.assertIn("ValueError", failure.getTraceback())
-        told = [line for line in self.lines if line.get("log_namespace", "").startswith("txserf")]
-        self.assertTrue(told)
-        self.assertNotIn(
-            "s3cret", repr([{k: v for k, v in line.items() if k != "log_source"} for line in told])
-        )
+        told = [
+            (
+                text,
+                {name: value for name, value in event.items() if name not in ("log_source", "log_failure")},
+            )
+            for event, text in zip(self.log.events, self.log.texts, strict=True)
+            if event.get("log_namespace", "").startswith("txserf")
+        ]
+        self.assertEqual(len(told), 4, told)
+        self.assertNotIn("s3cret", repr(told))
 
     def test_names_with_shell_characters_quotes_and_newlines_stay_in_one_line_of_the_log(self) -> None:
         self.router.user_event()(self.got.append)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from twisted.internet.defer import Deferred
 
+from tests.fakes import new_folder
 from tests.router_case import RouterCase
 from txserf import QueryEvent, UserEvent
 from txserf.dispatch import RouterService
@@ -50,7 +48,7 @@ class DuplicateTests(RouterCase):
         self.assertEqual(len(self.logged("event clock has begun anew")), 1)
 
     def test_a_restart_handles_nothing_twice_and_skips_nothing(self) -> None:
-        state = Path(tempfile.mkdtemp()) / "state"
+        state = new_folder(self) / "state"
         self.router.user_event()(self.got.append)
         service = self.bind(state=state)
         self.send("a", "b")
@@ -62,7 +60,7 @@ class DuplicateTests(RouterCase):
         self.assertEqual([path.name for path in state.parent.iterdir()], ["state"])
 
     def test_what_was_cut_off_at_work_is_not_taken_as_handled(self) -> None:
-        state = Path(tempfile.mkdtemp()) / "state"
+        state = new_folder(self) / "state"
 
         @self.router.user_event()
         def hangs(event: UserEvent) -> Deferred[None]:
@@ -78,7 +76,7 @@ class DuplicateTests(RouterCase):
         self.assertEqual(self.names(), ["a", "a"])
 
     def test_it_is_written_each_second_not_at_the_end_only(self) -> None:
-        state = Path(tempfile.mkdtemp()) / "state"
+        state = new_folder(self) / "state"
         self.router.user_event()(self.got.append)
         self.bind(state=state)
         self.send("a")
@@ -86,7 +84,7 @@ class DuplicateTests(RouterCase):
         self.assertIn('"last": 1', state.read_text())
 
     def test_a_state_file_that_is_broken_or_out_of_reach_is_an_error_in_the_log(self) -> None:
-        folder = Path(tempfile.mkdtemp())
+        folder = new_folder(self)
         (folder / "broken").write_text("{}")
         self.router.user_event()(self.got.append)
         self.bind(state=folder / "broken")
