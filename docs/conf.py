@@ -13,7 +13,7 @@ author = "The txserf authors"
 copyright = "2026, The txserf authors"
 release = version = installed_version("txserf")
 
-extensions = ["sphinx.ext.autodoc", "command_table"]
+extensions = ["sphinx.ext.autodoc", "command_table", "service_tables"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
 autodoc_member_order = "bysource"

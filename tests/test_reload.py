@@ -151,7 +151,7 @@ class ReloadTests(ReloadCase):
         reloader.reload()
         self.assertEqual(self.logged("restart"), ["needs a restart to take effect: agent, http"] * 2)
         self.assertEqual(self.service.concurrency, 2)
-        self.assertNotIn("s3cret", str(self.lines))
+        self.assertNotIn("s3cret", self.log.everything)
 
     def test_the_connection_stays(self) -> None:
         reloader = self.reloader()

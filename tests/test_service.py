@@ -51,7 +51,7 @@ class OptionsTests(OptionsCase):
             self.assertIn(f"--{row.name}", told)
             self.assertIn(row.help.split(",")[0].split(" or ")[0].split(" '")[0][:30], told)
             if row.default is not None:
-                self.assertIn(f"[default: {row.default}]", told)
+                self.assertIn(f"[default: {row.shown_default}]", told)
 
     def test_without_any_there_are_no_handlers(self) -> None:
         self.assertIsNone(self.options().router)

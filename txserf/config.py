@@ -67,7 +67,12 @@ class Setting:
     @property
     def summary(self) -> str:
         """Its help, with its default."""
-        return self.help if self.default is None else f"{self.help} [default: {self.default}]"
+        return self.help if self.default is None else f"{self.help} [default: {self.shown_default}]"
+
+    @property
+    def shown_default(self) -> str:
+        """Its default as text."""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     @property
     def rule(self) -> str:
