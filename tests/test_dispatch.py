@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.router_case import RouterCase
-from txserf import Disconnected, QueryEvent, Router, Serf, UserEvent
+from txserf import Disconnected, QueryEvent, Serf, UserEvent
 
 
 class LifeTests(RouterCase):
@@ -123,44 +123,3 @@ class LifeTests(RouterCase):
         self.assertIn("not connected", str(service.unready))
         self.successResultOf(service.stopService())
         self.assertEqual(service.unready, "not running")
-
-    def test_other_handlers_take_over_without_losing_an_event_or_handling_one_twice(self) -> None:
-        held: list[Deferred[None]] = []
-
-        @self.router.user_event("a")
-        def slow(event: UserEvent) -> Deferred[None]:
-            held.append(Deferred())
-            return held[-1]
-
-        service = self.bind()
-        self.send("a", "a")
-        other = Router()
-        other.any(lambda event: self.got.append(event) if isinstance(event, UserEvent) else None)
-        service.replace(other.routes())
-        for name in "bcdefg":  # while one stream takes over from the other
-            self.peer.event(name, coalesce=False)
-            self.clock.advance(0.02)
-        self.turn(1.0)
-        self.assertEqual(self.got, [])
-        held[0].callback(None)
-        self.assertEqual(self.names()[0], "a")
-        missed = set("bcdefg") - set(self.names())
-        # Only what was sent before the new stream could be there has never been asked for.
-        self.assertEqual(len(self.names()), len(set(self.names())))
-        self.assertLessEqual(missed, set("bcd"))
-        self.send("h")
-        self.assertEqual(self.names()[-1], "h")
-
-    def test_queries_are_answered_once_while_handlers_change(self) -> None:
-        self.router.query()(self.got.append)
-        service = self.bind()
-        other = Router()
-        other.query()(self.got.append)
-        other.user_event()(self.got.append)
-        for _ in range(20):
-            self.peer.query("q", timeout=5.0)
-            self.clock.advance(0.02)
-            if _ == 5:
-                service.replace(other.routes())
-        self.turn(1.0)
-        self.assertEqual(len(self.got), 20)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import new_folder
 from tests.router_case import RouterCase
 from txserf import QueryEvent, UserEvent
 from txserf.dispatch import RouterService
+from txserf.ltimes import LTimes, StateError, key_of
 from txserf.model import Event
 
 
@@ -96,3 +102,78 @@ class DuplicateTests(RouterCase):
         self.send("b")
         self.turn(1.5)
         self.assertEqual(len(self.logged("where can't be written")), 1)
+
+
+class FileTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = new_folder(self) / "state"
+        self.ltimes = LTimes()
+
+    def handled(self, *events: UserEvent) -> None:
+        for event in events:
+            self.ltimes.begun(key_of(event))
+            self.ltimes.handled(key_of(event))
+
+    def loaded(self) -> LTimes:
+        ltimes = LTimes()
+        ltimes.load(self.path)
+        return ltimes
+
+    def test_what_was_handled_comes_back_whatever_its_name_is(self) -> None:
+        events = [UserEvent(name, b"\xff", 5) for name in ("a", "", "x\ny", "nul\0", "'\"", "\udcff", "é")]
+        self.handled(*events)
+        self.ltimes.begun(key_of(UserEvent("at work", b"", 9)))
+        self.ltimes.save(self.path)
+        again = self.loaded()
+        self.assertEqual([key_of(event) in again for event in events], [True] * len(events))
+        self.assertNotIn(key_of(UserEvent("at work", b"", 9)), again)
+        self.assertEqual((again.last, self.ltimes.last, self.ltimes.changed), (5, 9, False))
+
+    def test_no_payload_is_in_it_and_nobody_else_may_read_it(self) -> None:
+        self.handled(UserEvent("a", b"s3cret", 1))
+        self.ltimes.save(self.path)
+        self.assertNotIn("s3cret", self.path.read_text())
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+
+    def test_where_it_can_t_be_written_the_one_before_stays_and_nothing_else(self) -> None:
+        self.handled(UserEvent("a", b"", 1))
+        self.ltimes.save(self.path)
+        before = self.path.read_bytes()
+
+        def refuse(*arguments: object) -> None:
+            raise OSError(errno.ENOSPC, "no space")
+
+        for function in ("fsync", "replace"):
+            self.handled(UserEvent(function, b"", 2))
+            patch = self.patch(os, function, refuse)
+            error = self.assertRaises(StateError, self.ltimes.save, self.path)
+            self.assertIn("no space", str(error))
+            patch.restore()
+            self.assertEqual(self.path.read_bytes(), before)
+            self.assertEqual(list(self.path.parent.iterdir()), [self.path])
+            self.assertTrue(self.ltimes.changed)
+
+    def test_without_a_file_nothing_was_handled(self) -> None:
+        self.assertEqual(self.loaded().last, 0)
+
+    def test_what_is_none_of_ours_is_refused_by_its_path(self) -> None:
+        good = {"version": 1, "last": 1, "recent": [[1, "a", 0]]}
+        self.path.write_text(json.dumps(good))
+        self.assertEqual(self.loaded().last, 1)
+        for bad in (
+            "", "[]", "{}", "no json", "\xff", "null",
+            *(json.dumps({**good, name: value}) for name, value in (
+                ("version", 2), ("last", "x"), ("last", None), ("recent", 5), ("recent", [[1, "a"]]),
+                ("recent", [["1", "a", 0]]), ("recent", [[1, 2, 0]]), ("recent", [[1, "a", "0"]]),
+            )),
+        ):  # fmt: skip
+            self.path.write_bytes(bad.encode("latin-1"))
+            error = self.assertRaises(StateError, self.loaded)
+            self.assertIn(str(self.path), str(error), bad)
+
+    def test_as_many_are_remembered_as_agents_can_tell_again(self) -> None:
+        self.handled(*(UserEvent("a", b"", ltime) for ltime in range(1, 5001)))
+        self.ltimes.save(self.path)
+        again = self.loaded()
+        remembered = [ltime for ltime in range(1, 5001) if key_of(UserEvent("a", b"", ltime)) in again]
+        self.assertEqual(remembered, list(range(5001 - 2048, 5001)))

@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.errors import SerfError, reason_text
+from txserf.errors import RpcError, SerfError, reason_text
 from txserf.ltimes import LTimes
 from txserf.scripts import Myself, ScriptFailed
 from txserf.serf import Serf
@@ -66,21 +66,28 @@ class Identity:
         try:
             self.doubtful = 0 < await self._event_time() <= self._ltimes.last
         except SerfError:
-            pass  # the next connection tells
+            self.doubtful = self._ltimes.last > 0
 
     async def find_out(self) -> None:
         """Clear the doubt: an agent that rejoins hears of later events soon, one of a new cluster does not."""
         clock = self._serf.clock
-        until = clock.seconds() + _CATCH_UP
-        try:
-            while await self._event_time() <= self._ltimes.last:
-                if clock.seconds() >= until:
+        until: float | None = None
+        while True:
+            try:
+                if await self._event_time() > self._ltimes.last:
+                    break
+            except RpcError:
+                break  # it has no stats to tell it by
+            except SerfError:
+                pass  # it is away; a new connection begins with a comparison of its own
+            else:
+                now = clock.seconds()
+                until = now + _CATCH_UP if until is None else until
+                if now >= until:
                     self._log.warn("the cluster's event clock has begun anew")
                     self._ltimes.forget()
                     break
-                await deferLater(clock, _LOOK_AGAIN)
-        except SerfError:
-            pass  # the next connection tells
+            await deferLater(clock, _LOOK_AGAIN)
         self.doubtful = False
 
     def _stats(self) -> Deferred[dict[str, dict[str, str]]]:

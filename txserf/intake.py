@@ -138,6 +138,7 @@ class Intake:
         if self._next is not new:
             return  # stopped meanwhile
         self._stream = new
+        self._failure = None
         self._overlap_end = self._serf.clock.callLater(_OVERLAP, self._forget_overlap)
 
         def stopped(_: object) -> None:

@@ -1,0 +1,123 @@
+"""Who the agent is, and whether what looks like an event that was seen is one."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+
+from tests.fakes import Endpoint
+from tests.router_case import RouterCase
+from txserf import Router, Serf
+from txserf.scripts import Myself, ScriptFailed
+
+
+class MyselfTests(RouterCase):
+    def test_name_and_tags_are_those_of_the_moment(self) -> None:
+        service = self.bind()
+        for tags in ({"role": "web"}, {"role": "db"}):
+            self.serf.set_tags(tags)
+            self.turn(0.5)
+            asked = service.myself()
+            self.turn(0.5)
+            self.assertEqual(self.successResultOf(asked), Myself("n1", tags))
+
+    def test_the_last_known_ones_do_while_the_agent_is_away(self) -> None:
+        service = self.bind()
+        known = service.myself()
+        self.turn(0.5)
+        self.cluster.fail("n1")
+        self.turn(0.5)
+        self.assertEqual(self.successResultOf(service.myself()), self.successResultOf(known))
+
+    def test_they_do_for_an_agent_that_hangs_and_it_is_asked_again_behind_that(self) -> None:
+        self.router.query()(self.got.append)
+        service = self.bind()
+        self.cluster.agents["n1"].pause()
+        late = service.myself()
+        self.turn(3.0)
+        self.assertEqual(self.successResultOf(late), Myself("n1", {}))
+        self.cluster.agents["n1"].resume()
+        self.serf.set_tags({"role": "web"})
+        self.turn(0.5)
+        asked = service.myself()
+        self.turn(0.5)
+        self.assertEqual(self.successResultOf(asked).tags, {"role": "web"})
+
+    def test_without_any_a_script_is_not_started(self) -> None:
+        clock = Clock()
+        serf = Serf([Endpoint()], reactor=clock)
+        service = Router().bind(serf)
+        service.startService()
+        asked = service.myself()
+        clock.advance(3.0)
+        error = self.failureResultOf(asked, ScriptFailed).value
+        self.assertIn("not started: the agent has not told its name: stats: no answer", str(error))
+        service.stopService()
+
+
+class DoubtTests(RouterCase):
+    """The agent has failed, and another one that knows nobody takes over, its event clock at 1."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.alone = self.cluster.add("n3", join=False)
+        both = [self.cluster.agents["n1"].endpoint(), self.alone.endpoint()]
+        self.other = Serf(both, reactor=self.clock)
+        self.router.user_event()(self.got.append)
+        self.service = self.bind(self.other)
+        self.send("a", "b", "c")
+        self.cluster.fail("n1")
+        self.turn(1.0)
+        self.assertIsNone(self.service.unready)
+        self.assertEqual(self.names(), ["a", "b", "c"])
+        self.got.clear()
+
+    def send_again(self, *names: str) -> None:
+        """Send events that look like those that were seen, for they have their LTimes."""
+        for name in names:
+            self.other.event(name, coalesce=False)
+        self.turn(0.5)
+
+    def join(self) -> None:
+        """Let the agent hear from the others, and be told what happened there."""
+        self.other.join([self.cluster.agents["n2"].bind], replay=True)
+        self.turn(1.0)
+
+    def test_an_agent_that_hears_from_the_others_has_told_duplicates(self) -> None:
+        self.join()
+        self.send("d")
+        self.assertEqual(self.names(), ["d"])
+        self.assertEqual(self.logged("begun anew"), [])
+
+    def test_one_that_hears_a_moment_later_has_too(self) -> None:
+        self.send_again("a")
+        self.assertEqual(self.names(), [])
+        self.join()
+        self.send("d")
+        self.assertEqual(self.names(), ["d"])
+        self.assertEqual(self.logged("begun anew"), [])
+
+    def test_one_that_hears_nothing_has_told_new_events(self) -> None:
+        self.send_again("a", "b")
+        self.assertEqual(self.names(), [])
+        self.turn(2.5)
+        self.assertEqual(self.names(), ["a", "b"])
+        self.assertEqual(len(self.logged("the cluster's event clock has begun anew")), 1)
+        self.send_again("c")
+        self.assertEqual(self.names(), ["a", "b", "c"])
+
+    def test_an_event_is_held_until_an_agent_that_went_away_is_back(self) -> None:
+        self.send_again("a")
+        self.alone.drop_connections()
+        self.alone.pause()
+        self.turn(10.0)
+        self.assertEqual(self.names(), [])
+        self.alone.resume()
+        self.turn(30.0)
+        self.assertEqual(self.names(), ["a"])
+
+    def test_a_stop_ends_the_doubt_for_what_was_seen_is_done(self) -> None:
+        self.send_again("a")
+        stopped = self.service.stopService()
+        self.turn(0.5)
+        self.successResultOf(stopped)
+        self.assertEqual(self.names(), [])

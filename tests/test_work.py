@@ -1,0 +1,177 @@
+"""How handlers end: each in its time, told to the observer, and said in the log."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.router_case import RouterCase
+from txserf import Member, MemberEvent, QueryEvent, UserEvent
+from txserf.routes import FunctionHandler
+from txserf.work import Observer, Outcome, describe
+
+
+class Noted(Observer):
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def arrived(self, type: str) -> None:
+        self.calls.append(("arrived", type))
+
+    def duplicate(self, type: str) -> None:
+        self.calls.append(("duplicate", type))
+
+    def resumed(self) -> None:
+        self.calls.append(("resumed",))
+
+    def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
+        self.calls.append((type, handler.rpartition(".")[2], outcome.value, round(duration, 1)))
+
+
+class EndTests(RouterCase):
+    def test_the_observer_hears_of_each_handler_with_its_time(self) -> None:
+        @self.router.user_event("a")
+        def at_once(event: UserEvent) -> None: ...
+
+        @self.router.user_event("a")
+        def later(event: UserEvent) -> Deferred[None]:
+            done: Deferred[None] = Deferred()
+            if event.ltime == 1:
+                self.clock.callLater(0.4, done.callback, None)
+            return done
+
+        @self.router.user_event("a")
+        def bad(event: UserEvent) -> None:
+            raise ZeroDivisionError
+
+        @self.router.user_event("a")
+        async def value(event: UserEvent) -> str:
+            return "which nobody asked for"
+
+        observer = Noted()
+        service = self.bind(observer=observer, timeout=1.0)
+        self.send("a")
+        self.turn(0.5)
+        self.cluster.agents["n1"].drop_connections()
+        self.turn(1.0)
+        service._take(UserEvent("a", b"", 1))
+        self.send("a")
+        self.turn(1.0)
+        ended = [("user", "bad", "failed", 0), ("user", "value", "ok", 0)]
+        self.assertEqual(
+            observer.calls,
+            [
+                ("arrived", "user"), ("user", "at_once", "ok", 0), ("user", "later", "ok", 0.4), *ended,
+                ("resumed",), ("duplicate", "user"),
+                ("arrived", "user"), ("user", "at_once", "ok", 0), ("user", "later", "timeout", 1.0), *ended,
+            ],
+        )  # fmt: skip
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_an_event_ends_as_the_worst_of_its_handlers(self) -> None:
+        @self.router.user_event("slow")
+        def slow(event: UserEvent) -> Deferred[None]:
+            return Deferred()
+
+        @self.router.user_event()
+        def bad(event: UserEvent) -> None:
+            raise ZeroDivisionError
+
+        self.router.user_event()(lambda event: None)
+        self.bind(timeout=1.0)
+        self.send("bad", "slow")
+        self.turn(1.0)
+        results = [text.rpartition(": ")[2] for text in self.logged(" handled in ")]
+        self.assertEqual(results, ["failed", "timeout"])
+        self.assertEqual(len(self.logged("user 'slow' (LTime 2) handled in 1.0")), 1)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_each_handler_has_the_whole_of_its_time(self) -> None:
+        for _ in range(3):
+
+            @self.router.user_event("a")
+            def slow(event: UserEvent) -> Deferred[None]:
+                self.got.append(event)
+                done: Deferred[None] = Deferred()
+                self.clock.callLater(0.8, done.callback, None)
+                return done
+
+        self.bind(timeout=1.0)
+        self.send("a")
+        self.turn(3.0)
+        self.assertEqual(len(self.got), 3)
+        self.assertEqual(self.logged("took too long"), [])
+
+    def test_a_generator_that_a_handler_returns_is_an_error_for_it_never_runs(self) -> None:
+        def generator(event: UserEvent) -> Any:
+            yield
+
+        self.router.user_event()(lambda event: generator(event))
+        self.bind()
+        self.send("a")
+        self.assertEqual(len(self.logged("returned a generator, whose body never ran")), 1)
+
+    def test_a_canceller_that_raises_is_logged_and_hurts_nobody_else(self) -> None:
+        def canceller(cancelled: Deferred[None]) -> None:
+            raise ZeroDivisionError
+
+        self.router.user_event()(lambda event: Deferred(canceller))
+        self.router.user_event()(self.got.append)
+        self.bind(timeout=1.0)
+        self.send("a")
+        self.turn(1.0)
+        self.assertEqual(self.names(), ["a"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_what_ends_after_it_was_given_up_is_told_once_and_answers_nothing(self) -> None:
+        late: Deferred[bytes] = Deferred()
+
+        @self.router.query("q")
+        async def stubborn(event: QueryEvent) -> bytes:
+            try:
+                await Deferred()
+            except BaseException:
+                return await late
+            return b""
+
+        observer = Noted()
+        self.bind(observer=observer, timeout=0.5)
+        asked = Deferred.fromCoroutine(self.result_of(self.peer.query("q", timeout=2.0)))
+        self.turn(1.0)
+        late.callback(b"late")
+        self.turn(2.0)
+        self.assertEqual(self.successResultOf(asked).responses, {})
+        self.assertEqual([call[2] for call in observer.calls[1:]], ["timeout"])
+
+    def test_an_answer_that_comes_behind_a_loss_is_an_error_in_the_log(self) -> None:
+        held: Deferred[bytes] = Deferred()
+        self.router.query("q")(lambda event: held)
+        self.router.user_event()(self.got.append)
+        self.bind()
+        self.peer.query("q", timeout=10.0)
+        self.turn(0.5)
+        self.cluster.agents["n1"].drop_connections()
+        self.turn(1.0)
+        held.callback(b"0.31")
+        self.assertEqual(len(self.logged("by which the query came, is gone")), 1)
+        self.send("a")
+        self.assertEqual(self.names(), ["a"])
+
+
+class NameTests(RouterCase):
+    def test_an_event_is_named_in_one_line_without_its_payload(self) -> None:
+        self.assertEqual(describe(UserEvent("a\nb", b"s3cret", 7)), r"user 'a\nb' (LTime 7)")
+        self.assertEqual(describe(QueryEvent(3, "q", b"s3cret", 8)), "query 'q' (LTime 8)")
+        few = tuple(Member(name=f"n{number}\n") for number in range(2))
+        self.assertEqual(describe(MemberEvent("join", few)), r"member-join of 'n0\n', 'n1\n'")
+        many = tuple(Member(name=f"n{number}") for number in range(1000))
+        self.assertEqual(
+            describe(MemberEvent("failed", many)), "member-failed of 'n0', 'n1', 'n2', 'n3', 'n4', 995 more"
+        )
+
+    def test_a_function_is_called_by_its_module_and_name_and_anything_else_by_its_class(self) -> None:
+        self.assertEqual(FunctionHandler(describe).label, "txserf.work.describe")
+        self.assertEqual(FunctionHandler(self.got.append).label, "?.list.append")
+        self.assertEqual(FunctionHandler(partial(describe)).label, "functools.partial")
