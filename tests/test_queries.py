@@ -8,7 +8,14 @@ from twisted.internet.defer import CancelledError
 
 from tests.fakes import DONE, answer
 from tests.serf_case import SerfCase
-from txserf.errors import ConnectionLost, Disconnected, QueryError, RequestTimeout, StopReceiveData
+from txserf.errors import (
+    ConnectionLost,
+    Disconnected,
+    ProtocolError,
+    QueryError,
+    RequestTimeout,
+    StopReceiveData,
+)
 from txserf.model import Ack, Answer, QueryResult
 from txserf.queries import Query
 
@@ -98,6 +105,19 @@ class QueryTests(SerfCase):
         for failed in (waiting, self.awaited(query), self.next(query)):
             error = self.failureResultOf(failed, QueryError).value
             self.assertEqual((error.command, error.message), ("query", "query exceeds limit of 1024 bytes"))
+
+    def test_a_record_that_is_none_fails_it_alone(self) -> None:
+        query, stats = self.serf.query("load"), self.serf.stats()
+        asked, other = self.agent.asked()
+        done = query.when_done()
+        self.agent.reply(asked.seq)
+        self.agent.reply(asked.seq, answer("n1", None, "nack"))
+        error = self.failureResultOf(done, ProtocolError).value
+        self.assertEqual(str(error), "query: unknown record of a query: 'nack'")
+        self.agent.reply(asked.seq, answer("n2"))
+        self.agent.reply(asked.seq, DONE)
+        self.agent.reply(other.seq, {})
+        self.successResultOf(stats)
 
     def test_a_loss_fails_it_with_the_answers_so_far_and_it_is_not_asked_again(self) -> None:
         query, seq = self.ask()

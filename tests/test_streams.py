@@ -8,7 +8,14 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.fakes import MEMBER, Asked, user_event
 from tests.serf_case import SerfCase
-from txserf.errors import AuthenticationError, ConnectionLost, Disconnected, RpcError, StopReceiveData
+from txserf.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    Disconnected,
+    ProtocolError,
+    RpcError,
+    StopReceiveData,
+)
 from txserf.logs import LogStream
 from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
 from txserf.streams import EventStream
@@ -202,6 +209,26 @@ class EventStreamTests(StreamCase):
         self.clock.advance(10)
         self.assertIsNone(self.successResultOf(stopping))
 
+    def test_an_event_that_is_none_ends_that_stream_alone(self) -> None:
+        stream, other = self.serf.stream("*"), self.serf.stream("user")
+        first, second = self.agent.asked()
+        self.agent.reply(first.seq)
+        self.agent.reply(second.seq)
+        self.agent.asked()
+        active, event = stream.when_active(), self.serf.event("deploy")
+        asked = self.asked_one("event")
+        self.agent.reply(first.seq, {"Event": "member-promoted", "Members": None})
+        for waiting in (active, self.next(stream)):
+            error = self.failureResultOf(waiting, ProtocolError).value
+            self.assertEqual(str(error), "stream: unknown event: 'member-promoted'")
+        self.assertEqual(self.asked_one("stop").body, {"Stop": first.seq})
+        self.send(first.seq, "late")
+        self.send(second.seq, "a")
+        self.assertEqual(self.names(other, 1), ["a"])
+        self.agent.reply(asked.seq)
+        self.successResultOf(event)
+        self.assertFalse(self.agent.closed_by_client)
+
     def test_stop_receive_data_in_a_callback_stops_it_at_the_agent(self) -> None:
         def enough(event: object) -> None:
             raise StopReceiveData
@@ -385,6 +412,17 @@ class LogStreamTests(StreamCase):
         self.failureResultOf(self.next(bad), RpcError)
         self.send_lines(seq, "a")
         self.assertEqual(self.texts(good), ["a"])
+
+    def test_a_record_that_is_no_line_ends_all_of_them_and_nothing_else(self) -> None:
+        streams = [self.serf.monitor("INFO"), self.serf.monitor("WARN")]
+        seq = self.open("monitor")
+        stats = self.serf.stats()
+        asked = self.asked_one("stats")
+        self.agent.reply(seq, {"Log": None})
+        for stream in streams:
+            self.failureResultOf(self.next(stream), ProtocolError)
+        self.agent.reply(asked.seq, {})
+        self.successResultOf(stats)
 
     def test_a_slow_reader_of_one_takes_nothing_from_another(self) -> None:
         slow, quick = self.serf.monitor(buffer=1), self.serf.monitor()

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from txserf import commands
-from txserf.errors import ConnectionLost, InvalidRequest, RequestTimeout, SerfError
+from txserf.errors import ConnectionLost, InvalidRequest, ProtocolError, RequestTimeout, SerfError
 from txserf.feed import Feed
 from txserf.model import Ack, Answer, QueryResult
 from txserf.operations import Operation, seconds
@@ -55,7 +55,13 @@ class _Asking(Operation):
             self.session.settle(self)
             self._query._succeeded()
         else:
-            record = self.command.decode_record(body)
+            try:
+                record = self.command.decode_record(body)
+            except ProtocolError as broken:
+                # As with a reply that has not its shape: it ends this one, and not the connection.
+                self.session.abandon(self)
+                self._query._failed(ProtocolError(f"{self.command.wire}: {broken}"))
+                return
             if record is not None:
                 self._query._received(record)
 

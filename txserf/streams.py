@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from txserf import commands
 from txserf.calls import Call
 from txserf.commands import Command
-from txserf.errors import ConnectionLost, Disconnected, SerfError
+from txserf.errors import ConnectionLost, Disconnected, ProtocolError, SerfError
 from txserf.feed import Feed
 from txserf.model import Event, Gap, QueryEvent
 from txserf.operations import Operation
@@ -78,8 +78,16 @@ class Subscription(Operation):
 
     def record(self, body: Mapping[str, Any]) -> None:
         if not self.done:
-            assert self.connection is not None
-            self._listener._record(self.command.decode_record(body), self.connection)
+            connection = self.connection
+            assert connection is not None
+            try:
+                record = self.command.decode_record(body)
+            except ProtocolError as broken:
+                # As with a reply that has not its shape: it ends this one, and not the connection.
+                self._session.abandon(self)
+                self._listener._over(ProtocolError(f"{self.command.wire}: {broken}"))
+                return
+            self._listener._record(record, connection)
 
     def interrupted(self) -> None:
         self._listener._interrupted()
