@@ -8,15 +8,12 @@ each object that comes.
 from __future__ import annotations
 
 import contextlib
-import functools
 import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
-import pytest_twisted  # type: ignore[import-untyped]  # it ships no types
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -26,42 +23,19 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests import agents
+from tests.in_reactor import LIMIT as LIMIT
+from tests.in_reactor import UNUSED as UNUSED
+from tests.in_reactor import in_reactor as in_reactor
+from tests.in_reactor import reactor as reactor
+from tests.in_reactor import wait_for as wait_for
 from txserf import commands, wire
 from txserf.embedded import EmbeddedCluster
 
-T = TypeVar("T")
-
-reactor: Any = _reactor
-
-#: Seconds that a test may take, and that one thing may be waited for.
-LIMIT = 40.0
+#: Seconds that one thing may be waited for.
 PATIENCE = 10.0
 
 #: What `Raw.read` gives once the agent has closed the connection.
 CLOSED = "<closed>"
-
-#: A Seq that nothing has: a ``stop`` of it is a round trip without any effect.
-UNUSED = 2**63
-
-
-def in_reactor(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[None]]:
-    """Run an async test under pytest-twisted, with a limit on all of it."""
-
-    @functools.wraps(test)
-    def limited(*args: Any, **kwargs: Any) -> Deferred[None]:
-        async def run() -> None:
-            await test(*args, **kwargs)
-
-        return Deferred.fromCoroutine(run()).addTimeout(LIMIT, reactor)
-
-    marked: Callable[..., Deferred[None]] = pytest_twisted.ensureDeferred(limited)
-    return marked
-
-
-def wait_for(result: Deferred[T]) -> T:
-    """Wait for a Deferred outside of the reactor, as a fixture has to."""
-    value: T = pytest_twisted.blockon(result)
-    return value
 
 
 def turns(seconds: float) -> Deferred[None]:
