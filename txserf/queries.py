@@ -95,7 +95,7 @@ class Query(Feed["Ack | Answer"]):
         self._askers: deque[Deferred[QueryResult]] = deque()
         self._asking = _Asking(session, values, self)
         self._asking.deadline = session.deadlines.add(patience, self._expire)
-        session.submit([self._asking])
+        session.submit_one(self._asking)
 
     def __repr__(self) -> str:
         return f"<Query: {self.name!r}, {len(self._acks)} acks, {len(self._responses)} responses>"

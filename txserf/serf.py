@@ -419,7 +419,7 @@ class Serf(Service):
             return fail(Disconnected("this Serf is closed"))
         self._begin()
         call = Call(self._session, command, values, limit)
-        self._session.submit([call])
+        self._session.submit_one(call)
         return call.result
 
 

@@ -74,7 +74,7 @@ class Subscription(Operation):
             self._session.settle(self)
             self._listener._over(self.command.refusal(error))
             return
-        self._session.submit([_Confirmation(self._session, self._confirmed)])
+        self._session.submit_one(_Confirmation(self._session, self._confirmed))
 
     def record(self, body: Mapping[str, Any]) -> None:
         if not self.done:
@@ -113,7 +113,7 @@ class Subscription(Operation):
             return succeed(None)
         self._session.settle(self)
         stop = Call(self._session, commands.STOP, {"Stop": self.seq}, timeout)
-        self._session.submit([stop])
+        self._session.submit_one(stop)
         # Where it is lost or late, so is the stream.
         return stop.result.addErrback(_ignored)
 
@@ -198,7 +198,7 @@ class EventStream(Stream["Event | Gap"]):
         self._subscription = Subscription(
             session, commands.STREAM, commands.STREAM.arguments({"Type": type}), self
         )
-        session.submit([self._subscription])
+        session.submit_one(self._subscription)
 
     def __repr__(self) -> str:
         return f"<EventStream: {self.type}>"
