@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.fakes import Log
 from txserf.config import ConfigError
 from txserf.web import Site, WebService, parse_endpoint
 
@@ -74,7 +75,9 @@ class SiteTests(SynchronousTestCase):
             self.assertIn("/health", body)
 
     def test_only_get_and_head_are_allowed(self) -> None:
+        log = Log(self)
         status, headers, body = self.ask("/health", "HEAD")
+        self.assertEqual(log.texts, [])  # Twisted warns of a body that it drops
         self.assertEqual((status, headers["content-length"], body), (200, "3", ""))
         self.assertEqual(self.ask("/health", "POST")[0], 405)
 

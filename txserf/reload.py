@@ -71,7 +71,7 @@ class Reloader(Service):
         self._values = {**values, **{name: self._values[name] for name in fixed}}
         configure(self._service, values)
         self._service.replace(router.routes())
-        self._log.info("reloaded: {router}", router=repr(router))
+        self._log.info("reloaded: handles {types}", types=router.routes().stream_type or "nothing")
 
 
 def configure(service: RouterService, values: Values) -> None:

@@ -207,6 +207,7 @@ async def test_health_follows_the_agent_and_metrics_count(agent: Agent, twistd: 
         "txserf_connected 1.0",
         "txserf_connections_total 2.0",
         "txserf_gaps_total 1.0",
+        "txserf_queued 0.0",
         'txserf_events_total{type="user"} 1.0',
         'txserf_handler_results_total{handler="true",result="ok"} 1.0',
         'txserf_handler_seconds_count{handler="true"} 1.0',
