@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.fakes import new_folder, user_event
 from tests.router_case import RouterCase
-from txserf import Disconnected, QueryEvent, Serf, UserEvent
+from tests.serf_case import SerfCase
+from txserf import Disconnected, QueryEvent, Router, Serf, UserEvent
 
 
 class LifeTests(RouterCase):
@@ -32,6 +34,7 @@ class LifeTests(RouterCase):
     def test_a_stop_has_a_limit(self) -> None:
         cancelled: list[object] = []
         self.router.user_event()(lambda event: Deferred(cancelled.append))
+        self.router.user_event()(self.got.append)
         service = self.bind(drain=2.0)
         self.send("a", "b")
         stopped = service.stopService()
@@ -39,8 +42,42 @@ class LifeTests(RouterCase):
         self.assertNoResult(stopped)
         self.turn(0.2)
         self.successResultOf(stopped)
-        self.assertEqual(len(cancelled), 1)
+        self.assertEqual((len(cancelled), self.names()), (1, []))
         self.assertEqual(len(self.logged("1 events that waited are dropped")), 1)
+
+    def test_the_limit_of_a_stop_is_over_with_it(self) -> None:
+        going: list[Deferred[None]] = []
+
+        @self.router.user_event()
+        def slow(event: UserEvent) -> Deferred[None]:
+            going.append(Deferred())
+            return going[-1]
+
+        service = self.bind(drain=2.0, state=new_folder(self) / "state")
+        self.send("a")
+        going[0].callback(None)
+        self.successResultOf(service.stopService())
+        service.startService()
+        self.turn(0.5)
+        self.send("b")
+        self.turn(3.0)
+        self.assertEqual((len(going), service.working), (2, 1))
+        going[1].callback(None)
+
+    def test_a_full_queue_of_quick_handlers_is_worked_off_in_a_loop(self) -> None:
+        first: Deferred[None] = Deferred()
+
+        @self.router.user_event()
+        def handle(event: UserEvent) -> Deferred[None] | None:
+            self.got.append(event)
+            return first if event.ltime == 1 else None
+
+        service = self.bind()
+        for ltime in range(1, 3001):
+            service._take(UserEvent("a", b"", ltime))
+        first.callback(None)
+        self.assertEqual([event.ltime for event in self.got], list(range(1, 3001)))
+        self.assertEqual(service.working, 0)
 
     def test_it_can_be_started_again(self) -> None:
         self.router.user_event()(self.got.append)
@@ -123,3 +160,21 @@ class LifeTests(RouterCase):
         self.assertIn("not connected", str(service.unready))
         self.successResultOf(service.stopService())
         self.assertEqual(service.unready, "not running")
+
+
+class TimerTests(SerfCase):
+    def test_no_timer_is_left_behind_a_stop(self) -> None:
+        router = Router()
+        router.user_event("a")(lambda event: None)
+        router.user_event("b")(lambda event: Deferred())
+        service = router.bind(self.serf, state=new_folder(self) / "state")
+        service.startService()
+        stream = self.asked_one("stream")
+        self.agent.reply(stream.seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.agent.reply(self.asked_one("stats").seq, {})
+        for name in ("a", "b"):
+            self.agent.reply(stream.seq, user_event(name))
+        stopped = service.stopService()
+        self.clock.advance(10.0)
+        self.successResultOf(stopped)  # and tearDown() looks for timers

@@ -245,7 +245,7 @@ class FailureTests(RouterCase):
         for line in handled:
             self.assertTrue(line.isprintable(), line)
 
-    def test_an_overfull_queue_loses_the_oldest_and_says_so(self) -> None:
+    def test_an_overfull_queue_loses_the_oldest_and_says_so_once_until_there_is_room(self) -> None:
         going: list[Deferred[None]] = []
 
         @self.router.user_event()
@@ -255,9 +255,13 @@ class FailureTests(RouterCase):
             return going[-1]
 
         service = self.bind(buffer=2)
-        self.send("a", "b", "c", "d")
-        self.assertEqual(service.dropped, 1)
+        self.send("a", "b", "c", "d", "e")
+        self.assertEqual(service.dropped, 2)
+        self.assertEqual(len(self.logged("are dropped")), 1)
         self.assertEqual(len(self.logged("the oldest ones are dropped from user 'b' (LTime 2) on")), 1)
+        going[-1].callback(None)
+        self.send("f", "g")
+        self.assertEqual(len(self.logged("are dropped")), 2)
         while service.working:
             going[-1].callback(None)
-        self.assertEqual(self.names(), ["a", "c", "d"])
+        self.assertEqual((self.names(), service.dropped), (["a", "d", "f", "g"], 3))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.fakes import Endpoint
+from tests.fakes import Endpoint, user_event
 from tests.router_case import RouterCase
-from txserf import Router, Serf
+from tests.serf_case import SerfCase
+from txserf import Router, Serf, UserEvent
+from txserf.identity import Identity
+from txserf.ltimes import LTimes, key_of
+from txserf.model import Event
 from txserf.scripts import Myself, ScriptFailed
 
 
@@ -121,3 +126,68 @@ class DoubtTests(RouterCase):
         self.turn(0.5)
         self.successResultOf(stopped)
         self.assertEqual(self.names(), [])
+
+
+class AskedTests(SerfCase):
+    """An agent played by hand, and events up to LTime 5 that are remembered."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        ltimes = LTimes()
+        for ltime in range(1, 6):
+            ltimes.begun(key_of(UserEvent("a", b"", ltime)))
+        self.ltimes = ltimes
+        self.identity = Identity(self.serf, ltimes)
+
+    def tells(self, event_time: str) -> None:
+        self.agent.reply(self.asked_one("stats").seq, {"serf": {"event_time": event_time}})
+
+    def test_an_agent_that_is_behind_is_doubted_and_no_other(self) -> None:
+        for event_time, doubtful in (("5", True), ("6", False), ("1", True), ("0", False), ("x", False)):
+            compared = Deferred.fromCoroutine(self.identity.compare())
+            self.tells(event_time)
+            self.successResultOf(compared)
+            self.assertEqual(self.identity.doubtful, doubtful, event_time)
+
+    def test_one_that_does_not_tell_in_time_is_doubted_where_there_is_something_to_remember(self) -> None:
+        for identity, doubtful in ((self.identity, True), (Identity(self.serf, LTimes()), False)):
+            compared = Deferred.fromCoroutine(identity.compare())
+            self.clock.advance(2.0)
+            self.successResultOf(compared)
+            self.assertEqual(identity.doubtful, doubtful)
+            self.agent.asked()
+
+    def test_one_that_has_no_stats_is_believed(self) -> None:
+        found = Deferred.fromCoroutine(self.identity.find_out())
+        self.agent.reply(self.asked_one("stats").seq, error="Unsupported command")
+        self.successResultOf(found)
+        self.assertEqual((self.identity.doubtful, self.ltimes.last), (False, 5))
+
+    def test_a_question_is_not_asked_on_where_another_has_replaced_it(self) -> None:
+        router = Router()
+        router.user_event()(lambda event: None)
+        service = router.bind(self.serf)
+        service.startService()
+        for _ in range(2):
+            service._hold(Deferred.fromCoroutine(self.identity.find_out()))
+        _, *stats = self.agent.asked()
+        for asked in stats:
+            self.agent.reply(asked.seq, {"serf": {"event_time": "1"}})
+        self.clock.advance(0.2)
+        self.assertEqual(self.agent.asked_names(), ["stats"])
+        service.stopService()
+
+    def test_no_event_is_begun_before_it_was_asked(self) -> None:
+        router, got = Router(), list[Event]()
+        router.user_event()(got.append)
+        service = router.bind(self.serf)
+        service.startService()
+        stream = self.asked_one("stream")
+        self.agent.reply(stream.seq)
+        self.agent.reply(stream.seq, user_event("a", 1))
+        self.agent.reply(self.asked_one("stop").seq)
+        self.agent.reply(stream.seq, user_event("b", 2))
+        self.assertEqual((got, service.queued), ([], 2))
+        self.tells("3")
+        self.assertEqual(got, [UserEvent("a", b"", 1), UserEvent("b", b"", 2)])
+        service.stopService()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from tests.fakes import MEMBER, user_event
 from tests.router_case import RouterCase
-from txserf import RpcError, UserEvent
+from tests.serf_case import SerfCase
+from txserf import MemberEvent, QueryEvent, RpcError, UserEvent
 from txserf.intake import Intake
-from txserf.model import Gap
+from txserf.model import Event, Gap
 
 
 class IntakeTests(RouterCase):
@@ -109,6 +111,85 @@ class IntakeTests(RouterCase):
         self.turn(1.0)
         self.send("a")
         self.assertEqual((self.names(), self.streams()), ([], 0))
+
+
+class OverlapTests(SerfCase):
+    """An agent played by hand, at the moment in which it has both streams."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.got: list[Event] = []
+        self.active: list[Gap | None] = []
+        self.intake = Intake(self.serf, self.got.append, self.active.append)
+        self.intake.follow("user:a")
+        self.old = self.opened()
+        self.intake.follow("user,query")
+        self.new = self.opened()
+        self.ping = self.asked_one("stop")
+
+    def tearDown(self) -> None:
+        self.intake.stop()
+        super().tearDown()
+
+    def opened(self) -> int:
+        """Open the stream that is asked for; return its Seq."""
+        opening = self.asked_one("stream")
+        self.agent.reply(opening.seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        return opening.seq
+
+    def names(self) -> list[str]:
+        names = [event.name for event in self.got if not isinstance(event, MemberEvent)]
+        self.got.clear()
+        return names
+
+    def test_what_both_bring_is_delivered_once_whichever_is_first(self) -> None:
+        a, b = user_event("a", 1), user_event("a", 2)
+        for seq, record in ((self.old, a), (self.new, a), (self.new, b), (self.old, b)):
+            self.agent.reply(seq, record)
+        self.assertEqual(self.got, [UserEvent.from_wire(a), UserEvent.from_wire(b)])
+
+    def test_equal_ones_of_one_stream_are_two(self) -> None:
+        update = {"Event": "member-update", "Members": [MEMBER]}
+        for seq in (self.new, self.new, self.old, self.old):
+            self.agent.reply(seq, update)
+        self.assertEqual(len(self.got), 2)
+
+    def test_a_query_is_known_though_each_stream_has_its_own_number_for_it(self) -> None:
+        for seq, id in ((self.old, 1), (self.new, 2)):
+            self.agent.reply(seq, {"Event": "query", "ID": id, "LTime": 1, "Name": "q", "Payload": None})
+        self.assertEqual(self.got, [QueryEvent(1, "q", b"", 1)])
+
+    def test_the_old_one_is_stopped_behind_a_round_trip_for_it_may_have_some_under_way(self) -> None:
+        self.assertEqual(self.agent.asked(), [])
+        self.agent.reply(self.old, user_event("under way", 1))
+        self.agent.reply(self.ping.seq)
+        stop = self.asked_one("stop")
+        self.assertEqual(stop.body, {"Stop": self.old})
+        self.agent.reply(stop.seq)
+        self.agent.reply(self.new, user_event("under way", 1))
+        self.agent.reply(self.new, user_event("a", 2))
+        self.assertEqual(self.names(), ["under way", "a"])
+
+    def test_a_loss_of_both_is_one_gap(self) -> None:
+        self.reconnect()
+        streams = [asked for asked in self.agent.asked() if asked.command == "stream"]
+        self.assertEqual([asked.body for asked in streams], [{"Type": "user:a"}, {"Type": "user,query"}])
+        for asked in streams:
+            self.agent.reply(asked.seq)
+            self.agent.reply(asked.seq, user_event("a", 1))
+        for confirmation in self.agent.asked():
+            self.agent.reply(confirmation.seq)
+        self.assertEqual(self.names(), ["a"])
+        self.assertEqual([gap is not None for gap in self.active], [False, True])
+
+    def test_what_came_once_is_forgotten_a_while_after(self) -> None:
+        self.agent.reply(self.old, user_event("a", 1))
+        self.agent.reply(self.ping.seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.clock.advance(6.0)
+        self.agent.reply(self.new, user_event("a", 1))
+        self.assertEqual(self.names(), ["a", "a"])
 
 
 class ReplaceTests(RouterCase):

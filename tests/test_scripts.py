@@ -11,8 +11,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +21,7 @@ from tests.agents import holds_in_time
 from tests.fakes import new_folder
 from tests.real.helpers import fails, in_reactor, reactor
 from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, UserEvent, scripts
+from txserf.routes import ScriptHandler
 from txserf.scripts import Myself, ScriptFailed, parse_spec, run, standard_input, variables, what_is_wrong
 
 NOBODY = Myself("n1", {})
@@ -184,10 +186,52 @@ async def test_cancelling_kills_what_an_ended_script_has_left(tmp_path: Path, ow
 
 
 @in_reactor
-async def test_it_can_be_cancelled_in_its_first_instant(own_group: None) -> None:
+async def test_cancelled_in_its_first_instant_it_is_killed_too(
+    monkeypatch: pytest.MonkeyPatch, own_group: None
+) -> None:
+    spawn, processes = reactor.spawnProcess, list[Any]()
+    monkeypatch.setattr(reactor, "spawnProcess", lambda *args, **kw: processes.append(spawn(*args, **kw)))
     running = start("sleep 1000")
+    pid = processes[0].pid
     running.cancel()
     await fails(running, CancelledError)
+    await until(lambda: not alive(pid))
+    assert not alive(pid)
+
+
+@in_reactor
+async def test_of_what_has_left_its_group_nothing_more_is_read(tmp_path: Path) -> None:
+    before = set(reactor.getReaders())
+    pid = tmp_path / "pid"
+    running = start(f"setsid sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 1000'")
+    await until(pid.exists)
+    running.cancel()
+    await fails(running, CancelledError)
+    try:
+        assert set(reactor.getReaders()) <= before
+        assert alive(int(pid.read_text()))
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+@attrs.frozen
+class Context:
+    """What a handler is given beside its event."""
+
+    clock: Any = reactor
+
+    def myself(self) -> Deferred[Myself]:
+        return succeed(NOBODY)
+
+
+@in_reactor
+async def test_the_output_is_the_answer_of_a_query_and_none_is_no_answer() -> None:
+    for event, output, answer in (
+        (QueryEvent(1, "q"), "0.31", b"0.31"),
+        (QueryEvent(1, "q"), "", None),
+        (UserEvent("a"), "0.31", None),
+    ):
+        assert await ScriptHandler(f"printf '{output}'").start(event, Context()) == answer
 
 
 @in_reactor
