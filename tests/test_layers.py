@@ -25,7 +25,7 @@ ORDER = """
     cluster
     scripts routes ltimes identity work intake dispatch handlers
     embedded
-    config apps jsonlog metrics web reload
+    config apps jsonlog metrics web reload guard
     follow demo service pytest_plugin
     __init__
 """

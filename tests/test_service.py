@@ -14,11 +14,13 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import Endpoint, Log, new_folder
+from tests.fakes import Agent, Endpoint, Log, new_folder
 from txserf import AuthenticationError, Host, Router, RpcError, Serf, config, service
 from txserf.follow import Follower
+from txserf.guard import Guard, Observers
 from txserf.model import UserEvent
-from txserf.service import Guard, Options, Parts
+from txserf.service import Options, Parts
+from txserf.work import Observer, Outcome
 
 
 class OptionsCase(SynchronousTestCase):
@@ -231,10 +233,10 @@ class GuardTests(WithSerfCase):
         super().setUp()
         self.serf = Serf([Host(endpoint=self.endpoint, auth_key="k")], reactor=self.clock)
         self.failures: list[BaseException] = []
+        self.guard = Guard(self.failures.append)
         router = Router()
         router.user_event()(print)
-        handling = router.bind(self.serf)
-        self.guard = Guard(self.serf, handling, self.failures.append)
+        handling = self.guard.handling = router.bind(self.serf, observer=self.guard)
         self.serf.startService()
         handling.startService()
         self.addCleanup(handling.stopService)
@@ -247,13 +249,34 @@ class GuardTests(WithSerfCase):
         self.assertEqual([type(failure) for failure in self.failures], [AuthenticationError])
         self.assertIn("no events can be handled: ", "\n".join(self.log.texts))
 
-    def test_it_says_when_no_event_is_missed_any_more(self) -> None:
+    def ready(self) -> Agent:
+        """Accept a connection, and open the stream on it."""
+        agent = self.endpoint.accept_and_greet()
+        for _ in range(2):  # the stream, then its confirmation
+            for asked in agent.asked():
+                agent.reply(asked.seq)
+        return agent
+
+    def test_it_says_once_when_no_event_is_missed_any_more(self) -> None:
         agent = self.endpoint.accept_and_greet()
         for _ in range(2):  # the stream, then its confirmation
             self.assertNotIn("ready: ", "\n".join(self.log.texts))
             for asked in agent.asked():
                 agent.reply(asked.seq)
-        self.assertIn("ready: ", "\n".join(self.log.texts))
+        agent.lose()
+        self.ready()
+        self.assertEqual("\n".join(self.log.texts).count("ready: "), 1)
+        self.assertEqual(self.failures, [])
+
+    def test_a_key_that_is_refused_later_ends_it_too(self) -> None:
+        self.ready().lose()
+        agent = self.ready()
+        self.clock.advance(2.0)  # else it flaps, and is not dialled at once
+        agent.lose()
+        agent = self.endpoint.accept()
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+        self.assertEqual([type(failure) for failure in self.failures], [AuthenticationError])
 
     def test_a_stream_that_is_refused_ends_it(self) -> None:
         agent = self.endpoint.accept_and_greet()
@@ -265,6 +288,26 @@ class GuardTests(WithSerfCase):
         self.serf.close()
         self.clock.advance(0)
         self.assertEqual(self.failures, [])
+
+
+class Noting(Observer):
+    def __init__(self, told: list[tuple[object, ...]]) -> None:
+        for name in ("arrived", "duplicate", "resumed", "ended"):
+            setattr(self, name, lambda *arguments, name=name: told.append((name, *arguments)))
+
+
+class ObserversTests(SynchronousTestCase):
+    def test_each_one_is_told_everything(self) -> None:
+        told: list[tuple[object, ...]] = []
+        both = Observers(Noting(told), Noting(told))
+        both.arrived("user")
+        both.duplicate("user")
+        both.resumed()
+        both.ended("user", "f", Outcome.OK, 0.5)
+        calls = [("arrived", "user"), ("duplicate", "user"), ("resumed",)]
+        self.assertEqual(
+            told, [call for call in [*calls, ("ended", "user", "f", Outcome.OK, 0.5)] for _ in "12"]
+        )
 
 
 class FollowerHealthTests(WithSerfCase):

@@ -145,11 +145,8 @@ class Follower(Service):
     @property
     def unready(self) -> str | None:
         """Say why events may be missed now; None while all is well."""
-        session = self._serf._session
-        if session.factory.open_connection is None:
-            return "not connected" + session.why_waiting()
-        active = self._following if self._events is None else self._events._is_active
-        return None if active else "not subscribed"
+        active = self._following if self._events is None else self._events.is_active
+        return self._serf.why_disconnected or (None if active else "not subscribed")
 
     def startService(self) -> None:
         """Begin to follow."""

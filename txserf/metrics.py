@@ -122,7 +122,7 @@ class Metrics(Observer, Collector):
     def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
         """Read what is counted elsewhere."""
         factory = self._serf._session.factory
-        yield _gauge(CONNECTED, factory.open_connection is not None)
+        yield _gauge(CONNECTED, self._serf.why_disconnected is None)
         yield _count(CONNECTIONS, factory.connections)
         yield _count(FAILOVERS, factory.failovers)
         if self.service is not None:

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
-from twisted.python.failure import Failure
 
 from txserf import apps, config, follow
 from txserf.config import ConfigError, Kind
 from txserf.dispatch import RouterService
-from txserf.errors import Disconnected, SerfError, reason_text
 from txserf.follow import Follower, Format
+from txserf.guard import Guard, Observers
 from txserf.handlers import Router
 from txserf.reload import Reloader, configure
 from txserf.serf import Serf
@@ -159,44 +158,6 @@ class Parts(MultiService):
                 _log.failure("{part} did not stop well", part=part)
 
 
-class Guard(Service):
-    """
-    Says when events are handled, or that they never will be, as where every host refuses the key.
-
-    :param failed: called with the reason.
-    """
-
-    def __init__(
-        self, serf: Serf, handling: RouterService, failed: Callable[[BaseException], object]
-    ) -> None:
-        self._serf = serf
-        self._handling = handling
-        self._failed = failed
-        self._waiting: Deferred[None] | None = None
-
-    def startService(self) -> None:
-        """Begin to watch."""
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
-        self._waiting = Deferred.fromCoroutine(self._watch()).addErrback(self._over)
-
-    def stopService(self) -> None:
-        """Watch no more."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    async def _watch(self) -> None:
-        await self._serf.when_connected()
-        await self._handling.when_active()
-        _log.info("ready: events are handled from now on")
-
-    def _over(self, failure: Failure) -> None:
-        failure.trap(SerfError, CancelledError)
-        if not failure.check(Disconnected, CancelledError):
-            _log.error("no events can be handled: {reason}", reason=reason_text(failure))
-            self._failed(failure.value or AssertionError())
-
-
 def makeService(options: Options) -> IService:
     """Make the service that the options ask for."""
     values, router = options.chosen, options.router
@@ -215,12 +176,13 @@ def makeService(options: Options) -> IService:
         parts.add(_demo(values, cluster, follower if shows_all else None, write, format))
     parts.add(serf)
     metrics = None if options.http is None else _metrics(serf)
-    handling = None if router is None else _handling(values, router, serf, metrics)
+    guard = Guard(_stop)
+    handling = None if router is None else _handling(values, router, serf, guard, metrics)
     if options.http is not None:
         parts.add(_web(options.http, [part for part in (handling, follower) if part is not None], metrics))
     if handling is not None:
         parts.add(handling)
-        parts.add(Guard(serf, handling, _stop))
+        parts.add(guard)
         parts.add(Reloader(handling, values, partial(options.read, again=True)))
     if follower is not None:
         parts.add(follower)
@@ -234,9 +196,13 @@ def _json_log(twistd: Any) -> Callable[[], ILogObserver]:
     return partial(jsonlog.observer, twistd)
 
 
-def _handling(values: config.Values, router: Router, serf: Serf, metrics: Metrics | None) -> RouterService:
-    service = router.bind(serf, state=values["state"], observer=metrics)
+def _handling(
+    values: config.Values, router: Router, serf: Serf, guard: Guard, metrics: Metrics | None
+) -> RouterService:
+    observer = guard if metrics is None else Observers(guard, metrics)
+    service = router.bind(serf, state=values["state"], observer=observer)
     configure(service, values)
+    guard.handling = service
     if metrics is not None:
         metrics.service = service
     return service
