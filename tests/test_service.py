@@ -146,6 +146,13 @@ class MakeServiceTests(OptionsCase):
         parts = self.parts("--handler", "true", "--http", "9100")
         self.assertEqual(parts[:3], ["Serf", "WebService", "RouterService"])
 
+    def test_what_happens_is_told_to_who_guards_and_to_who_counts(self) -> None:
+        made: Any = service.makeService(
+            self.options("--handler", "x", "--http", "9100", nodaemon=1, logfile="x")
+        )
+        told = made.services[2].observer._observers
+        self.assertEqual([type(each).__name__ for each in told], ["Guard", "Metrics"])
+
     def test_limits_and_state_reach_the_service(self) -> None:
         options = self.options(
             "--handler",
