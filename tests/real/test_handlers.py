@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from tests.agents import Agent
 from tests.real.conftest import Listen
 from tests.real.helpers import Proxy, _Inward, in_reactor, reactor
-from tests.real.routers import Handled, Run
+from tests.real.routers import Handled, Run, Running
 from txserf import Serf, UserEvent, wire
 
 
@@ -177,3 +177,39 @@ async def test_an_event_under_way_and_those_that_wait_outlive_the_agent(
         await running.serf.ping()
         held.callback(None)
         assert sorted(event.name for event in await handled.count(3)) == ["first", "second", "third"]
+
+
+@in_reactor
+async def test_a_restart_handles_what_the_agent_can_still_tell_and_nothing_twice(
+    run: Run, tmp_path: Path
+) -> None:
+    """The agent dies meanwhile too, comes back alone, and is told all of the past by its cluster."""
+    with contextlib.ExitStack() as stack:
+        far, near = Agent("n1", tmp_path), Agent("n2", tmp_path)
+        for agent, join in ((far, []), (near, [far])):
+            stack.callback(agent.kill)
+            agent.start(join=join)
+        handled = Handled()
+
+        async def start() -> Running:
+            running = run(near, state=tmp_path / "state")
+            running.router.user_event()(handled)
+            await running.start()
+            return running
+
+        async with Serf(far.rpc) as sender:
+            running = await start()
+            await burst(sender, 0, 40)
+            await handled.count(40)
+            await running.service.stopService()
+            near.kill()
+            await burst(sender, 40, 80)
+            near.start()
+            running = await start()
+            await running.serf.join([far.bind], replay=True)
+            await burst(sender, 80, 100)
+            await handled.count(100)
+        await running.serf.ping()
+        names = [f"burst-{number:04}" for number in range(100)]
+        assert sorted(event.name for event in handled.events) == names
+        assert sorted(event.name for event in handled.events[:40]) == names[:40]

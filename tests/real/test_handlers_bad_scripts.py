@@ -108,3 +108,16 @@ async def test_concurrency_lets_scripts_run_side_by_side(run: Run, tmp_path: Pat
     for name in ("a", "b"):
         await running.serf.event(name, coalesce=False)
     assert await running.ended.count(2) == [Outcome.OK, Outcome.OK]
+
+
+@in_reactor
+async def test_neither_payload_nor_output_of_a_script_is_logged(
+    run: Run, agent: Agent, log: list[str]
+) -> None:
+    running = run(agent)
+    await running.start("user,query=cat; cat >&2; exit 3", r"user=printf '\163\063cret \377'")
+    await running.serf.event("a", b"s3cret", coalesce=False)
+    await running.serf.query("q", b"s3cret", timeout=0.3)
+    assert await running.ended.count(3) == [Outcome.FAILED, Outcome.OK, Outcome.FAILED]
+    assert len([line for line in log if line.endswith(": exit code 3")]) == 2
+    assert not [line for line in log if "s3cret" in line]
