@@ -212,8 +212,9 @@ def load(path: Path) -> dict[str, Any]:
     :raises ConfigError: for a file that can't be read, an unknown key and a wrong type. No value is shown:
         it may hold a key.
     """
+    loads = _toml().loads
     try:
-        found: dict[str, Any] = _toml().loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except ValueError as error:  # no UTF-8, or no TOML
