@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
+from twisted.internet.defer import CancelledError
 
-from tests.fakes import DONE, NO_MEMBERS, Agent, Endpoint, answer, body_of, reply, user_event
+from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, user_event
 from tests.session_case import SessionCase, Told
 from txserf import commands
-from txserf.calls import Call
-from txserf.commands import EVENT, MEMBERS, QUERY, STATS, STREAM, Command, Route
+from txserf.commands import EVENT, MEMBERS, QUERY, STATS, STREAM, Route
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
@@ -22,9 +17,7 @@ from txserf.errors import (
     Disconnected,
     InvalidRequest,
     RequestTimeout,
-    SerfError,
 )
-from txserf.model import KeyReply
 from txserf.session import Session
 
 #: What each command that needs arguments is given.
@@ -587,136 +580,3 @@ class AuthTests(SessionCase):
         session.abandon(handshake)
         self.clock.advance(0)
         self.assertEqual(handshake.told, [])
-
-
-#: The bodies of replies that have one.
-BODIES: dict[str, dict[str, Any]] = {
-    "members": NO_MEMBERS,
-    "members-filtered": NO_MEMBERS,
-    "join": {"Num": 1},
-    "list-keys": KeyReply().to_wire(listing=True),
-}
-
-#: What may happen to a session, each with a number that says to whom.
-_STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(
-            "read change join keys filter stream dial dial accept reply lose refuse cancel wait disconnect".split()
-        ),
-        st.integers(0, 7),
-    ),
-    max_size=30,
-)
-
-
-class Story:
-    """A session to which anything happens, and all that became of its calls."""
-
-    def __init__(self, reconnect: bool) -> None:
-        self.clock, self.host = Clock(), Endpoint()
-        self.session = Session([self.host], reconnect=reconnect, reactor=self.clock, heartbeat=None)
-        self.calls: list[Deferred[Any]] = []
-        self.fired: dict[int, list[object]] = {}
-        self.streams: list[Told] = []
-        self.names = itertools.count()
-        self.gone: list[Agent] = []
-        self.sent: list[str] = []  # what was in the changes that some agent has got
-
-    def call(self, command: Command, **given: Any) -> None:
-        call = Call(self.session, command, command.arguments(given), 50.0)
-        number = len(self.calls)
-        self.fired[number] = []
-        self.calls.append(call.result)
-        self.session.submit([call])
-        call.result.addBoth(self.fired[number].append)
-
-    def agents(self) -> list[Agent]:
-        """Return the ends of the connections that are open, as far as agents know."""
-        return [agent for agent in self.host.agents if agent not in self.gone]
-
-    def step(self, what: str, number: int) -> None:
-        agents = self.agents()
-        if what == "read":
-            self.call(MEMBERS)
-        elif what == "change":
-            self.call(EVENT, Name=str(next(self.names)))
-        elif what == "join":
-            self.call(commands.JOIN, Existing=[str(next(self.names))])
-        elif what == "keys":
-            self.call(commands.LIST_KEYS)
-        elif what == "filter":
-            self.call(commands.MEMBERS_FILTERED, Name="(a|b)")
-        elif what == "stream":
-            self.streams.append(Told(self.session, STREAM))
-            self.session.submit([self.streams[-1]])
-        elif what == "reply":
-            for agent in agents:
-                self.answer(agent, number)
-        elif what == "lose" and agents:
-            self.lose(agents[number % len(agents)])
-        elif what == "dial" and self.host.waiting:
-            self.host.accept_and_greet()
-        elif what == "accept" and self.host.waiting:
-            self.host.accept()  # its greeting is answered by a reply
-        elif what == "refuse" and self.host.waiting:
-            self.host.refuse()
-        elif what == "cancel" and self.calls:
-            self.calls[number % len(self.calls)].cancel()
-        elif what == "wait":
-            self.clock.advance(number * 4.0)
-        elif what == "disconnect":
-            self.end()
-
-    def lose(self, agent: Agent) -> None:
-        self.read(agent)
-        self.gone.append(agent)
-        agent.lose()
-
-    def read(self, agent: Agent) -> list[tuple[int, str]]:
-        asked = agent.asked()
-        for request in asked:
-            if request.command in ("event", "join"):
-                body = body_of(request)
-                self.sent.append(body["Name"] if request.command == "event" else body["Existing"][0])
-        return [(request.seq, request.command) for request in asked]
-
-    def answer(self, agent: Agent, number: int) -> None:
-        """Answer what was asked in one piece, but for the last *number* of it: that is never answered."""
-        asked = self.read(agent)
-        data: list[bytes] = []
-        for seq, command in asked[: len(asked) - number]:
-            data.append(reply(seq, BODIES.get(command)))
-            if command == "stream":
-                data.append(reply(seq, user_event()))
-        agent.send(*data)
-
-    def end(self) -> None:
-        closed = self.session.disconnect()
-        for agent in self.agents():
-            if agent.closed_by_client:
-                self.lose(agent)
-        self.clock.advance(0)
-        assert closed.called
-
-
-class StoryTests(SessionCase):
-    @given(steps=_STEPS, reconnect=st.booleans())
-    @settings(deadline=None, max_examples=300)
-    def test_whatever_happens_each_call_ends_once_and_no_change_is_sent_twice(
-        self, steps: list[tuple[str, int]], reconnect: bool
-    ) -> None:
-        story = Story(reconnect)
-        for what, number in steps:
-            story.step(what, number)
-        story.end()
-        for number, fired in story.fired.items():
-            self.assertEqual(len(fired), 1, f"call {number}: {fired}")
-            failure = fired[0]
-            if hasattr(failure, "check"):
-                self.assertTrue(failure.check(SerfError, CancelledError), failure)
-        self.assertEqual(len(story.sent), len(set(story.sent)), story.sent)
-        for stream in story.streams:
-            self.assertEqual(len(stream.reasons), 1, stream.told)
-            self.assertTrue(stream.done)
-        self.assertEqual(story.host.waiting, 0)
-        self.assertEqual(story.clock.getDelayedCalls(), [])

@@ -1,0 +1,29 @@
+"""Random stories: whatever programs, agents and the clock do, each Deferred fires once and nothing is left."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.stories import ClientStory, SessionStory, steps
+
+
+class StoryTests(SynchronousTestCase):
+    @given(story=steps(*SessionStory.STEPS), reconnect=st.booleans())
+    @settings(deadline=None, max_examples=200)
+    def test_each_call_of_a_session_ends_once_and_no_change_is_sent_twice(
+        self, story: list[tuple[str, int]], reconnect: bool
+    ) -> None:
+        happened = SessionStory(reconnect)
+        happened.tell(story)
+        happened.check(self)
+
+    @given(story=steps(*ClientStory.STEPS), reconnect=st.booleans())
+    @settings(deadline=None, max_examples=200)
+    def test_each_request_of_a_client_ends_once_whatever_its_callbacks_do(
+        self, story: list[tuple[str, int]], reconnect: bool
+    ) -> None:
+        happened = ClientStory(reconnect)
+        happened.tell(story)
+        happened.check(self)
