@@ -88,6 +88,10 @@ class OptionsTests(OptionsCase):
         assert router is not None
         self.assertEqual(len(router.routes().handlers(UserEvent("x"))), 1)
 
+    def test_without_an_application_nothing_is_imported_from_there(self) -> None:
+        self.options("--handler", "true")
+        self.assertNotIn(str(self.folder), sys.path)
+
     def test_files_are_meant_where_twistd_is_started_and_scripts_where_it_works(self) -> None:
         (self.folder / "work").mkdir()
         (self.folder / "work" / "run.sh").touch(mode=0o755)

@@ -76,8 +76,6 @@ class Options(usage.Options):
         }
         self._folder = os.path.abspath(self._twistd.get("rundir") or ".")
         self._started_in = os.getcwd()
-        if self._started_in not in sys.path:
-            sys.path.insert(0, self._started_in)  # for --app
         try:
             self.chosen, router = self.read()
             self._check_log()
@@ -101,6 +99,8 @@ class Options(usage.Options):
             found["state"] = os.path.join(self._started_in, found["state"])
         values = config.merged(self._given, found)
         config.check(values)
+        if values["app"] is not None and self._started_in not in sys.path:
+            sys.path.insert(0, self._started_in)
         router = apps.make_router(values["handler"] or (), values["app"], folder=self._folder, again=again)
         return values, router
 
