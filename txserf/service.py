@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -272,4 +273,13 @@ def _stop(reason: BaseException) -> None:
         with contextlib.suppress(ReactorNotRunning):  # another reason was first
             reactor.stop()
 
+    # twistd has no other exit code than 0 for a service that ended by itself.
+    atexit.register(_exit_as_failed)
     reactor.callWhenRunning(stop)  # it may not run yet, and can't be stopped then
+
+
+def _exit_as_failed() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    os._exit(1)

@@ -118,7 +118,7 @@ async def test_a_json_log_has_a_line_an_event_and_neither_payload_nor_key(
 @in_reactor
 async def test_a_key_that_is_refused_ends_it_and_is_not_shown(auth_agent: Agent, twistd: Start) -> None:
     running = twistd("--agent", f"serf://{auth_agent.rpc}?AuthKey=wr0ng-key", "--handler", "true")
-    await running.ended
+    assert await running.ended == 1
     assert "no events can be handled: " in running.log
     assert "wr0ng-key" not in running.log
 
@@ -232,7 +232,8 @@ async def test_without_the_metrics_extra_health_works_and_metrics_name_it(
 async def test_a_port_that_is_taken_ends_it(twistd: Start, listen: Listen) -> None:
     taken = listen(ScriptedServer(lambda connection, data: None)).partition(":")[2]
     running = twistd("--embedded", "1", "--embedded-quiet", "--handler", "true", "--http", taken)
-    await running.ended
+    assert await running.ended == 1
+    assert "Server Shut Down" in running.log
     assert "--http: Couldn't listen on 127.0.0.1:" in running.log
     assert "Traceback" not in running.log
 

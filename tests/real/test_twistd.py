@@ -64,7 +64,7 @@ async def test_it_waits_for_an_agent_that_is_not_there_yet(agent: Agent, twistd:
 @in_reactor
 async def test_a_refused_key_ends_it_and_is_not_shown(auth_agent: Agent, twistd: Start) -> None:
     running = twistd("--agent", f"serf://{auth_agent.rpc}?AuthKey=wr0ng-key")
-    await running.ended
+    assert await running.ended == 1
     assert "refused the key" in running.log
     assert "wr0ng-key" not in running.log + "".join(running.lines)
 
@@ -74,7 +74,7 @@ async def test_a_filter_that_the_agent_refuses_ends_it_with_the_agents_words(
     agent: Agent, twistd: Start
 ) -> None:
     running = twistd("--agent", agent.rpc, "--stream", "nonsense")
-    await running.ended
+    assert await running.ended == 1
     assert "Invalid event filter" in running.log
 
 
