@@ -15,10 +15,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 import txserf
-from tests.agents import Agent, new_encrypt_key
+from tests.agents import Agent, holds_in_time, new_encrypt_key
 from tests.real.helpers import Watched, in_reactor, reactor
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,33 @@ async def test_the_deploy_listener_runs_its_command_for_each_event(
     far.serf("event", "-coalesce=false", "deploy", "v2")
     await listener.says(r"(?s)exit code 0: 'got v1\\n'.*exit code 0: 'got v2\\n'")
     await listener.interrupted()
+
+
+@in_reactor
+async def test_the_node_handlers_deploy_and_answer_and_finish_what_they_began(
+    two_agents: list[Agent], programs: list[Program], tmp_path: Path
+) -> None:
+    near, far = two_agents
+    script = (
+        f"cd {tmp_path}; read version; touch begun-$version; "
+        "until [ $version = v1 ] || [ -e go ]; do sleep 0.02; done; echo $version >>versions"
+    )
+    node = Program("node_handlers.py", script, agents=[near])
+    programs.append(node)
+    await node.says("waiting")
+    far.serf("event", "-coalesce=false", "deploy", "v1")
+    await node.says("deploy 1 is done")
+    async with txserf.Serf(far.rpc) as serf:
+        answers = (await serf.query("load", expect=1, timeout=5)).responses
+        assert list(answers) == ["n1"] and float(answers["n1"]) >= 0
+    far.serf("event", "-coalesce=false", "deploy", "v2")
+    await deferToThread(holds_in_time, (tmp_path / "begun-v2").exists)
+    node.process.signalProcess("INT")
+    await node.says("finishing")
+    (tmp_path / "go").touch()
+    await node.ended()
+    assert (node.code, (tmp_path / "versions").read_text()) == (0, "v1\nv2\n"), node.output
+    assert "deploy 2 is done" in node.output and "Traceback" not in node.output
 
 
 @in_reactor
