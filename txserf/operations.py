@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +13,13 @@ from txserf.protocol import Exchange, SerfProtocol
 
 def seconds(value: object, what: str) -> float:
     """Return a time in seconds that a caller gave; `InvalidRequest` for what is none."""
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and value >= 0
-        and not math.isnan(value)
-    ):
-        return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            raise InvalidRequest(f"{what} is no number of seconds that a float can hold") from None
+        if number >= 0:  # NaN is not
+            return number
     raise InvalidRequest(f"{what} must be a number of seconds, not {value!r}")
 
 
