@@ -121,6 +121,44 @@ class ReloadTests(ReloadCase):
         self.turn(2.0)
         self.assertEqual(self.names(), [f"e{number}" for number in range(60)])
 
+    def test_it_may_be_while_the_agent_is_away(self) -> None:
+        self.router.user_event("a")(self.got.append)
+        reloader = self.reloader()
+        self.cluster.fail("n1")
+        self.turn(1.0)
+        self.next_router = self.router_of(self.got.append, "b")
+        reloader.reload()
+        self.turn(1.0)
+        self.cluster.recover("n1")
+        self.turn(40.0)
+        self.assertIs(self.service.unready, None)
+        self.send("a", "b")
+        self.assertEqual(self.names(), ["b"])
+
+    def test_many_at_once_leave_the_last_one(self) -> None:
+        self.router.user_event("a")(self.got.append)
+        reloader = self.reloader()
+        for name in "bcdef":
+            self.next_router = self.router_of(self.got.append, name)
+            reloader.reload()
+        self.turn(10.0)
+        self.send(*"abcdef")
+        self.assertEqual(self.names(), ["f"])
+        self.assertIs(self.service.unready, None)
+
+    def test_all_handlers_may_go_and_come_back(self) -> None:
+        self.router.user_event()(self.got.append)
+        reloader = self.reloader()
+        self.next_router = Router()
+        reloader.reload()
+        self.turn(1.0)
+        self.send("nobody")
+        self.next_router = self.router_of(self.got.append)
+        reloader.reload()
+        self.turn(1.0)
+        self.send("a")
+        self.assertEqual(self.names(), ["a"])
+
     def test_what_can_not_work_leaves_all_as_it_was(self) -> None:
         self.router.user_event()(self.got.append)
         reloader = self.reloader()

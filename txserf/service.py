@@ -252,7 +252,7 @@ def _embedded_cluster(nodes: int) -> EmbeddedCluster:
 def _line_writer(options: Options) -> Callable[[str], object]:
     twistd: Any = options.parent or {}
     if not twistd.get("nodaemon"):
-        return lambda line: _log.info("{line}", line=line)
+        return lambda line: _log.info("{log_line}", log_line=line)  # no field of its own in a JSON log
     if not twistd.get("logfile"):
         # twistd is about to log to standard output, where it would be mixed into what we write there.
         sys.stdout = sys.stderr
