@@ -69,8 +69,10 @@ class IntakeTests(RouterCase):
     def test_a_first_filter_that_is_refused_is_told(self) -> None:
         self.follow("nonsense")
         self.assertIsInstance(self.intake.failure, RpcError)
-        self.assertFalse(self.intake.is_active)
+        self.assertEqual((self.intake.is_active, self.active), (False, []))
         self.assertEqual(len(self.logged("no events: ")), 1)
+        self.follow("user")
+        self.assertEqual((self.intake.is_active, self.active), (True, [None]))
 
     def test_no_event_is_lost_or_twice_while_one_stream_takes_over_from_the_other(self) -> None:
         self.follow("user")

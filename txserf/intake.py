@@ -75,6 +75,8 @@ class Intake:
         self._wanted = type
         if self._next is not None:
             return  # seen to once that one is there
+        if self._stream is not None and self._stream.error is not None:
+            self._stream = None  # it has ended
         if self._stream is None:
             if type is not None:
                 self._stream = self._open(type)
