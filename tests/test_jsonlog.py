@@ -36,7 +36,7 @@ class LineTests(SynchronousTestCase):
         )
         (line,) = self.lines()
         self.assertEqual(list(line)[:4], ["time", "level", "namespace", "text"])
-        self.assertRegex(line.pop("time"), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00$")
+        self.assertRegex(line.pop("time"), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")
         self.assertEqual(
             line,
             {
@@ -50,6 +50,10 @@ class LineTests(SynchronousTestCase):
                 "none": None,
             },
         )
+
+    def test_the_time_is_of_one_width(self) -> None:
+        times = [jsonlog.flat({"log_time": seconds})["time"] for seconds in (0.0, 0.5)]
+        self.assertEqual(times, ["1970-01-01T00:00:00.000000+00:00", "1970-01-01T00:00:00.500000+00:00"])
 
     def test_fields_that_are_no_scalars_are_left_out(self) -> None:
         self.logger.info("x", event=UserEvent("a", b"payload"), list=[1], bytes=b"1", nan=float("nan"))

@@ -22,8 +22,9 @@ def flat(event: LogEvent) -> dict[str, Any]:
     Its ``time`` (ISO 8601, UTC), ``level``, ``namespace`` and ``text``; then its own fields,
     those that are text, numbers, booleans or None; then a failure's ``traceback``.
     """
+    time = datetime.fromtimestamp(event.get("log_time", 0.0), timezone.utc)
     told: dict[str, Any] = {
-        "time": datetime.fromtimestamp(event.get("log_time", 0.0), timezone.utc).isoformat(),
+        "time": time.isoformat(timespec="microseconds"),
         "level": event.get("log_level", LogLevel.info).name,
         "namespace": event.get("log_namespace", ""),
         "text": formatEvent(event),
