@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Sequence
+from inspect import isasyncgen, iscoroutine, isgenerator
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.chain import awaitable
 from txserf.errors import SerfError, reason_text
 from txserf.ltimes import Key
 from txserf.model import Event, MemberEvent, QueryEvent
@@ -124,6 +124,7 @@ class Work:
                 if result is not None:
                     turn = _Turn(self, handler, began_at)
                     if turn.waits_for(result):
+                        self._turn = turn
                         return
                     now = host.clock.seconds()
                     continue
@@ -137,10 +138,11 @@ class Work:
         self.duration = now - self._began_at
         host.finished(self)
 
-    def resume(self, now: float) -> None:
-        """The handler that was waited for is through."""
-        self._turn = None
-        self._go_on(now)
+    def resume(self, turn: _Turn, now: float) -> None:
+        """A handler is through: go on behind it, unless that is done already."""
+        if self._turn is turn:
+            self._turn = None
+            self._go_on(now)
 
     def ended(
         self, handler: Handler, began_at: float, outcome: Outcome, failure: Failure | None = None
@@ -164,10 +166,6 @@ class Work:
             self._log.error("{event}: {handler}: {reason}", reason=reason_text(failure), **told)
         else:
             self._log.failure("{event}: {handler} failed", _without_payload(failure, self.event), **told)
-
-    def waits(self, turn: _Turn) -> None:
-        """A handler has begun that is not through yet."""
-        self._turn = turn
 
     @property
     def host(self) -> Host:
@@ -193,7 +191,9 @@ def _without_payload(failure: Failure, event: Event) -> Failure:
 class _Turn:
     """One handler's turn, where it returned something: a result, or what will be one."""
 
-    __slots__ = ("_began_at", "_early", "_handler", "_later", "_over", "_timer", "_waiting", "_work")
+    _waiting: Deferred[Any]
+
+    __slots__ = ("_began_at", "_early", "_handler", "_over", "_timer", "_waiting", "_work")
 
     def __init__(self, work: Work, handler: Handler, began_at: float) -> None:
         self._work = work
@@ -201,32 +201,23 @@ class _Turn:
         self._began_at = began_at
         self._early: Outcome | None = None
         self._over = False
-        self._later = False
-        self._timer: Any = None
-        self._waiting: Deferred[Any] | None = None
+        self._timer: DelayedCall | None = None
 
     def waits_for(self, result: object) -> bool:
         """Take what the handler returned; False where it is through with that."""
-        if not awaitable(result):
-            answer = self._answer(result)
-            if answer is None:
-                self._done(None)
-                return False
-            self._waiting = answer
-        elif isinstance(result, Deferred):
-            self._waiting = result
-            result.addCallback(self._answer)
+        if isinstance(result, Deferred):
+            waiting = result
+        elif iscoroutine(result):
+            waiting = Deferred.fromCoroutine(result)
         else:
-            self._waiting = Deferred.fromCoroutine(result)  # type: ignore[arg-type]  # awaitable() says so
-            self._waiting.addCallback(self._answer)
-        self._waiting.addBoth(self._done)
+            waiting = succeed(result)
+        self._waiting = waiting
+        waiting.addCallback(self._answer).addBoth(self._done)
         if self._over:
             return False
-        self._later = True
         host = self._work.host
         if host.handler_timeout is not None:
-            self._timer = host.clock.callLater(host.handler_timeout, self._expired)
-        self._work.waits(self)
+            self._timer = host.clock.callLater(host.handler_timeout, self.end_early, Outcome.TIMEOUT)
         return True
 
     def _answer(self, value: object) -> Deferred[None] | None:
@@ -235,7 +226,7 @@ class _Turn:
         if value is None or self._over or self._early is not None:
             return None
         if not isinstance(event, QueryEvent):
-            if inspect.isgenerator(value) or inspect.isasyncgen(value):
+            if isgenerator(value) or isasyncgen(value):
                 raise HandlerFailed("returned a generator, whose body never ran")
             return None
         if isinstance(value, (bytes, str)):
@@ -246,25 +237,18 @@ class _Turn:
         if self._over:
             return  # it ended long after it was given up; nobody asks any more
         self._over = True
-        self._waiting = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         failure = value if isinstance(value, Failure) else None
         outcome = self._early or (Outcome.OK if failure is None else Outcome.FAILED)
         now = self._work.ended(self._handler, self._began_at, outcome, failure)
-        if self._later:
-            self._work.resume(now)
-
-    def _expired(self) -> None:
-        self.end_early(Outcome.TIMEOUT)
+        self._work.resume(self, now)
 
     def end_early(self, outcome: Outcome) -> None:
         """Cancel the handler; where it does not care, forget it."""
         self._early = outcome
-        waiting = self._waiting
-        assert waiting is not None
         try:
-            waiting.cancel()
+            self._waiting.cancel()
         except Exception:  # of a canceller
             Work._log.failure("cancelling {handler} failed", handler=self._handler.label)
         if not self._over:
