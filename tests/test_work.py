@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.router_case import RouterCase
 from txserf import Member, MemberEvent, QueryEvent, UserEvent
@@ -144,6 +144,19 @@ class EndTests(RouterCase):
         self.turn(2.0)
         self.assertEqual(self.successResultOf(asked).responses, {})
         self.assertEqual([call[2] for call in observer.calls[1:]], ["timeout"])
+
+    def test_what_a_handler_returns_as_it_is_cancelled_is_no_answer(self) -> None:
+        @self.router.query("q")
+        async def excuse(event: QueryEvent) -> bytes:
+            try:
+                await Deferred()
+            except CancelledError:
+                pass
+            return b"not in time"
+
+        self.bind(timeout=0.2)
+        self.assertEqual(self.ask("q").responses, {})
+        self.assertEqual(len(self.logged("took too long and was cancelled")), 1)
 
     def test_an_answer_that_comes_behind_a_loss_is_an_error_in_the_log(self) -> None:
         held: Deferred[bytes] = Deferred()
