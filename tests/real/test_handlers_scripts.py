@@ -41,63 +41,72 @@ KEEP = (
 ODD_TAGS = {"role": "we\tb\nx", "my-tag.x": "v=1,2 'q'", "é": "ü$(x)", "straße": "s", "lower_case9": "\\t"}
 
 
-def given(folder: Path, name: str) -> tuple[set[bytes], bytes]:
-    """What a script was given: the environment but for its side, and the input with tags in one order."""
-    environment = set((folder / f"{name}.env").read_bytes().split(b"\0"))
+EVENTS = [
+    ("deploy", b""),
+    ("deploy", b"no newline"),
+    ("deploy", b"newline\n"),
+    ("deploy", b"\n"),
+    ("deploy", b"nul\0 and \xff\xfe no text"),
+    ("$(touch pwned) `touch pwned`; touch pwned", b"$(touch pwned)"),
+    ("quotes ' and \" and \\ and\nnewline", b"x"),
+    ("a=b é", "é".encode()),
+    ("", b"x"),
+    ("large", b"y" * 450),
+]
+
+
+def environment(folder: Path, name: str) -> set[bytes]:
+    """The environment that a script was given, but for which side it is on."""
+    lines = set((folder / f"{name}.env").read_bytes().split(b"\0"))
     # The library of line editing, which pytest loads, puts the last two into what the agent inherits only.
-    other = (b"SIDE=", b"LINES=", b"COLUMNS=")
-    return {line for line in environment if not line.startswith(other)}, (folder / f"{name}.in").read_bytes()
+    return {line for line in lines if not line.startswith((b"SIDE=", b"LINES=", b"COLUMNS="))}
+
+
+def standard_input(folder: Path, name: str) -> bytes | list[list[bytes]]:
+    """What a script has read; of a member event in parts, for Serf writes members and their tags in no order."""
+    text = (folder / f"{name}.in").read_bytes()
+    if not name.startswith("member-"):
+        return text
+    return sorted(sorted(re.split(b"([\t,\n])", line)) for line in text.splitlines(keepends=True))
 
 
 @in_reactor
 async def test_environment_and_input_are_the_same_byte_by_byte(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    theirs, ours = tmp_path / "agent", tmp_path / "txserf"
     monkeypatch.setenv("KEPT", str(tmp_path))
-    monkeypatch.setenv("SIDE", "agent")
-    spec = f"user,query,member-update={KEEP}"
-    with cluster(1, tags=[ODD_TAGS], event_handlers=[spec]) as (agent,):
-        monkeypatch.setenv("SIDE", "txserf")
+    monkeypatch.setenv("SIDE", theirs.name)
+    spec = f"user,query,member-update,member-join={KEEP}"
+    with cluster(1, tags=[ODD_TAGS], event_handlers=[spec]) as (agent,), contextlib.ExitStack() as stack:
+        monkeypatch.setenv("SIDE", ours.name)
+        assert holds_in_time((theirs / "member-join-.in").exists)  # its own, which nobody else was there for
+        (theirs / "member-join-.in").unlink()
         running = run(agent)
         await running.start(spec)
-        events: list[tuple[str, bytes]] = [
-            ("deploy", b""),
-            ("deploy", b"no newline"),
-            ("deploy", b"newline\n"),
-            ("deploy", b"\n"),
-            ("deploy", b"nul\0 and \xff\xfe no text"),
-            ("$(touch pwned) `touch pwned`; touch pwned", b"$(touch pwned)"),
-            ("quotes ' and \" and \\ and\nnewline", b"x"),
-            ("a=b é", "é".encode()),
-            ("", b"x"),
-            ("large", b"y" * 450),
-        ]
-        for number, (name, payload) in enumerate(events, 1):
+        for number, (name, payload) in enumerate(EVENTS, 1):
             await running.serf.event(name, payload, coalesce=False)
             await running.ended.count(number)
         await running.serf.query("load", b"15m", timeout=0.5)
-        await running.ended.count(len(events) + 1)
+        await running.ended.count(len(EVENTS) + 1)
         # The environment has the tags of that moment.
         await running.serf.set_tags({"new": "1"}, delete=["straße"])
         await running.serf.event("after", coalesce=False)
-        outcomes = await running.ended.count(len(events) + 3)
-        assert outcomes == [Outcome.OK] * (len(events) + 3)
-        names = [f"user-{number}" for number in range(1, len(events) + 2)] + ["query-1", "member-update-"]
-        assert holds_in_time(lambda: len(list((tmp_path / "agent").glob("*.in"))) == len(names))
+        other = Agent("n2", tmp_path, tags={"role": "db"})
+        stack.callback(other.kill)
+        other.start(join=[agent])
+        outcomes = await running.ended.count(len(EVENTS) + 4)
+        assert outcomes == [Outcome.OK] * (len(EVENTS) + 4)
+        names = [f"user-{number}" for number in range(1, len(EVENTS) + 2)]
+        names += ["query-1", "member-update-", "member-join-"]
+        assert holds_in_time(lambda: len(list(theirs.glob("*.in"))) == len(names))
     for name in names:
-        ours, theirs = given(tmp_path / "txserf", name), given(tmp_path / "agent", name)
-        assert ours[0] == theirs[0], name
-        if name == "member-update-":
-            # Serf writes the tags of a member in no order.
-            assert [sorted(re.split(b"[\t,\n]", text)) for text in (ours[1],)] == [
-                sorted(re.split(b"[\t,\n]", text)) for text in (theirs[1],)
-            ]
-            assert ours[1].startswith(b"n1\t127.0.0.1\twe\\tb\\nx\t") and ours[1].endswith(b"\n")
-        else:
-            assert ours[1] == theirs[1], name
-    environment = given(tmp_path / "txserf", "user-11")[0]
-    assert {b"SERF_TAG_NEW=1", b"SERF_TAG_MY_TAG_X=v=1,2 'q'", "SERF_TAG__=ü$(x)".encode()} <= environment
-    assert not any(line.startswith(b"SERF_TAG_STRA_E=") for line in environment)
+        assert environment(ours, name) == environment(theirs, name), name
+        assert standard_input(ours, name) == standard_input(theirs, name), name
+    after = environment(ours, f"user-{len(EVENTS) + 1}")
+    assert {b"SERF_TAG_NEW=1", b"SERF_TAG_MY_TAG_X=v=1,2 'q'", "SERF_TAG__=ü$(x)".encode()} <= after
+    assert not any(line.startswith(b"SERF_TAG_STRA_E=") for line in after)
+    assert (ours / "member-join-.in").read_bytes() == b"n2\t127.0.0.1\tdb\trole=db\n"
     assert not Path("pwned").exists()
 
 
