@@ -274,6 +274,16 @@ class ReentrancyTests(DeadlinesCase):
         self.clock.advance(2.0)
         self.assertEqual((self.called, self.timers()), ("bc", []))
 
+    def test_one_that_raises_holds_up_none_of_the_later_ones(self) -> None:
+        def fails() -> None:
+            raise ZeroDivisionError
+
+        self.deadlines.add(1.0, fails)
+        self.add(2.0, "b")
+        self.assertRaises(ZeroDivisionError, self.clock.advance, 1.0)
+        self.clock.advance(1.0)
+        self.assertEqual(self.called, "b")
+
 
 class CloseTests(DeadlinesCase):
     def test_where_all_are_cancelled_no_timer_is_left(self) -> None:

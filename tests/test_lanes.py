@@ -275,6 +275,19 @@ class LaneLossTests(LaneCase):
         self.assertEqual(error.command, "members-filtered")
         self.disconnect(session)
 
+    def test_an_agent_that_dies_on_a_filter_is_not_what_it_thinks_of_it(self) -> None:
+        session = self.connected()
+        call = self.call(session, MEMBERS_FILTERED, Name=RISKY, timeout=9.0)
+        for _ in range(2):
+            self.clock.advance(1.0)
+            lane = self.host.accept_and_greet()
+            lane.lose()  # of an agent's two connections either may be the first to go
+            self.agent.lose()
+            self.agent = self.host.accept_and_greet()
+        lane = self.host.accept_and_greet()
+        lane.reply(lane.asked_one("members-filtered").seq, NO_MEMBERS)
+        self.assertEqual(self.successResultOf(call), [])
+
     def test_one_that_was_cancelled_is_not_asked_again(self) -> None:
         session = self.connected()
         call = self.call(session, MEMBERS_FILTERED, Name=RISKY)

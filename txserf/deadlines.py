@@ -96,10 +96,12 @@ class Deadlines:
         self._timer = None
         now = self._seconds()
         self._sort()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][_WHAT] is None):
-            first = heappop(self._heap)
-            call, first[_WHAT] = first[_WHAT], None
-            if call is not None:
-                call()
-        if self._heap and (self._timer is None or self._heap[0][0] < self._timer_at):
-            self._arm(self._heap[0][0])
+        try:
+            while self._heap and (self._heap[0][0] <= now or self._heap[0][_WHAT] is None):
+                first = heappop(self._heap)
+                call, first[_WHAT] = first[_WHAT], None
+                if call is not None:
+                    call()
+        finally:
+            if self._heap and (self._timer is None or self._heap[0][0] < self._timer_at):
+                self._arm(self._heap[0][0])

@@ -38,9 +38,6 @@ from txserf.protocol import Exchange, SerfProtocol, State
 
 _MAIN, _READY = Route.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
 
-# Twice on a connection of its own is not the agent's death, but what it thinks of the request.
-_MOST_CLOSED = 2
-
 _CLOSED = "the agent closed the connection instead of an answer: a filter is no regular expression (Go's RE2)"
 
 
@@ -213,8 +210,10 @@ class Session:
     # How it works
 
     def _was_refused(self, operation: Operation) -> bool:
-        operation.closed_on += 1
-        if operation.done or operation.closed_on < _MOST_CLOSED:
+        # Closed twice beside a connection that stays open: that is not the agent's death, but what it
+        # thinks of the request.
+        beside, operation.closed_beside = operation.closed_beside, self.factory.open_connection
+        if operation.done or beside is None or beside is not operation.closed_beside:
             return False
         self.settle(operation)
         return True
