@@ -26,6 +26,7 @@ class Twistd(Watched, ProcessProtocol):
         self.lines: list[str] = []
         self.log = ""
         self.ended: Deferred[int | None] = Deferred()
+        self.is_gone = False
         self._partial = ""
         command = [
             sys.executable,
@@ -51,7 +52,14 @@ class Twistd(Watched, ProcessProtocol):
 
     def processEnded(self, reason: Failure = connectionDone) -> None:
         assert isinstance(reason.value, (error.ProcessDone, error.ProcessTerminated))
-        self.ended.callback(reason.value.exitCode)
+        self.is_gone = True
+        if not self.ended.called:  # by the end of a test that waited in vain
+            self.ended.callback(reason.value.exitCode)
+        self.changed()
+
+    def gone(self) -> Deferred[None]:
+        """Wait until the process is no more."""
+        return self.until(lambda: self.is_gone)
 
     async def logged(self, part: str, times: int = 1) -> None:
         """Wait until the log has *part* so many times."""
@@ -94,6 +102,6 @@ class Start:
 
     def end(self) -> None:
         for twistd in self._started:
-            if not twistd.ended.called:
+            if not twistd.is_gone:
                 twistd.process.signalProcess("KILL")
-                wait_for(twistd.ended)
+                wait_for(twistd.gone())
