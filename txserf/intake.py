@@ -73,6 +73,7 @@ class Intake:
     def follow(self, type: str | None) -> None:
         """Bring the events of a stream's filter; None for none. What another filter brought goes on until then."""
         self._wanted = type
+        self._failure = None
         if self._next is not None:
             return  # seen to once that one is there
         if self._stream is not None and self._stream.error is not None:
@@ -80,7 +81,7 @@ class Intake:
         if self._stream is None:
             if type is not None:
                 self._stream = self._open(type)
-                self._stream.when_active().addCallbacks(self._first_active, self._over)
+                self._stream.when_active().addCallbacks(lambda _: self._active(None), self._over)
         elif type is None:
             self._stream.stop()
             self._stream = None
@@ -116,10 +117,6 @@ class Intake:
                 self._ahead[stream][twin] += 1
         self._deliver(item)
 
-    def _first_active(self, _: None) -> None:
-        self._failure = None
-        self._active(None)
-
     def _over(self, failure: Failure) -> None:
         """A stream can't be opened."""
         if failure.check(Disconnected):
@@ -140,7 +137,6 @@ class Intake:
         if self._next is not new:
             return  # stopped meanwhile
         self._stream = new
-        self._failure = None
         self._overlap_end = self._serf.clock.callLater(_OVERLAP, self._forget_overlap)
 
         def stopped(_: object) -> None:
