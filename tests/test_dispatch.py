@@ -12,14 +12,7 @@ from txserf import Disconnected, QueryEvent, Router, Serf, UserEvent
 
 class LifeTests(RouterCase):
     def test_a_stop_waits_for_what_came_to_be_worked_off(self) -> None:
-        going: list[Deferred[None]] = []
-
-        @self.router.user_event()
-        def slow(event: UserEvent) -> Deferred[None]:
-            self.got.append(event)
-            going.append(Deferred())
-            return going[-1]
-
+        going = self.slow()
         service = self.bind()
         self.send("a", "b")
         stopped = service.stopService()
@@ -45,14 +38,65 @@ class LifeTests(RouterCase):
         self.assertEqual((len(cancelled), self.names()), (1, []))
         self.assertEqual(len(self.logged("1 events that waited are dropped")), 1)
 
-    def test_the_limit_of_a_stop_is_over_with_it(self) -> None:
+    def slow(self) -> list[Deferred[None]]:
+        """Add a handler that takes until the test fires what it returned."""
         going: list[Deferred[None]] = []
 
         @self.router.user_event()
-        def slow(event: UserEvent) -> Deferred[None]:
+        def handle(event: UserEvent) -> Deferred[None]:
+            self.got.append(event)
             going.append(Deferred())
             return going[-1]
 
+        return going
+
+    def test_each_who_stops_it_waits_and_may_wait_no_longer(self) -> None:
+        going = self.slow()
+        state = new_folder(self) / "state"
+        service = self.bind(state=state)
+        self.send("a")
+        first, second, third = (service.stopService() for _ in range(3))
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        going[0].callback(None)
+        self.successResultOf(first)
+        self.successResultOf(third)
+        self.assertIn('"a"', state.read_text())
+        self.successResultOf(service.stopService())
+
+    def test_a_handler_that_waits_for_the_stop_is_cancelled_at_its_limit(self) -> None:
+        @self.router.user_event("a")
+        async def stop(event: UserEvent) -> None:
+            await service.stopService()
+
+        state = new_folder(self) / "state"
+        service = self.bind(drain=2.0, state=state)
+        self.router.user_event("b")(self.got.append)
+        service.replace(self.router.routes())
+        self.turn(0.5)
+        self.send("b", "a")
+        self.turn(2.5)
+        self.assertEqual((service.working, len(self.logged("stop was cancelled after 2.0"))), (0, 1))
+        self.assertIn('"b"', state.read_text())
+        self.successResultOf(service.stopService())
+
+    def test_started_again_before_it_has_stopped_it_goes_on(self) -> None:
+        going = self.slow()
+        service = self.bind(drain=2.0)
+        self.send("a")
+        stopped = service.stopService()
+        service.startService()
+        self.successResultOf(stopped)
+        self.turn(0.5)
+        self.send("b")
+        self.turn(3.0)
+        self.assertEqual((service.working, service.queued, len(going)), (1, 1, 1))
+        going[0].callback(None)
+        going[1].callback(None)
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_the_limit_of_a_stop_is_over_with_it(self) -> None:
+        going = self.slow()
         service = self.bind(drain=2.0, state=new_folder(self) / "state")
         self.send("a")
         going[0].callback(None)

@@ -70,7 +70,8 @@ class RouterService(Service):
         self._works: set[Work] = set()
         self._pumping = False
         self._holding: Deferred[None] | None = None  # what has to be known before the next event is begun
-        self._idle: Deferred[None] | None = None
+        self._limit: DelayedCall | None = None  # of the time to work off what came, while it stops
+        self._stoppers: deque[Deferred[None]] = deque()
         self._ltimes = LTimes()
         self._identity = Identity(serf, self._ltimes)
         self._intake: Intake | None = None
@@ -124,6 +125,8 @@ class RouterService(Service):
     def startService(self) -> None:
         """Begin to follow the events that have handlers."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        if self._limit is not None:
+            self._drained(self._limit)  # it was to stop; what is at work goes on
         self.clock = self.serf.clock
         self._started_serf = not self.serf.running
         if self._started_serf:
@@ -138,28 +141,45 @@ class RouterService(Service):
         Take no more events, and work off those that came.
 
         :returns: a Deferred of None; past the limit what still runs is cancelled before it fires.
-            A `Serf` that the service has started is closed then.
+            A `Serf` that the service has started is closed then. Cancelling it ends that waiting only.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         intake, self._intake = self._intake, None
-        if intake is None:
+        if intake is None and self._limit is None and not self._stoppers:
             return succeed(None)
-        intake.stop()
-        if self._save_due is not None:
-            self._save_due.cancel()
-        if self._holding is not None:
-            self._holding.cancel()
-        drained = self._idle = Deferred[None]()
-        limit = self.clock.callLater(self._drain, self._give_up)
-        self._pump()
+        stopper: Deferred[None] = Deferred(self._stoppers.remove)
+        self._stoppers.append(stopper)
+        if intake is not None:
+            intake.stop()
+            if self._save_due is not None:
+                self._save_due.cancel()
+            if self._holding is not None:
+                self._holding.cancel()
+            self._limit = self.clock.callLater(self._drain, self._give_up)
+            self._pump()
+        return stopper
 
-        def stopped(_: None) -> Deferred[None] | None:
-            if limit.active():
-                limit.cancel()
-            self._save()
-            return self.serf.stopService() if self._started_serf else None
+    def _give_up(self) -> None:
+        dropped = len(self._queue)
+        self._queue.clear()
+        if dropped:
+            self._dropped += dropped
+            _log.error("stopping: {count} events that waited are dropped", count=dropped)
+        for work in list(self._works):
+            work.abort()
 
-        return drained.addCallback(stopped)
+    def _drained(self, limit: DelayedCall) -> None:
+        self._limit = None
+        if limit.active():
+            limit.cancel()
+        self._save()
+
+        def closed(_: None) -> None:
+            while self._stoppers:
+                self._stoppers.popleft().callback(None)
+
+        closing = self.serf.stopService() if self._started_serf else succeed(None)
+        closing.addCallback(closed)
 
     def replace(self, routes: Routes) -> None:
         """Use other handlers from now on, also for the events that wait; what is in work goes on as it is."""
@@ -195,9 +215,8 @@ class RouterService(Service):
                 self._begin(queue.popleft())
         finally:
             self._pumping = False
-        if self._idle is not None and not self._queue and not self._works:
-            idle, self._idle = self._idle, None
-            idle.callback(None)
+        if self._limit is not None and not self._queue and not self._works:
+            self._drained(self._limit)
 
     def _begin(self, event: Event) -> None:
         self._dropping = False
@@ -231,15 +250,6 @@ class RouterService(Service):
             result=work.outcome.value,
         )
         self._pump()
-
-    def _give_up(self) -> None:
-        dropped = len(self._queue)
-        self._queue.clear()
-        if dropped:
-            self._dropped += dropped
-            _log.error("stopping: {count} events that waited are dropped", count=dropped)
-        for work in list(self._works):
-            work.abort()
 
     # What has to be known first
 
