@@ -59,6 +59,8 @@ class MatchingTests(SynchronousTestCase):
         router.member_event()(two)
         self.assertEqual(self.matched(router, MemberEvent("failed", ())), ["one", "two"])
         self.assertEqual(self.matched(router, MemberEvent("leave", ())), ["two"])
+        router.member_event("reap", "reap")(one)
+        self.assertEqual(self.matched(router, MemberEvent("reap", ())), ["two", "one"])
 
     def test_names_in_a_script_s_filter_have_no_wildcards(self) -> None:
         router = Router()
@@ -77,6 +79,10 @@ class MatchingTests(SynchronousTestCase):
             for spec in specs:
                 router.add_script(spec)
             self.assertEqual(router.routes().stream_type, type)
+        router = Router()
+        router.user_event("b", "c")(one)
+        router.query("load")(one)
+        self.assertEqual(router.routes().stream_type, "query:load,user:b,user:c")
         router = Router()
         router.user_event("a,b", "c")(one)
         router.query("load*")(one)
