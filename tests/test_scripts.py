@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.agents import holds_in_time
 from tests.fakes import new_folder
-from tests.real.helpers import fails, in_reactor, reactor
+from tests.in_reactor import in_reactor, reactor
+from tests.real.helpers import fails
 from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, UserEvent, scripts
 from txserf.routes import ScriptHandler
 from txserf.scripts import Myself, ScriptFailed, parse_spec, run, standard_input, variables, what_is_wrong
