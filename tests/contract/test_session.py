@@ -239,12 +239,10 @@ async def test_what_is_taken(objects: list[Any], shared: Nodes) -> None:
         [1.5],
         [True],
         [b"\xc4\x04stop"],
-        [{"Command": b"stop", "Seq": 7}],
         [{"Command": 7, "Seq": 7}],
         [{"Command": "stop", "Seq": -1}],
         [{"Command": "stop", "Seq": 7.0}],
         [{"Command": "stop", "Seq": "7"}],
-        [b"\x81\xc4\x07Command\xa4stop"],
         [b"\x81\x07\x07"],
         [{"Command": "stop", "Seq": 7}, 7],
         [{"Command": "stop", "Seq": 7}, "x"],
@@ -254,7 +252,6 @@ async def test_what_is_taken(objects: list[Any], shared: Nodes) -> None:
         [{"Command": "stop", "Seq": 7}, {"Stop": True}],
         [{"Command": "handshake", "Seq": 7}, {"Version": 2**31}],
         [{"Command": "handshake", "Seq": 7}, {"Version": "1"}],
-        [EVENT, {"Name": b"x"}],
         [EVENT, {"Name": 7}],
         [EVENT, {"Name": ["x"]}],
         [EVENT, {"Name": "x", "Payload": 7}],
@@ -265,10 +262,8 @@ async def test_what_is_taken(objects: list[Any], shared: Nodes) -> None:
         [EVENT, {"Name": "x", "Coalesce": 2}],
         [{"Command": "join", "Seq": 7}, {"Existing": "127.0.0.1"}],
         [{"Command": "join", "Seq": 7}, {"Existing": [7]}],
-        [{"Command": "join", "Seq": 7}, {"Existing": [b"127.0.0.1"]}],
         [{"Command": "tags", "Seq": 7}, {"Tags": "role"}],
         [{"Command": "tags", "Seq": 7}, {"Tags": {"role": 7}}],
-        [{"Command": "tags", "Seq": 7}, {"Tags": {"role": b"web"}}],
         [{"Command": "tags", "Seq": 7}, {"DeleteTags": "role"}],
         [QUERY, {"Name": "x", "RelayFactor": 256}],
         [QUERY, {"Name": "x", "RelayFactor": -1}],
@@ -285,6 +280,26 @@ async def test_what_is_no_request_closes_the_connection_without_a_word(
     raw = await shared.connect()
     raw.send(*objects)
     assert await raw.read() == CLOSED
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [{"Command": b"stop", "Seq": 7}, {"Stop": 1}],
+        [b"\x81\xc4\x07Command\xa4stop", {"Stop": 1}],
+        [EVENT, {"Name": b"x"}],
+        [{"Command": "join", "Seq": 7}, {"Existing": [b"127.0.0.1"]}],
+        [{"Command": "tags", "Seq": 7}, {"Tags": {"role": b"web"}}],
+    ],
+    ids=repr,
+)
+@in_reactor
+async def test_text_that_is_bin_closes_the_connection_but_of_newer_agents(
+    objects: list[Any], shared: Nodes
+) -> None:
+    raw = await shared.connect()
+    raw.send(*objects)
+    assert (await raw.read() != CLOSED) == await shared.newer()
 
 
 @in_reactor
