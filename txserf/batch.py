@@ -157,7 +157,8 @@ class Batch:
                         dropped=request.chain.dropped,
                         command=request.command.wire,
                     )
-        self._under_way.one_less()
+        self._under_way.count -= 1
+        self._under_way.lowered()
         # It is let go of, as are the requests: a cycle for the garbage collector costs 2 us a call.
         result = self.result
         del self.result, self._requests

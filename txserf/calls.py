@@ -30,7 +30,7 @@ class Call(Operation):
         self._timeout = timeout
         self.result: Deferred[Any] = Deferred(self._cancelled)
         if timeout is not None:
-            self.deadline = session.deadlines.add(timeout, self._expire)
+            session.deadlines.watch(timeout, self)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
@@ -56,13 +56,13 @@ class Call(Operation):
     def refused(self, error: RpcError) -> None:
         self.result.errback(error)
 
-    def _cancelled(self, _: Deferred[Any]) -> None:
-        self._session.abandon(self)
-
-    def _expire(self) -> None:
+    def expired(self) -> None:
         self._session.abandon(self)
         self.result.errback(
             RequestTimeout(
                 f"{self.command.wire}: no answer within {self._timeout} s{self._session.why_waiting()}"
             )
         )
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        self._session.abandon(self)

@@ -251,8 +251,8 @@ class Client:
             timeout = constant.DEFAULT_TIMEOUT
         requests, self._queued = self._queued, []
         close, self._close_after = self._close_after, False
-        if len(requests) == 1 and requests[0].callbacks is None and requests[0].command.answers_alone:
-            result = requests[0].alone(self._session, timeout, self._under_way)
+        if len(requests) == 1 and (only := requests[0]).callbacks is None and only.command.answers_alone:
+            result = only.alone(self._session, timeout, self._under_way)
         elif requests:
             result = self._submit(requests, timeout, patient, watch)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ class Operation(Exchange):
     connection: SerfProtocol | None = None
     deadline: Deadline | None = None
     done = False
+    due_at = math.inf  # where it is watched by deadlines itself
     closed_beside: SerfProtocol | None = None  # what stayed open as a connection of its own was closed on it
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
@@ -53,6 +55,10 @@ class Operation(Exchange):
     def reopens(self) -> bool:
         """Whether it is a subscription, to be opened again on a new connection."""
         return self.command.streams and self.command.ends is None
+
+    def expired(self) -> None:
+        """Its time is over, and it is not done."""
+        raise NotImplementedError
 
     def interrupted(self) -> None:
         """The connection of a subscription is lost; it will be opened again, by another `replied`."""

@@ -417,6 +417,8 @@ class SerfProtocol(Protocol):
         if not error:
             if command.body_on_success:
                 return True
+            if command.streams:
+                self._streams[seq] = exchange
         elif error == commands.AUTHENTICATION_REQUIRED:
             # The bodies of what was sent behind it are being read as headers by now. It
             # stays among the unanswered: nothing was done, so it may go to another host.
@@ -425,8 +427,6 @@ class SerfProtocol(Protocol):
         elif command.body_on_error:
             return True
         del self._calls[seq]
-        if command.streams and not error:
-            self._streams[seq] = exchange
         exchange.replied(error, None)
         if self._streams and command is commands.STOP:
             self._confirm_stop(exchange.values["Stop"])

@@ -32,17 +32,20 @@ class Collector(Protocol):
 
 
 class UnderWay:
-    """How many ``request()`` of a client are under way, and who waits for their end."""
+    """
+    How many ``request()`` of a client are under way, and who waits for their end.
+
+    :ivar count: the number; whoever lowers it where there are `askers` says so by `lowered`.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._askers: list[Deferred[None]] = []
+        self.askers: list[Deferred[None]] = []
 
-    def one_less(self) -> None:
+    def lowered(self) -> None:
         """One of them is over."""
-        self.count -= 1
-        if self._askers and not self.count:
-            askers, self._askers = self._askers, []
+        if not self.count:
+            askers, self.askers = self.askers, []
             for asker in askers:
                 asker.callback(None)
 
@@ -50,7 +53,7 @@ class UnderWay:
         """Wait until none is under way."""
         drained: Deferred[None] = Deferred()
         if self.count:
-            self._askers.append(drained)
+            self.askers.append(drained)
         else:
             drained.callback(None)
         return drained
@@ -94,7 +97,7 @@ class Request(Operation):
         self._under_way = under_way
         under_way.count += 1
         if timeout is not None:
-            self.deadline = session.deadlines.add(timeout, self._expire)
+            session.deadlines.watch(timeout, self)
         session.submit_one(self)
         return result
 
@@ -118,6 +121,10 @@ class Request(Operation):
         else:
             self._end().errback(reason)
 
+    def expired(self) -> None:
+        self._session.abandon(self)
+        self._end().errback(too_late([self], self._timeout, self._session, Responses()))
+
     def refused(self, error: RpcError) -> None:
         # One command of several: the others get their answers, and this one an error of its own.
         self.replied(error.message, None)
@@ -127,18 +134,15 @@ class Request(Operation):
         assert result is not None
         self._result = None  # a cycle for the garbage collector costs 2 us a call
         self.done = True
-        if self.deadline is not None:
-            self._session.deadlines.cancel(self.deadline)
-        self._under_way.one_less()
+        under_way = self._under_way
+        under_way.count -= 1
+        if under_way.askers:
+            under_way.lowered()
         return result
 
     def _cancelled(self, _: Deferred[Responses]) -> None:
         self._session.abandon(self)
         self._end()
-
-    def _expire(self) -> None:
-        self._session.abandon(self)
-        self._end().errback(too_late([self], self._timeout, self._session, Responses()))
 
 
 class Response:
