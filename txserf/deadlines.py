@@ -3,8 +3,8 @@ Many deadlines for the price of one timer.
 
 A reactor's timer costs some 3 us to make and to cancel; with thousands of calls
 under way, nearly all answered long before their time, that is most of a
-call's cost. Here one timer waits for the first, deadlines are sorted only when it
-fires, and what is done by then needs no cancelling.
+call's cost. Here one timer waits for the first, and deadlines are sorted only when it
+fires. Most are done by then, and forgotten.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Deadlines:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._seconds = clock.seconds
-        self._new: list[Due] = []  # none of them is due before the timer fires
+        self._new: dict[Due, None] = {}  # none of them is due before the timer fires
         self._heap: list[tuple[float, int, Due]] = []
-        self._sweep_at = self._sweep_heap_at = _FEW
+        self._sweep_at = _FEW
         self._count = itertools.count().__next__
         self._timer: IDelayedCall | None = None
         self._timer_at = math.inf  # there is none
@@ -72,12 +72,13 @@ class Deadlines:
     def watch(self, delay: float, due: Due) -> None:
         """Have *due* expire in *delay* seconds, unless it is done by then."""
         due.due_at = at = self._seconds() + delay
-        new = self._new
-        new.append(due)
-        if len(new) > self._sweep_at:
-            self._sweep()
+        self._new[due] = None
         if at < self._timer_at:
             self._arm(at)
+
+    def forget(self, due: Due) -> None:
+        """Let go of *due*, which is done; a sorted one is let go of later."""
+        self._new.pop(due, None)
 
     def add(self, delay: float, call: Callable[[], None]) -> Deadline:
         """Have *call* called in *delay* seconds; keep what is returned to cancel it."""
@@ -89,34 +90,29 @@ class Deadlines:
         """Forget *deadline*; one that is over or was cancelled already is left alone."""
         deadline.done = True
         deadline.expired = _nothing  # what that held need not wait for a sweep
+        self.forget(deadline)
 
     def close(self) -> None:
         """Stop the timer where nothing is due any more, so that none is left in the reactor."""
         self._sort()
-        self._sweep_heap()
+        self._sweep()
         if not self._heap and self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
 
-    def _sweep(self) -> None:
-        # Most are done early: with this there are never many more dead entries than live ones.
-        self._new = [due for due in self._new if not due.done]
-        self._sweep_at = 2 * len(self._new) + _FEW
-
     def _sort(self) -> None:
         """Bring what is new, and alive, into the heap."""
-        new, self._new = self._new, []
-        self._sweep_at = _FEW
+        new, self._new = self._new, {}
         for due in new:
             if not due.done:
                 heappush(self._heap, (due.due_at, self._count(), due))
-        if len(self._heap) > self._sweep_heap_at:
-            self._sweep_heap()
+        if len(self._heap) > self._sweep_at:
+            self._sweep()
 
-    def _sweep_heap(self) -> None:
+    def _sweep(self) -> None:
         self._heap = [entry for entry in self._heap if not entry[2].done]
         heapify(self._heap)
-        self._sweep_heap_at = 2 * len(self._heap) + _FEW
+        self._sweep_at = 2 * len(self._heap) + _FEW
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:

@@ -134,6 +134,7 @@ class Request(Operation):
         assert result is not None
         self._result = None  # a cycle for the garbage collector costs 2 us a call
         self.done = True
+        self._session.deadlines.forget(self)
         under_way = self._under_way
         under_way.count -= 1
         if under_way.askers:
@@ -166,7 +167,7 @@ class Response:
     @property
     def header(self) -> dict[str, Any]:
         """The header that came: ``{"Seq": int, "Error": str}``."""
-        if self._header is None:
+        if self._header is None:  # few ask for it
             self._header = {"Seq": self.request.seq, "Error": self.error}
         return self._header
 

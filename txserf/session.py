@@ -126,6 +126,7 @@ class Session:
     def settle(self, operation: Operation) -> None:
         """Mark an operation as done."""
         operation.done = True
+        self.deadlines.forget(operation)
         if operation.deadline is not None:
             self.deadlines.cancel(operation.deadline)
             operation.deadline = None
