@@ -193,9 +193,9 @@ class ReloadTests(ReloadCase):
 
     def test_the_connection_stays(self) -> None:
         reloader = self.reloader()
-        before = self.serf._session.factory.open_connection
+        before = self.serf.factory.open_connection
         self.next_router = self.router_of(self.got.append)
         reloader.reload()
         self.turn(1.0)
-        self.assertIs(self.serf._session.factory.open_connection, before)
+        self.assertIs(self.serf.factory.open_connection, before)
         self.assertIsNotNone(before)

@@ -121,7 +121,7 @@ class Metrics(Observer, Collector):
 
     def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
         """Read what is counted elsewhere."""
-        factory = self._serf._session.factory
+        factory = self._serf.factory
         yield _gauge(CONNECTED, self._serf.why_disconnected is None)
         yield _count(CONNECTIONS, factory.connections)
         yield _count(FAILOVERS, factory.failovers)

@@ -13,6 +13,7 @@ from txserf import commands, constant
 from txserf.calls import Call
 from txserf.commands import Command
 from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
+from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.logs import LogStream, Monitors
 from txserf.model import Coordinate, KeyReply, Member
@@ -107,6 +108,11 @@ class Serf(Service):
             every host refused the key, or with `Disconnected`.
         """
         return self._session.factory.when_connected().addCallback(lambda _: self)
+
+    @property
+    def factory(self) -> SerfClientFactory:
+        """What connects it: the hosts, the open connection, how many there have been."""
+        return self._session.factory
 
     @property
     def clock(self) -> Any:

@@ -129,7 +129,7 @@ async def test_agents_killed_at_random_leave_no_deferred_unfired_no_stream_dead_
         for number in range(KILLS):
             for stream in (events, queries, lines):
                 await stream.when_active()
-            connection = serf._session.factory.open_connection
+            connection = serf.factory.open_connection
             assert connection is not None
             victim, other = sorted(two_agents, key=lambda agent: agent.rpc != connection.host)
             load.start()

@@ -14,7 +14,7 @@ from tests.real.helpers import ScriptedServer, fails, in_reactor
 
 
 def connection_of(serf: txserf.Serf) -> object:
-    return serf._session.factory.open_connection
+    return serf.factory.open_connection
 
 
 @in_reactor

@@ -157,7 +157,7 @@ async def test_after_a_reconnect_the_agents_replay_brings_no_line_twice(agent: A
 
 def drop_connection(serf: txserf.Serf) -> None:
     """Lose the connection, with nothing wrong at the agent."""
-    connection = serf._session.factory.open_connection
+    connection = serf.factory.open_connection
     assert connection is not None and connection.transport is not None
     connection.transport.abortConnection()  # type: ignore[attr-defined]  # a TCP one can
 
