@@ -100,7 +100,7 @@ class OrderTests(DeadlinesCase):
         self.add(1.0, "a")
         self.clock.advance(1e12)
         self.assertEqual(self.called, "a")
-        self.deadlines.cancel(never)
+        self.deadlines.forget(never)
         self.deadlines.close()
         self.assertEqual(self.timers(), [])
 
@@ -138,14 +138,14 @@ class TimerTests(DeadlinesCase):
 class CancelTests(DeadlinesCase):
     def test_a_cancelled_one_is_not_called_and_the_others_are(self) -> None:
         deadlines = {letter: self.add(1.0, letter) for letter in "abc"}
-        self.deadlines.cancel(deadlines["b"])
+        self.deadlines.forget(deadlines["b"])
         self.clock.advance(1.0)
         self.assertEqual(self.called, "ac")
 
     def test_cancelling_the_first_one_makes_the_next_no_earlier_and_no_later(self) -> None:
         first = self.add(1.0, "a")
         self.add(2.0, "b")
-        self.deadlines.cancel(first)
+        self.deadlines.forget(first)
         self.clock.advance(1.999)
         self.assertEqual(self.called, "")
         self.clock.advance(0.001)
@@ -153,8 +153,8 @@ class CancelTests(DeadlinesCase):
 
     def test_cancelling_twice_is_cancelling_once(self) -> None:
         first = self.add(1.0, "a")
-        self.deadlines.cancel(first)
-        self.deadlines.cancel(first)
+        self.deadlines.forget(first)
+        self.deadlines.forget(first)
         self.add(1.0, "b")
         self.deadlines.close()
         self.clock.advance(1.0)
@@ -164,7 +164,7 @@ class CancelTests(DeadlinesCase):
         over = self.add(1.0, "a")
         self.clock.advance(1.0)
         self.add(1.0, "b")
-        self.deadlines.cancel(over)
+        self.deadlines.forget(over)
         self.deadlines.close()
         self.clock.advance(1.0)
         self.assertEqual(self.called, "ab")
@@ -172,7 +172,7 @@ class CancelTests(DeadlinesCase):
     def test_the_last_of_thousands_that_were_cancelled_still_comes(self) -> None:
         self.add(2.0, "z")
         for _ in range(5000):
-            self.deadlines.cancel(self.add(1.0, "x"))
+            self.deadlines.forget(self.add(1.0, "x"))
         self.clock.advance(2.0)
         self.assertEqual(self.called, "z")
 
@@ -182,7 +182,7 @@ class CancelTests(DeadlinesCase):
             time = (number * 7919) % 5000
             deadline = self.deadlines.add(float(time), lambda time=time: called.append(time))  # type: ignore[misc]  # bound now
             if time % 10:
-                self.deadlines.cancel(deadline)
+                self.deadlines.forget(deadline)
         for _ in range(5000):
             self.clock.advance(1.0)
         self.assertEqual(called, list(range(0, 5000, 10)))
@@ -205,7 +205,7 @@ class CancelTests(DeadlinesCase):
                 pass
 
         for _ in range(1000):
-            self.deadlines.cancel(self.deadlines.add(1e6, Held()))
+            self.deadlines.forget(self.deadlines.add(1e6, Held()))
         self.assertEqual(Held.alive, 0)
 
 
@@ -240,7 +240,7 @@ class ReentrancyTests(DeadlinesCase):
 
     def test_one_may_cancel_another_that_is_due_at_the_same_time(self) -> None:
         later: list[Any] = []
-        self.deadlines.add(1.0, lambda: self.deadlines.cancel(later[0]))
+        self.deadlines.add(1.0, lambda: self.deadlines.forget(later[0]))
         later.append(self.add(1.0, "b"))
         self.add(1.0, "c")
         self.clock.advance(1.0)
@@ -248,7 +248,7 @@ class ReentrancyTests(DeadlinesCase):
 
     def test_one_may_cancel_itself(self) -> None:
         own: list[Any] = []
-        own.append(self.deadlines.add(1.0, lambda: self.deadlines.cancel(own[0])))
+        own.append(self.deadlines.add(1.0, lambda: self.deadlines.forget(own[0])))
         self.add(2.0, "b")
         self.clock.advance(1.0)
         self.deadlines.close()
@@ -261,7 +261,7 @@ class ReentrancyTests(DeadlinesCase):
 
         def cancel_all() -> None:
             for other in others:
-                self.deadlines.cancel(other)
+                self.deadlines.forget(other)
 
         self.deadlines.add(1.0, cancel_all)
         self.clock.advance(10_000.0)
@@ -288,19 +288,19 @@ class ReentrancyTests(DeadlinesCase):
 class CloseTests(DeadlinesCase):
     def test_where_all_are_cancelled_no_timer_is_left(self) -> None:
         for deadline in [self.add(1.0, "a"), self.add(2.0, "b")]:
-            self.deadlines.cancel(deadline)
+            self.deadlines.forget(deadline)
         self.deadlines.close()
         self.assertEqual(self.timers(), [])
 
     def test_what_is_due_is_kept(self) -> None:
-        self.deadlines.cancel(self.add(1.0, "a"))
+        self.deadlines.forget(self.add(1.0, "a"))
         self.add(2.0, "b")
         self.deadlines.close()
         self.clock.advance(2.0)
         self.assertEqual(self.called, "b")
 
     def test_they_may_be_used_again_behind_it(self) -> None:
-        self.deadlines.cancel(self.add(1.0, "a"))
+        self.deadlines.forget(self.add(1.0, "a"))
         self.deadlines.close()
         self.add(1.0, "b")
         self.clock.advance(1.0)
@@ -340,7 +340,7 @@ class PropertyTests(SynchronousTestCase):
                 due[number] = clock.seconds() + value
                 added.append(deadlines.add(value, lambda number=number: called.append(number)))  # type: ignore[misc]  # bound now
             elif what == "cancel" and added:
-                deadlines.cancel(added[value % len(added)])
+                deadlines.forget(added[value % len(added)])
                 due.pop(value % len(added), None)
             elif what == "wait":
                 clock.advance(value)

@@ -145,7 +145,7 @@ class Batch:
     def _end(self) -> Deferred[Responses]:
         self._finished = True
         if self._deadline is not None:
-            self._session.deadlines.cancel(self._deadline)
+            self._session.deadlines.forget(self._deadline)
         for request in self._requests:
             if not request.done:
                 self._session.abandon(request)

@@ -13,43 +13,41 @@ import itertools
 import math
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-# Entries that are not worth a sweep of those that are done.
+# Entries that are not worth a sweep of the forgotten ones.
 _FEW = 128
+
+# When, a number that keeps equal times in order, and what is due; None in its place: forgotten.
+# A list, for those are compared by C.
+_Entry: TypeAlias = "list[Any]"
+_AT, _, _WHAT = range(3)
 
 
 class Due(Protocol):
     """
-    What may have a deadline, one in its life.
+    What may have a deadline, one at a time.
 
     :ivar due_at: when its time is over, in seconds of the clock; set by `Deadlines.watch`.
-    :ivar done: whether that no longer matters.
     """
 
     due_at: float
-    done: bool
 
     @property
     def expired(self) -> Callable[[], None]:
-        """What is called when its time is over, unless it is done."""
+        """What is called when its time is over."""
 
 
 class Deadline:
     """A deadline that calls a function."""
 
-    __slots__ = ("done", "due_at", "expired")
+    __slots__ = ("due_at", "expired")
 
     def __init__(self, call: Callable[[], None]) -> None:
         self.expired = call
-        self.done = False
         self.due_at = math.inf
-
-
-def _nothing() -> None:
-    pass
 
 
 class Deadlines:
@@ -63,56 +61,51 @@ class Deadlines:
         self._clock = clock
         self._seconds = clock.seconds
         self._new: dict[Due, None] = {}  # none of them is due before the timer fires
-        self._heap: list[tuple[float, int, Due]] = []
-        self._sweep_at = _FEW
+        self._sorted: dict[Due, _Entry] = {}  # these are in the heap
+        self._heap: list[_Entry] = []
         self._count = itertools.count().__next__
         self._timer: IDelayedCall | None = None
         self._timer_at = math.inf  # there is none
 
     def watch(self, delay: float, due: Due) -> None:
-        """Have *due* expire in *delay* seconds, unless it is done by then."""
+        """Have *due* expire in *delay* seconds, unless it is forgotten by then."""
         due.due_at = at = self._seconds() + delay
         self._new[due] = None
         if at < self._timer_at:
             self._arm(at)
 
     def forget(self, due: Due) -> None:
-        """Let go of *due*, which is done; a sorted one is let go of later."""
-        self._new.pop(due, None)
+        """Let go of *due*, which is done; one that is over or was forgotten already is left alone."""
+        try:
+            del self._new[due]
+        except KeyError:
+            entry = self._sorted.pop(due, None)
+            if entry is not None:
+                entry[_WHAT] = None
 
     def add(self, delay: float, call: Callable[[], None]) -> Deadline:
-        """Have *call* called in *delay* seconds; keep what is returned to cancel it."""
+        """Have *call* called in *delay* seconds; keep what is returned to `forget` it."""
         deadline = Deadline(call)
         self.watch(delay, deadline)
         return deadline
 
-    def cancel(self, deadline: Deadline) -> None:
-        """Forget *deadline*; one that is over or was cancelled already is left alone."""
-        deadline.done = True
-        deadline.expired = _nothing  # what that held need not wait for a sweep
-        self.forget(deadline)
-
     def close(self) -> None:
         """Stop the timer where nothing is due any more, so that none is left in the reactor."""
-        self._sort()
-        self._sweep()
-        if not self._heap and self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._timer_at = None, math.inf
+        if not self._new and not self._sorted:
+            self._heap.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer, self._timer_at = None, math.inf
 
     def _sort(self) -> None:
-        """Bring what is new, and alive, into the heap."""
+        """Bring what is new into the heap."""
         new, self._new = self._new, {}
         for due in new:
-            if not due.done:
-                heappush(self._heap, (due.due_at, self._count(), due))
-        if len(self._heap) > self._sweep_at:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        self._heap = [entry for entry in self._heap if not entry[2].done]
-        heapify(self._heap)
-        self._sweep_at = 2 * len(self._heap) + _FEW
+            entry = self._sorted[due] = [due.due_at, self._count(), due]
+            heappush(self._heap, entry)
+        if len(self._heap) > 2 * len(self._sorted) + _FEW:
+            self._heap = list(self._sorted.values())
+            heapify(self._heap)
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
@@ -125,10 +118,11 @@ class Deadlines:
         now = self._seconds()
         self._sort()
         try:
-            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].done):
-                due = heappop(self._heap)[2]
-                if not due.done:
+            while self._heap and (self._heap[0][_AT] <= now or self._heap[0][_WHAT] is None):
+                due = heappop(self._heap)[_WHAT]
+                if due is not None:
+                    del self._sorted[due]
                     due.expired()
         finally:
-            if self._heap and self._heap[0][0] < self._timer_at:
-                self._arm(self._heap[0][0])
+            if self._heap and self._heap[0][_AT] < self._timer_at:
+                self._arm(self._heap[0][_AT])

@@ -332,7 +332,7 @@ class SerfProtocol(Protocol):
             deadline = self._deadlines.add(timeout, lambda: self._expire(call, timeout))
 
             def answered(result: Any) -> Any:
-                self._deadlines.cancel(deadline)
+                self._deadlines.forget(deadline)
                 return result
 
             call.result.addBoth(answered)

@@ -131,7 +131,7 @@ class Query(Feed["Ack | Answer"]):
     def _asked(self) -> None:
         session, asking = self._asking.session, self._asking
         if asking.deadline is not None:
-            session.deadlines.cancel(asking.deadline)
+            session.deadlines.forget(asking.deadline)
             asking.deadline = None
         if self._timeout is not None:  # ``done`` is due then
             asking.deadline = session.deadlines.add(self._timeout + self._patience, self._expire)

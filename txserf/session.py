@@ -128,7 +128,7 @@ class Session:
         operation.done = True
         self.deadlines.forget(operation)
         if operation.deadline is not None:
-            self.deadlines.cancel(operation.deadline)
+            self.deadlines.forget(operation.deadline)
             operation.deadline = None
 
     def disconnect(self) -> Deferred[None]:
@@ -139,7 +139,7 @@ class Session:
         """
         waiting, self._queue = list(self._queue), {}
         if self._flush_due is not None:
-            self.deadlines.cancel(self._flush_due)
+            self.deadlines.forget(self._flush_due)
             self._flush_due = None
         closing: list[Deferred[Any]] = [self.factory.disconnect()]
         closing += [lane.close() for lane in list(self._all_lanes)]
