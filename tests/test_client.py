@@ -1215,6 +1215,22 @@ class ContextTests(ClientCase):
         self.clock.advance(0)
         self.reason(waiting, RuntimeError)
 
+    def test_who_hears_of_the_end_of_the_block_may_cancel_the_request_that_ended_it(self) -> None:
+        def ended_by(end: Callable[[Deferred[Any]], object], commands: int) -> None:
+            with self.client() as client:
+                connected = client.connect().when_connected()
+                for _ in range(commands):
+                    client.stats()
+                waiting = client.request(timeout=1)
+                gone: Deferred[Any] = connected.addErrback(lambda _: waiting.cancel())
+            end(waiting)
+            self.failureResultOf(waiting, RequestTimeout, CancelledError)
+            self.assertIsNone(self.successResultOf(gone))
+
+        for commands in (1, 2):
+            ended_by(lambda _: self.clock.advance(1.5), commands)
+            ended_by(lambda waiting: waiting.cancel(), commands)
+
     def test_a_request_that_fails_does_not_keep_the_block_open(self) -> None:
         async def main() -> None:
             async with self.client() as client:

@@ -29,7 +29,7 @@ class Batch:
     :param timeout: seconds for it all; None: as long as it takes.
     :param patient: whether a query may take longer than *timeout*.
     :param watch: whether streams run until they are stopped.
-    :param under_way: is told once all is over, just before the Deferred fires.
+    :param under_way: is told once all is over and the Deferred has fired.
     :ivar result: a Deferred of `Responses`.
     """
 
@@ -115,6 +115,7 @@ class Batch:
         """End it all with *reason*."""
         if not self._finished:
             self._end().errback(reason)
+            self._under_way.lowered()
 
     # How it works
 
@@ -130,6 +131,7 @@ class Batch:
     def _succeed(self) -> None:
         responses = self._responses()
         self._end().callback(responses)
+        self._under_way.lowered()
 
     def _responses(self) -> Responses:
         requests = self._requests
@@ -158,7 +160,6 @@ class Batch:
                         command=request.command.wire,
                     )
         self._under_way.count -= 1
-        self._under_way.lowered()
         # It is let go of, as are the requests: a cycle for the garbage collector costs 2 us a call.
         result = self.result
         del self.result, self._requests
@@ -179,6 +180,7 @@ class Batch:
     def _cancelled(self, _: Deferred[Responses]) -> None:
         if not self._finished:
             self._end()
+            self._under_way.lowered()
 
     def _expire(self) -> None:
         late = [

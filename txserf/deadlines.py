@@ -68,7 +68,7 @@ class Deadlines:
         self._timer_at = math.inf  # there is none
 
     def watch(self, delay: float, due: Due) -> None:
-        """Have *due* expire in *delay* seconds, unless it is forgotten by then."""
+        """Have *due*, which is not watched yet, expire in *delay* seconds, unless it is forgotten by then."""
         due.due_at = at = self._seconds() + delay
         self._new[due] = None
         if at < self._timer_at:
@@ -101,6 +101,7 @@ class Deadlines:
         """Bring what is new into the heap."""
         new, self._new = self._new, {}
         for due in new:
+            assert due not in self._sorted, "watched twice at a time"
             entry = self._sorted[due] = [due.due_at, self._count(), due]
             heappush(self._heap, entry)
         if len(self._heap) > 2 * len(self._sorted) + _FEW:

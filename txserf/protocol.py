@@ -159,7 +159,7 @@ class State(enum.Enum):
 
 
 # Read for every message: an Enum's member takes 40 ns to look up.
-_READY = State.READY
+_OPENING, _READY = State.OPENING, State.READY
 
 _log = Logger()
 
@@ -289,6 +289,9 @@ class SerfProtocol(Protocol):
 
         The connection has to be open (`State.READY`).
         """
+        assert self.state is _READY or self.state is _OPENING, (
+            f"send() on a connection that is {self.state.value}"
+        )
         calls, unsent, pack = self._calls, self._unsent, wire.pack
         for exchange in exchanges:
             seq = exchange.seq

@@ -35,7 +35,8 @@ class UnderWay:
     """
     How many ``request()`` of a client are under way, and who waits for their end.
 
-    :ivar count: the number; whoever lowers it where there are `askers` says so by `lowered`.
+    :ivar count: the number; whoever lowers it says so by `lowered`, once the Deferred has fired.
+    :ivar askers: Deferreds of those who wait.
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,7 @@ class UnderWay:
         self.askers: list[Deferred[None]] = []
 
     def lowered(self) -> None:
-        """One of them is over."""
+        """One of them is over, and its Deferred has fired."""
         if not self.count:
             askers, self.askers = self.askers, []
             for asker in askers:
@@ -106,6 +107,8 @@ class Request(Operation):
             self.batch.replied(self, error, body)
         else:
             self._end().callback(Responses((self.response(self, error, body),)))
+            if self._under_way.askers:
+                self._under_way.lowered()
 
     def record(self, body: Mapping[str, Any]) -> None:
         if self.batch is not None and not self.done:
@@ -119,11 +122,11 @@ class Request(Operation):
         if self.batch is not None:
             self.batch.fail(reason)
         else:
-            self._end().errback(reason)
+            self._fail(reason)
 
     def expired(self) -> None:
         self._session.abandon(self)
-        self._end().errback(too_late([self], self._timeout, self._session, Responses()))
+        self._fail(too_late([self], self._timeout, self._session, Responses()))
 
     def refused(self, error: RpcError) -> None:
         # One command of several: the others get their answers, and this one an error of its own.
@@ -135,15 +138,18 @@ class Request(Operation):
         self._result = None  # a cycle for the garbage collector costs 2 us a call
         self.done = True
         self._session.deadlines.forget(self)
-        under_way = self._under_way
-        under_way.count -= 1
-        if under_way.askers:
-            under_way.lowered()
+        self._under_way.count -= 1
         return result
 
+    def _fail(self, reason: SerfError) -> None:
+        self._end().errback(reason)
+        self._under_way.lowered()
+
     def _cancelled(self, _: Deferred[Responses]) -> None:
-        self._session.abandon(self)
-        self._end()
+        if self._result is not None:  # else whoever heard of its end has cancelled it again
+            self._session.abandon(self)
+            self._end()
+            self._under_way.lowered()
 
 
 class Response:

@@ -25,13 +25,14 @@ from txserf.errors import ProtocolError
 # cap of its own five bytes could make the unpacker set aside half a gigabyte.
 _MOST_ITEMS = 1 << 20
 
-# What a decoder unpacks at once: with more objects at a time Python's garbage collector
-# goes over them again and again, for 1.2 us of a reply's 8 in a burst of them.
-_BITE = 1 << 12
-
 # What is fed to the unpacker at once: its buffer grows by no more than this
 # beyond the message that it is waiting for.
 _SLICE = 1 << 20
+
+# What a decoder unpacks at once: with more objects at a time Python's garbage collector
+# goes over them again and again, for 1.2 us of a reply's 8 in a burst of them. Not so where
+# msgpack is pure Python: that reads an unfinished object from its start each time.
+_BITE = 1 << 12 if msgpack.Unpacker.__module__ != "msgpack.fallback" else _SLICE
 
 
 def new_packer() -> msgpack.Packer:
