@@ -165,6 +165,13 @@ class Valued(Exception):
     value = "not the reason"
 
 
+class Broken(Exception):
+    """An error that can't be told."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 class ReasonTextTests(SynchronousTestCase):
     def test_it_is_the_text_of_an_exception(self) -> None:
         self.assertEqual(reason_text(ConnectionLost("lost a")), "lost a")
@@ -182,3 +189,9 @@ class ReasonTextTests(SynchronousTestCase):
 
     def test_it_is_one_line(self) -> None:
         self.assertEqual(reason_text(ValueError("1 error:\n\t* no\n")), "1 error: * no")
+
+    def test_of_an_exception_whose_text_fails_it_says_that(self) -> None:
+        self.assertIn("no text", reason_text(Broken()))
+
+    def test_what_no_encoding_has_is_escaped(self) -> None:
+        self.assertEqual(reason_text(ValueError("a\udcff\u00e9")), "a\\udcff\u00e9")

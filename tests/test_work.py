@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from tests.router_case import RouterCase
-from txserf import Member, MemberEvent, QueryEvent, UserEvent
+from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, RpcError, UserEvent, jsonlog
 from txserf.routes import FunctionHandler
 from txserf.work import Observer, Outcome, describe
 
@@ -28,6 +31,23 @@ class Noted(Observer):
 
     def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
         self.calls.append((type, handler.rpartition(".")[2], outcome.value, round(duration, 1)))
+
+
+class Broken(Exception):
+    """An error that can't be told."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class BadObserver(Observer):
+    """Fails whatever it is told."""
+
+    def __init__(self) -> None:
+        self.arrived = self.duplicate = self.resumed = self.ended = self.fail  # type: ignore[method-assign,assignment]
+
+    def fail(self, *arguments: object) -> None:
+        raise ZeroDivisionError
 
 
 class EndTests(RouterCase):
@@ -171,6 +191,167 @@ class EndTests(RouterCase):
         self.assertEqual(len(self.logged("by which the query came, is gone")), 1)
         self.send("a")
         self.assertEqual(self.names(), ["a"])
+
+
+class UsersErrorTests(RouterCase):
+    """What a user's code raises stops no bookkeeping, breaks no log, and shows no payload."""
+
+    def test_an_error_that_can_not_be_told_stops_nothing(self) -> None:
+        @self.router.user_event("now")
+        def now(event: UserEvent) -> None:
+            raise Broken
+
+        @self.router.user_event("later")
+        async def later(event: UserEvent) -> None:
+            wait: Deferred[None] = Deferred()
+            self.clock.callLater(0.1, wait.callback, None)
+            await wait
+            raise Broken
+
+        @self.router.member_event("leave")
+        def left(event: MemberEvent) -> None:
+            raise Broken
+
+        self.router.any(self.got.append)
+        service = self.bind()
+        self.send("now", "later", "next")
+        self.cluster.leave("n2")
+        self.turn(10.0)
+        self.assertEqual([getattr(event, "name", "") for event in self.got if not self.joined(event)],
+                         ["now", "later", "next", ""])  # fmt: skip
+        self.assertEqual(service.working, 0)
+        self.assertEqual(len(self.flushLoggedErrors(Broken)), 3)
+
+    def joined(self, event: object) -> bool:
+        return isinstance(event, MemberEvent) and event.kind != "leave"
+
+    def test_an_observer_that_fails_is_logged_and_stops_nothing(self) -> None:
+        @self.router.user_event()
+        async def later(event: UserEvent) -> None:
+            self.got.append(event)
+            wait: Deferred[None] = Deferred()
+            self.clock.callLater(0.1, wait.callback, None)
+            await wait
+
+        self.router.user_event()(lambda event: None)
+        service = self.bind(observer=BadObserver())
+        self.send("a")
+        self.cluster.agents["n1"].drop_connections()
+        self.turn(1.0)
+        service._take(self.got[0])
+        self.send("b")
+        self.assertEqual((self.names(), service.working), (["a", "b"], 0))
+        # arrived and twice ended for each event, a gap, a duplicate
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)
+        self.assertEqual(len(self.logged("an observer failed")), 8)
+
+    def test_no_text_of_a_users_error_is_logged_where_the_event_has_a_payload(self) -> None:
+        errors: list[Callable[[bytes], object]] = [
+            lambda payload: int(payload.strip()),
+            lambda payload: dict[str, str]()[payload.decode().partition("=")[2]],
+            lambda payload: Deferred().addTimeout(1, payload),  # type: ignore[arg-type]
+            self.refuse,
+        ]
+
+        @self.router.any
+        def bad(event: UserEvent | QueryEvent | MemberEvent) -> None:
+            if not isinstance(event, MemberEvent):
+                errors[len(self.got)](event.payload)
+
+        @self.router.any
+        def next(event: UserEvent | QueryEvent | MemberEvent) -> None:
+            if not isinstance(event, MemberEvent):
+                self.got.append(event)
+
+        self.bind()
+        self.send("a", "b", "c", payload=b"key=s3cret\n")
+        self.peer.query("d", b"s3cret", timeout=1.0)
+        self.turn(2.0)
+        failures = self.flushLoggedErrors()
+        self.assertEqual(
+            [failure.type for failure in failures], [ValueError, KeyError, AttributeError, InvalidRequest]
+        )
+        for failure in failures:
+            self.assertIn("in bad", failure.getTraceback())
+        ours = [event for event in self.log.events if event.get("log_namespace", "").startswith("txserf")]
+        shown = self.log.everything + "".join(map(jsonlog.line, ours))
+        told = [line for line in shown.splitlines() if "s3cret" in line]
+        self.assertEqual([line for line in told if "Event(" not in line], [])
+
+    def refuse(self, payload: bytes) -> None:
+        raise InvalidRequest(f"not {payload!r}")
+
+    def test_the_text_of_a_canceller_s_error_is_not_logged_either(self) -> None:
+        def canceller(cancelled: Deferred[None]) -> None:
+            raise ValueError(text)
+
+        text = "s3cret"
+        self.router.user_event()(lambda event: Deferred(canceller))
+        self.bind(timeout=0.5)
+        self.send("a")
+        self.turn(1.0)
+        (failure,) = self.flushLoggedErrors(ValueError)
+        self.assertNotIn("s3cret", failure.getTraceback())
+
+    def test_without_its_text_an_error_that_came_later_has_its_traceback(self) -> None:
+        @self.router.user_event()
+        async def later(event: UserEvent) -> None:
+            wait: Deferred[None] = Deferred()
+            self.clock.callLater(0.1, wait.callback, None)
+            await wait
+            int(event.payload)
+
+        self.bind()
+        self.send("a", payload=b"s3cret")
+        (failure,) = self.flushLoggedErrors(ValueError)
+        self.assertIn("int(event.payload)", failure.getTraceback())
+        self.assertNotIn("s3cret", failure.getTraceback())
+
+    def test_the_words_of_an_agent_are_logged(self) -> None:
+        @self.router.user_event()
+        def refused(event: UserEvent) -> None:
+            raise RpcError(command="join", message="no\nroute")
+
+        self.bind()
+        self.send("a")
+        self.assertEqual(len(self.logged("refused: join: no route")), 1)
+
+    def test_the_text_of_an_error_at_a_member_event_is_logged(self) -> None:
+        @self.router.member_event("leave")
+        def left(event: MemberEvent) -> None:
+            raise ValueError(event.members[0].name)
+
+        self.bind()
+        self.cluster.leave("n2")
+        self.turn(10.0)
+        (failure,) = self.flushLoggedErrors(ValueError)
+        self.assertEqual(failure.getErrorMessage(), "n2")
+
+    def test_what_no_encoding_has_breaks_no_log(self) -> None:
+        @self.router.any
+        def bad(event: Any) -> None:
+            raise ValueError("\udcff")
+
+        @self.router.any
+        def refused(event: Any) -> None:
+            raise RpcError(command="x", message="\udcff")
+
+        self.router.add_script("*=true \udcff")
+        file = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        observer = textFileLogObserver(file)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        service = self.bind()
+        service._take(MemberEvent("leave", (Member(name="\udcff"),)))
+        service._take(UserEvent("\udcff", b"", 1))
+        self.turn(1.0)
+        file.flush()
+        text = file.buffer.getvalue().decode()
+        self.assertIn("ValueError: \\udcff", text)
+        self.assertIn("x: \\udcff", text)
+        self.assertIn("true \\udcff", text)
+        self.assertEqual([line for line in text.splitlines() if "disabling" in line], [])
+        self.flushLoggedErrors()  # a Clock starts no script
 
 
 class NameTests(RouterCase):

@@ -20,7 +20,7 @@ from txserf.model import Event, Gap, UserEvent
 from txserf.routes import Routes
 from txserf.scripts import Myself, event_type
 from txserf.serf import Serf
-from txserf.work import Observer, Outcome, Work, describe
+from txserf.work import Observer, Outcome, Work, describe, tell
 
 # The module's: a class's logger is made anew each time that it is asked for, and there is a line for each event.
 _log = Logger()
@@ -231,7 +231,7 @@ class RouterService(Service):
                 return
             self._ltimes.begun(key)
         work = Work(self, event, handlers, key)
-        self.observer.arrived(work.type)
+        tell(self.observer.arrived, work.type)
         self._works.add(work)
         work.run()
 
@@ -255,7 +255,7 @@ class RouterService(Service):
 
     def _active(self, gap: Gap | None) -> None:
         if gap is not None:
-            self.observer.resumed()
+            tell(self.observer.resumed)
             seconds = gap.resumed_at - gap.lost_at
             _log.warn("events may have been missed in {seconds:.3f} s", seconds=seconds)
         self._hold(Deferred.fromCoroutine(self._identity.compare()))
@@ -265,7 +265,7 @@ class RouterService(Service):
             self._queue.appendleft(event)
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
-        self.observer.duplicate(event_type(event))
+        tell(self.observer.duplicate, event_type(event))
         _log.debug("{event} came again", event=describe(event))
 
     def _hold(self, until: Deferred[None]) -> None:
@@ -290,7 +290,9 @@ class RouterService(Service):
             try:
                 self._ltimes.load(self._state)
             except StateError as error:
-                _log.error("which events were handled is not known, nor kept: {reason}", reason=str(error))
+                _log.error(
+                    "which events were handled is not known, nor kept: {reason}", reason=reason_text(error)
+                )
                 self._state = None  # it may be somebody else's
 
     def _save_soon(self) -> None:
@@ -303,4 +305,4 @@ class RouterService(Service):
             try:
                 self._ltimes.save(self._state)
             except StateError as error:
-                _log.error("which events were handled is not kept: {reason}", reason=str(error))
+                _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))

@@ -131,9 +131,16 @@ class StopReceiveData(Exception):
 
 
 def reason_text(reason: Failure | BaseException) -> str:
-    """Say in a line why something ended, for use inside another error's text."""
-    from twisted.python.failure import Failure  # here, for the codec imports this module and no Twisted
+    """Say in a line why something ended, for use inside another error's text or in a log."""
+    # Here, for the codec imports this module and no Twisted.
+    from twisted.python.failure import Failure
+    from twisted.python.reflect import safe_str
 
     # Not by its `value`: another exception may have one too.
     error = reason.value if isinstance(reason, Failure) else reason
-    return " ".join(str(error).split()) or type(error).__name__
+    return encodable(" ".join(safe_str(error).split())) or type(error).__name__
+
+
+def encodable(text: str) -> str:
+    """Return *text* with escapes for what UTF-8 does not have: one such line turns a log's observer off."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

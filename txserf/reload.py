@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from txserf.config import SETTINGS, ConfigError, Values
 from txserf.dispatch import RouterService
+from txserf.errors import encodable, reason_text
 from txserf.handlers import Router
 
 
@@ -61,7 +62,7 @@ class Reloader(Service):
         try:
             values, router = self._read()
         except ConfigError as error:
-            self._log.error("not reloaded, all stays as it was: {reason}", reason=str(error))
+            self._log.error("not reloaded, all stays as it was: {reason}", reason=reason_text(error))
             return
         fixed = [
             row.name for row in SETTINGS if not row.reloads and values[row.name] != self._values[row.name]
@@ -71,7 +72,7 @@ class Reloader(Service):
         self._values = {**values, **{name: self._values[name] for name in fixed}}
         configure(self._service, values)
         self._service.replace(router.routes())
-        self._log.info("reloaded: handles {types}", types=router.routes().stream_type or "nothing")
+        self._log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))
 
 
 def configure(service: RouterService, values: Values) -> None:

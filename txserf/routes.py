@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from txserf.errors import encodable
 from txserf.model import Event, MemberEvent, QueryEvent
 from txserf.scripts import Myself, event_type, run
 
@@ -72,7 +73,7 @@ class ScriptHandler:
 
     @property
     def label(self) -> str:
-        return self.command
+        return encodable(self.command)
 
     def start(self, event: Event, context: Context) -> Deferred[bytes | None]:
         def ended(output: bytes) -> bytes | None:

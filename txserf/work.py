@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import isasyncgen, iscoroutine, isgenerator
 from typing import Any, Protocol
 
@@ -11,12 +11,15 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
 
-from txserf.errors import SerfError, reason_text
+from txserf.errors import Disconnected, RequestTimeout, RpcError, SerfError, encodable, reason_text
 from txserf.ltimes import Key
 from txserf.model import Event, MemberEvent, QueryEvent
 from txserf.routes import Context, Handler
-from txserf.scripts import event_type
+from txserf.scripts import ScriptFailed, event_type
+
+_log = Logger()
 
 # How many members of a member event are named in a line.
 _NAMED = 5
@@ -37,9 +40,12 @@ class Outcome(str, enum.Enum):
 
 _SEVERITY = list(Outcome)
 
+# Whose texts are ours, or the agent's own words.
+_TELLING = (HandlerFailed, ScriptFailed, RpcError)
+
 
 class Observer:
-    """Is told what happens; this one ignores it."""
+    """Is told what happens; this one ignores it. Where one raises, that is logged, and no more."""
 
     def arrived(self, type: str) -> None:
         """An event came that has handlers."""
@@ -52,6 +58,16 @@ class Observer:
 
     def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
         """A handler has ended, *duration* in seconds."""
+
+
+def tell(observed: Callable[..., None], *arguments: object) -> None:
+    """Call a method of an `Observer`, who may not stop what it observes."""
+    try:
+        observed(*arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        _log.failure("an observer failed", _loggable(Failure()))
 
 
 class Host(Context, Protocol):
@@ -87,8 +103,6 @@ class Work:
     __slots__ = (
         "_aborted", "_began_at", "_handlers", "_host", "_next", "_turn", "duration", "event", "key", "outcome", "type",
     )  # fmt: skip
-
-    _log = Logger()
 
     def __init__(self, host: Host, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
         self.event = event
@@ -134,7 +148,7 @@ class Work:
                 now = self.ended(handler, began_at, Outcome.FAILED, Failure())
                 continue
             now = host.clock.seconds()
-            host.observer.ended(self.type, handler.label, Outcome.OK, now - began_at)
+            tell(host.observer.ended, self.type, handler.label, Outcome.OK, now - began_at)
         self.duration = now - self._began_at
         host.finished(self)
 
@@ -150,7 +164,7 @@ class Work:
         """Note and log how a handler ended, which is now; return the time."""
         now: float = self._host.clock.seconds()
         duration = now - began_at
-        self._host.observer.ended(self.type, handler.label, outcome, duration)
+        tell(self._host.observer.ended, self.type, handler.label, outcome, duration)
         self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
         if outcome is not Outcome.OK:
             self._tell(handler, outcome, failure, duration)
@@ -159,13 +173,15 @@ class Work:
     def _tell(self, handler: Handler, outcome: Outcome, failure: Failure | None, duration: float) -> None:
         told: dict[str, Any] = {"event": describe(self.event), "handler": handler.label, "duration": duration}
         if outcome is not Outcome.FAILED:
-            self._log.error("{event}: {handler} {what} after {duration:.3f} s", what=_WHAT[outcome], **told)
+            _log.error("{event}: {handler} {what} after {duration:.3f} s", what=_WHAT[outcome], **told)
             return
         assert failure is not None
-        if isinstance(failure.value, SerfError):
-            self._log.error("{event}: {handler}: {reason}", reason=reason_text(failure), **told)
+        public = isinstance(self.event, MemberEvent)
+        if isinstance(failure.value, SerfError if public else _TELLING):
+            _log.error("{event}: {handler}: {reason}", reason=reason_text(failure), **told)
         else:
-            self._log.failure("{event}: {handler} failed", _without_payload(failure, self.event), **told)
+            failure = _loggable(failure) if public else _without_text(failure)
+            _log.failure("{event}: {handler} failed", failure, **told)
 
     @property
     def host(self) -> Host:
@@ -175,17 +191,24 @@ class Work:
 _WHAT = {Outcome.TIMEOUT: "took too long and was cancelled", Outcome.CANCELLED: "was cancelled"}
 
 
-def _without_payload(failure: Failure, event: Event) -> Failure:
-    """Give the failure, or one with the same traceback where its text shows the payload."""
-    payload = b"" if isinstance(event, MemberEvent) else event.payload
-    if not payload:
-        return failure
-    text = str(failure.value)
-    if payload.decode("utf-8", "replace") not in text and repr(payload)[2:-1] not in text:
-        return failure
-    name = type(failure.value).__name__
-    hidden = HandlerFailed(f"{name}, whose text is left out: it holds the event's payload")
-    return Failure(hidden, HandlerFailed, failure.getTracebackObject())
+def _without_text(failure: Failure) -> Failure:
+    """
+    Give a failure of the same type and traceback, its text left out.
+
+    No part of a payload may be in a log, and what a user's code makes of one can't be told from it.
+    """
+    return _with_text(failure, "its text is left out, for it may show the event's payload")
+
+
+def _loggable(failure: Failure) -> Failure:
+    """Give the failure, or one of the same type and traceback where an observer could not write its text."""
+    text = safe_str(failure.value)
+    shown = encodable(text)
+    return failure if shown == text else _with_text(failure, shown)
+
+
+def _with_text(failure: Failure, text: str) -> Failure:
+    return Failure(HandlerFailed(text), failure.type, failure.getTracebackObject())
 
 
 class _Turn:
@@ -230,7 +253,7 @@ class _Turn:
                 raise HandlerFailed("returned a generator, whose body never ran")
             return None
         if isinstance(value, (bytes, str)):
-            return event.respond(value)
+            return event.respond(value).addErrback(_not_answered)
         raise HandlerFailed(f"returned {type(value).__name__}: an answer is bytes or str, or None for none")
 
     def _done(self, value: object) -> None:
@@ -249,7 +272,14 @@ class _Turn:
         self._early = outcome
         try:
             self._waiting.cancel()
-        except Exception:  # of a canceller
-            Work._log.failure("cancelling {handler} failed", handler=self._handler.label)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # of a canceller
+            _log.failure("cancelling {handler} failed", _without_text(Failure()), handler=self._handler.label)
         if not self._over:
             self._done(None)
+
+
+def _not_answered(failure: Failure) -> None:
+    failure.trap(Disconnected, RequestTimeout)  # an RpcError is told as it is
+    raise HandlerFailed(f"not answered: {reason_text(failure)}")
