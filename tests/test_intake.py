@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from tests.fakes import MEMBER, user_event
+from tests.fakes import MEMBER, Asked, user_event
 from tests.router_case import RouterCase
 from tests.serf_case import SerfCase
 from txserf import MemberEvent, QueryEvent, RpcError, UserEvent
@@ -123,22 +123,34 @@ class OverlapTests(SerfCase):
         self.got: list[Event] = []
         self.active: list[Gap | None] = []
         self.intake = Intake(self.serf, self.got.append, self.active.append)
-        self.intake.follow("user:a")
-        self.old = self.opened()
-        self.intake.follow("user,query")
-        self.new = self.opened()
+        self.old = self.opened(*self.follow("user:a"))
+        self.new = self.opened(*self.follow("user,query"))
         self.ping = self.asked_one("stop")
 
     def tearDown(self) -> None:
         self.intake.stop()
         super().tearDown()
 
-    def opened(self) -> int:
-        """Open the stream that is asked for; return its Seq."""
-        opening = self.asked_one("stream")
-        self.agent.reply(opening.seq)
+    def follow(self, type: str) -> list[Asked]:
+        """Want another filter; return what is asked for it, the stream last."""
+        self.intake.follow(type)
+        asked = self.agent.asked()
+        self.assertEqual(asked[-1].command, "stream")
+        return asked
+
+    def opened(self, *asked: Asked) -> int:
+        """Answer what is asked for a stream; return its Seq."""
+        for each in asked:
+            self.agent.reply(each.seq)
         self.agent.reply(self.asked_one("stop").seq)
-        return opening.seq
+        return asked[-1].seq
+
+    def stopped(self) -> None:
+        """Have the old stream stopped, and all of it confirmed."""
+        asked = [self.ping]
+        while asked:
+            self.agent.reply(asked.pop().seq)
+            asked += self.agent.asked()
 
     def names(self) -> list[str]:
         names = [event.name for event in self.got if not isinstance(event, MemberEvent)]
@@ -185,13 +197,54 @@ class OverlapTests(SerfCase):
         self.assertEqual(self.names(), ["a"])
         self.assertEqual([gap is not None for gap in self.active], [False, True])
 
-    def test_what_came_once_is_forgotten_a_while_after(self) -> None:
+    def test_what_came_once_is_forgotten_with_the_old_one(self) -> None:
         self.agent.reply(self.old, user_event("a", 1))
-        self.agent.reply(self.ping.seq)
-        self.agent.reply(self.asked_one("stop").seq)
-        self.clock.advance(6.0)
+        self.stopped()
         self.agent.reply(self.new, user_event("a", 1))
         self.assertEqual(self.names(), ["a", "a"])
+
+    def test_the_old_one_may_go_on_for_long(self) -> None:
+        self.clock.advance(7.0)
+        query = {"Event": "query", "LTime": 1, "Name": "q", "Payload": None}
+        for seq, id in ((self.old, 1), (self.new, 2)):
+            self.agent.reply(seq, {**query, "ID": id})
+        self.assertEqual(self.names(), ["q"])
+
+    def test_what_the_old_one_brought_before_there_was_a_new_one_has_no_copy(self) -> None:
+        self.stopped()
+        update = {"Event": "member-update", "Members": [MEMBER]}
+        *before, stream = self.follow("*")
+        self.agent.reply(self.new, update)
+        new = self.opened(*before, stream)
+        self.agent.reply(new, update)
+        self.assertEqual(len(self.got), 2)
+
+    def test_a_change_while_there_is_no_connection_asks_for_nothing_but_streams(self) -> None:
+        self.stopped()
+        self.reconnect(again=False)
+        self.intake.follow("*")
+        self.agent = self.endpoint.accept_and_greet()
+        streams = self.agent.asked()
+        self.assertEqual([asked.command for asked in streams], ["stream", "stream"])
+        for seq in [asked.seq for asked in streams]:
+            self.agent.reply(seq)
+        update = {"Event": "member-update", "Members": [MEMBER]}
+        for asked in streams:
+            self.agent.reply(asked.seq, update)
+        for asked in self.agent.asked():
+            self.agent.reply(asked.seq)
+        self.assertEqual(len(self.got), 1)
+
+    def test_where_a_filter_is_refused_that_nobody_wants_any_more_the_wanted_one_is_followed(self) -> None:
+        self.stopped()
+        *before, stream = self.follow("nonsense")
+        self.intake.follow("user:b")
+        for asked in before:
+            self.agent.reply(asked.seq)
+        self.agent.reply(stream.seq, error="Invalid event filter")
+        *_, stream = self.agent.asked()
+        self.assertEqual((stream.command, stream.body), ("stream", {"Type": "user:b"}))
+        self.assertIsNone(self.intake.failure)
 
 
 class ReplaceTests(RouterCase):

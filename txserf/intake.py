@@ -6,18 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
 
-from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.errors import Disconnected, SerfError, reason_text
+from txserf.errors import Disconnected, RpcError, SerfError, reason_text
 from txserf.model import Event, Gap, QueryEvent
 from txserf.serf import Serf
 from txserf.streams import EventStream
-
-# Seconds that copies of an event may be apart which come by the old stream and by the new one.
-_OVERLAP = 5.0
 
 
 def _twin(event: Event) -> Hashable:
@@ -50,7 +46,6 @@ class Intake:
         self._next: EventStream | None = None
         # While two streams overlap: what one of them has brought and the other one not yet.
         self._ahead: dict[EventStream, Counter[Hashable]] | None = None
-        self._overlap_end: DelayedCall | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -92,8 +87,7 @@ class Intake:
         """End the streams."""
         self._wanted = None
         streams = {stream for stream in (self._stream, self._next) if stream is not None}
-        self._stream = self._next = None
-        self._forget_overlap()
+        self._stream = self._next = self._ahead = None
         for stream in streams:
             stream.stop()
 
@@ -128,33 +122,37 @@ class Intake:
     # From one filter to another
 
     def _change(self, old: EventStream, type: str) -> None:
-        self._forget_overlap()
+        brought: Counter[Hashable] = Counter()
+        if self._serf.why_disconnected is None:
+            # The agent answers this before it has the new stream, which does not bring what came until then.
+            self._serf.ping().addCallbacks(lambda _: brought.clear(), _ignored)
         new = self._next = self._open(type)
-        self._ahead = {old: Counter(), new: Counter()}
+        self._ahead = {old: brought, new: Counter()}
         new.when_active().addCallback(lambda _: self._swap(old, new)).addErrback(self._kept, new)
 
     def _swap(self, old: EventStream, new: EventStream) -> None:
         if self._next is not new:
             return  # stopped meanwhile
         self._stream = new
-        self._overlap_end = self._serf.clock.callLater(_OVERLAP, self._forget_overlap)
 
         def stopped(_: object) -> None:
             if self._next is new:
-                self._next = None
+                self._next = self._ahead = None
                 self.follow(self._wanted)
 
-        # What the old one had under way when the new one was registered is here behind another round trip.
-        self._serf.ping().addBoth(lambda _: old.stop()).addBoth(stopped)
+        # What the old one had under way when the new one was registered is here behind another round trip,
+        # and the new one's copies of the old one's last events behind one more.
+        self._serf.ping().addBoth(lambda _: old.stop()).addBoth(lambda _: self._serf.ping()).addBoth(stopped)
 
     def _kept(self, failure: Failure, new: EventStream) -> None:
-        if self._next is new:
-            self._next = None
-            self._forget_overlap()
+        if self._next is not new:
+            return
+        self._next = self._ahead = None
+        if failure.check(RpcError) and new.type != self._wanted:
+            self.follow(self._wanted)  # nobody wants any more what was refused
+        else:
             self._over(failure)
 
-    def _forget_overlap(self) -> None:
-        if self._overlap_end is not None and self._overlap_end.active():
-            self._overlap_end.cancel()
-        self._overlap_end = None
-        self._ahead = None
+
+def _ignored(failure: Failure) -> None:
+    failure.trap(SerfError)
