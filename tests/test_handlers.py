@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.router_case import RouterCase
-from txserf import InvalidRequest, QueryEvent, Router, Serf, UserEvent
+from txserf import Disconnected, InvalidRequest, Query, QueryEvent, Router, Serf, UserEvent
 from txserf.model import Event
 
 
@@ -154,6 +154,37 @@ class HandlingTests(RouterCase):
         self.bind()
         self.assertEqual(self.ask("q").responses, {"n1": b"1"})
         self.assertEqual(len(self.logged("response already sent")), 1)
+
+
+class AwaitableTests(RouterCase):
+    def test_what_can_be_awaited_is_waited_for(self) -> None:
+        @self.router.user_event()
+        def ask(event: UserEvent) -> Query:
+            return self.serf.query("load", timeout=1.0)
+
+        self.router.user_event()(self.got.append)
+        service = self.bind()
+        self.send("a")
+        self.assertEqual((self.names(), service.working), ([], 1))
+        self.turn(2.0)
+        self.assertEqual((self.names(), service.working), (["a"], 0))
+
+    def test_its_time_has_a_limit_too(self) -> None:
+        self.router.user_event()(lambda event: self.serf.query("load", timeout=10.0))
+        self.router.user_event()(self.got.append)
+        self.bind(timeout=1.0)
+        self.send("a")
+        self.turn(1.0)
+        self.assertEqual(self.names(), ["a"])
+        self.assertEqual(len(self.logged("took too long and was cancelled")), 1)
+
+    def test_its_failure_is_the_handler_s(self) -> None:
+        self.router.user_event()(lambda event: self.serf.query("load", timeout=10.0))
+        self.bind(timeout=None)
+        self.send("a")
+        self.serf.close()
+        self.turn(1.0)
+        self.assertEqual(len(self.flushLoggedErrors(Disconnected)), 1)
 
 
 class FailureTests(RouterCase):

@@ -36,8 +36,8 @@ class Router:
         service = router.bind(serf)
 
     A function gets the `UserEvent`, `QueryEvent` or `MemberEvent`, and may be a coroutine function or
-    return a Deferred. All handlers of an event are called, in the order in which they were added; each
-    waits for the one before it. One that fails is logged, and the next one is called.
+    return what can be awaited, such as a Deferred. All handlers of an event are called, in the order in which
+    they were added; each waits for the one before it. One that fails is logged, and the next one is called.
     """
 
     def __init__(self) -> None:

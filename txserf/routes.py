@@ -40,7 +40,7 @@ class Handler(Protocol):
     def label(self) -> str: ...
 
     def start(self, event: Event, context: Context) -> object:
-        """Handle *event*; what it returns is waited for if it is a Deferred or a coroutine."""
+        """Handle *event*; what it returns is waited for if it can be awaited."""
 
 
 @attrs.frozen

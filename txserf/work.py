@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from inspect import isasyncgen, iscoroutine, isgenerator
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from typing import Any, Protocol
 
 from twisted.internet.base import DelayedCall
@@ -232,6 +232,8 @@ class _Turn:
             waiting = result
         elif iscoroutine(result):
             waiting = Deferred.fromCoroutine(result)
+        elif isawaitable(result):  # as a `Query` is
+            waiting = Deferred.fromCoroutine(_awaited(result))
         else:
             waiting = succeed(result)
         self._waiting = waiting
@@ -278,6 +280,10 @@ class _Turn:
             _log.failure("cancelling {handler} failed", _without_text(Failure()), handler=self._handler.label)
         if not self._over:
             self._done(None)
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
 
 
 def _not_answered(failure: Failure) -> None:
