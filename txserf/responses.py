@@ -106,7 +106,9 @@ class Request(Operation):
         if self.batch is not None:
             self.batch.replied(self, error, body)
         else:
-            self._end().callback(Responses((self.response(self, error, body),)))
+            result, responses = self._end(), Responses()
+            responses.append(self.response(self, error, body))
+            result.callback(responses)
             if self._under_way.askers:
                 self._under_way.lowered()
 
