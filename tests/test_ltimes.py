@@ -81,6 +81,21 @@ class DuplicateTests(RouterCase):
         self.feed(again, UserEvent("a", b"", 1))
         self.assertEqual(self.names(), ["a", "a"])
 
+    def test_what_was_cut_off_at_work_is_handled_by_the_same_service_started_again(self) -> None:
+        @self.router.user_event()
+        def hangs(event: UserEvent) -> Deferred[None]:
+            self.got.append(event)
+            return Deferred()
+
+        service = self.bind(drain=0.5)
+        self.send("a")
+        service.stopService()
+        self.turn(1.0)
+        service.startService()
+        self.turn(0.5)
+        self.feed(service, UserEvent("a", b"", 1))
+        self.assertEqual(self.names(), ["a", "a"])
+
     def test_it_is_written_each_second_not_at_the_end_only(self) -> None:
         state = new_folder(self) / "state"
         self.router.user_event()(self.got.append)
@@ -165,7 +180,9 @@ class FileTests(SynchronousTestCase):
             *(json.dumps({**good, name: value}) for name, value in (
                 ("version", 2), ("last", "x"), ("last", None), ("recent", 5), ("recent", [[1, "a"]]),
                 ("recent", [["1", "a", 0]]), ("recent", [[1, 2, 0]]), ("recent", [[1, "a", "0"]]),
+                ("last", float("inf")), ("last", float("nan")), ("last", 1.5), ("last", {}),
             )),
+            "[" * 100_000, '{"version": 1, "last": 0, "recent": ' + "[" * 100_000,
         ):  # fmt: skip
             self.path.write_bytes(bad.encode("latin-1"))
             error = self.assertRaises(StateError, self.loaded)
@@ -177,3 +194,17 @@ class FileTests(SynchronousTestCase):
         again = self.loaded()
         remembered = [ltime for ltime in range(1, 5001) if key_of(UserEvent("a", b"", ltime)) in again]
         self.assertEqual(remembered, list(range(5001 - 2048, 5001)))
+
+    def test_nothing_of_a_file_that_is_refused_is_remembered(self) -> None:
+        self.path.write_text('{"version": 1, "last": 9, "recent": [[1, "a", 0], [2]]}')
+        self.assertRaises(StateError, self.ltimes.load, self.path)
+        self.assertNotIn((1, "a", 0), self.ltimes)
+        self.assertEqual(self.ltimes.last, 0)
+
+    def test_what_is_let_go_of_has_its_place_again(self) -> None:
+        self.ltimes.begun(key := (1, "a", 0))
+        self.ltimes.discard(key)
+        self.ltimes.discard(key)
+        self.assertNotIn(key, self.ltimes)
+        self.handled(*(UserEvent("b", b"", ltime) for ltime in range(2048)))
+        self.assertIn(key_of(UserEvent("b", b"", 0)), self.ltimes)

@@ -238,10 +238,13 @@ class RouterService(Service):
     def finished(self, work: Work) -> None:
         """All handlers of an event are through."""
         self._works.discard(work)
-        if work.key is not None and work.outcome is not Outcome.CANCELLED:
-            self._ltimes.handled(work.key)
-            if self._state is not None:
-                self._save_soon()
+        if work.key is not None:
+            if work.outcome is Outcome.CANCELLED:
+                self._ltimes.discard(work.key)
+            else:
+                self._ltimes.handled(work.key)
+                if self._state is not None:
+                    self._save_soon()
         _log.info(
             "{event} handled in {duration:.6f} s: {result}",
             event=describe(work.event),

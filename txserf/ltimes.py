@@ -64,6 +64,11 @@ class LTimes:
         if key in self._handled:
             self._handled[key] = self.changed = True
 
+    def discard(self, key: Key) -> None:
+        """It was cut off at work: it is handled where it comes again."""
+        if self._handled.pop(key, None) is not None:
+            self._order.remove(key)
+
     def forget(self) -> None:
         """Begin anew: the cluster did."""
         self.last = 0
@@ -91,18 +96,18 @@ class LTimes:
             state: Any = json.loads(path.read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StateError(f"{path} can't be read: {error}") from None
         try:
             if state["version"] != _VERSION:
                 raise ValueError("another version")
-            for ltime, name, checksum in state["recent"]:
-                if not isinstance(ltime, int) or not isinstance(name, str) or not isinstance(checksum, int):
-                    raise ValueError("no event")
-                self._add((ltime, name, checksum), True)
-            self.last = max(self.last, int(state["last"]))
+            last = _int(state["last"])
+            recent = [(_int(ltime), _str(name), _int(checksum)) for ltime, name, checksum in state["recent"]]
         except (KeyError, TypeError, ValueError):
             raise StateError(f"{path} is no state file of txserf") from None
+        for key in recent:
+            self._add(key, True)
+        self.last = max(self.last, last)
 
     def save(self, path: Path) -> None:
         """
@@ -128,3 +133,15 @@ class LTimes:
         except OSError as error:
             raise StateError(f"{path} can't be written: {error}") from None
         self.changed = False
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int):
+        raise ValueError("no whole number")
+    return value
+
+
+def _str(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
