@@ -6,9 +6,13 @@ import ipaddress
 import json
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.follow import as_json, as_text
+from tests.fakes import MEMBERS, Log, user_event
+from tests.serf_case import SerfCase
+from txserf.errors import Disconnected
+from txserf.follow import Follower, as_json, as_text
 from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, Tags, UserEvent
 
 WEB = Member(name="n1", address=ipaddress.ip_address("10.0.0.1"), port=7946, tags=Tags(role="web"))
@@ -68,3 +72,81 @@ class JSONTests(SynchronousTestCase):
     def test_it_is_one_line_of_ascii_whatever_was_sent(self) -> None:
         line = as_json(UserEvent("a\nb\u2028\udcff", b"\n"))
         self.assertTrue(line.isascii() and "\n" not in line)
+
+
+class FollowerTests(SerfCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines: list[str] = []
+        self.broken: BaseException | None = None
+        self.failures: list[BaseException] = []
+        self.log = Log(self)
+        self.follower = Follower(
+            self.serf, self.write, as_text, stream="user", monitor="INFO", failed=self.failures.append
+        )
+        self.follower.startService()
+        self.stream, self.monitor = self.agent.asked()
+
+    def tearDown(self) -> None:
+        self.follower.stopService()
+        super().tearDown()
+
+    def write(self, line: str) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.lines.append(line)
+
+    def answer(self) -> None:
+        """Open both streams, and say who the members are."""
+        self.agent.reply(self.stream.seq)
+        self.agent.reply(self.monitor.seq)
+        for _ in range(2):  # the confirmations, then the members
+            for asked in self.agent.asked():
+                self.agent.reply(asked.seq, MEMBERS if asked.command == "members" else None)
+
+    def test_members_come_first_then_events_and_log_lines(self) -> None:
+        self.answer()
+        self.agent.reply(self.stream.seq, user_event("deploy"))
+        self.agent.reply(self.monitor.seq, {"Log": "hello"})
+        self.assertEqual(
+            [line.split()[:2] for line in self.lines],
+            [["member", "n1"], ["user", "deploy"], ["log", "hello"]],
+        )
+
+    def test_an_output_that_is_gone_ends_it_whatever_was_to_be_written(self) -> None:
+        self.broken = BrokenPipeError(32, "Broken pipe")
+        self.answer()
+        self.assertEqual(self.failures, [self.broken])
+        self.agent.reply(self.monitor.seq, {"Log": "hello"})
+        self.assertEqual(self.failures, [self.broken] * 2)
+        self.assertIn("stopped following: [Errno 32] Broken pipe", self.log.texts)
+
+    def test_so_it_does_behind_the_members(self) -> None:
+        self.answer()
+        self.broken = BrokenPipeError(32, "Broken pipe")
+        self.agent.reply(self.stream.seq, user_event("deploy"))
+        self.assertEqual(self.failures, [self.broken])
+
+    def test_a_mistake_is_logged_with_its_place(self) -> None:
+        self.broken = KeyError("x")
+        self.answer()
+        self.assertEqual(self.failures, [self.broken])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_a_stop_is_no_failure_and_is_told_to_who_waits(self) -> None:
+        waiting, cancelled = self.follower.when_following(), self.follower.when_following()
+        ended: list[object] = []
+        waiting.addErrback(ended.append)
+        waiting.addCallback(lambda _: cancelled.cancel())
+        self.follower.stopService()
+        self.assertEqual(len(ended), 1)
+        self.failureResultOf(cancelled, CancelledError)
+        self.failureResultOf(self.follower.when_following(), Disconnected)
+        self.assertEqual(self.failures, [])
+
+    def test_who_waits_is_told_when_the_members_are_written(self) -> None:
+        waiting = self.follower.when_following()
+        self.assertNoResult(waiting)
+        self.answer()
+        self.successResultOf(waiting)
+        self.successResultOf(self.follower.when_following())

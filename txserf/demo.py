@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf.embedded import EmbeddedCluster
+from txserf.errors import Disconnected
 from txserf.follow import Follower, Format
 from txserf.model import QueryEvent
 from txserf.serf import Serf
@@ -38,7 +39,7 @@ class Demo(Service):
     :param follower: whose start the events wait for; None: nothing happens by itself.
     :param write: is called with a line for each answer to the query.
     :param format: makes those lines.
-    :param failed: called where it can't listen, with the reason.
+    :param failed: called where it can't listen or go on, with the reason.
     """
 
     _log = Logger()
@@ -84,8 +85,9 @@ class Demo(Service):
         self._failed(failure.value or AssertionError())
 
     def _ended(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
+        if not failure.check(CancelledError, Disconnected):
             self._log.failure("the demonstration failed", failure)
+            self._failed(failure.value or AssertionError())
 
     async def _happen(self, follower: Follower) -> None:
         from twisted.internet import reactor

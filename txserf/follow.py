@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txserf.errors import Disconnected, RequestTimeout, SerfError, reason_text
 from txserf.logs import LogStream
@@ -99,6 +101,12 @@ def as_json(record: Record) -> str:
 FORMATS: dict[str, Format] = {"text": as_text, "json": as_json}
 
 
+class _Phase(enum.Enum):
+    STARTING = enum.auto()
+    FOLLOWING = enum.auto()  # the members are written
+    STOPPED = enum.auto()
+
+
 class Follower(Service):
     """
     Writes the members of a cluster, then each event as it comes, through agents that come and go.
@@ -108,7 +116,7 @@ class Follower(Service):
     :param format: makes the lines.
     :param stream: the filter of events; None for no events.
     :param monitor: the level of the agent's log; None for no log.
-    :param failed: called where the agent refuses what was asked, with the reason.
+    :param failed: called with what ends it: the agent refuses what was asked, or *write* can't write.
     """
 
     _log = Logger()
@@ -121,7 +129,7 @@ class Follower(Service):
         *,
         stream: str | None = "*",
         monitor: str | None = None,
-        failed: Callable[[SerfError], object] = lambda reason: None,
+        failed: Callable[[BaseException], object] = lambda reason: None,
     ) -> None:
         self._serf = serf
         self._write = write
@@ -130,13 +138,19 @@ class Follower(Service):
         self._monitor = monitor
         self._failed = failed
         self._running: list[Deferred[None]] = []
-        self._following = False
+        self._phase = _Phase.STARTING
         self._events: EventStream | None = None
         self._askers: list[Deferred[None]] = []
 
     def when_following(self) -> Deferred[None]:
-        """Wait until the members are written; every event from then on will be."""
-        if self._following:
+        """
+        Wait until the members are written; every event from then on will be.
+
+        :returns: a Deferred of None, which can be cancelled. It fails with `Disconnected` where this is stopped.
+        """
+        if self._phase is _Phase.STOPPED:
+            return fail(Disconnected("the follower is stopped"))
+        if self._phase is _Phase.FOLLOWING:
             return succeed(None)
         asker: Deferred[None] = Deferred(self._askers.remove)
         self._askers.append(asker)
@@ -145,12 +159,13 @@ class Follower(Service):
     @property
     def unready(self) -> str | None:
         """Say why events may be missed now; None while all is well."""
-        active = self._following if self._events is None else self._events.is_active
+        active = self._phase is _Phase.FOLLOWING if self._events is None else self._events.is_active
         return self._serf.why_disconnected or (None if active else "not subscribed")
 
     def startService(self) -> None:
         """Begin to follow."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._phase = _Phase.STARTING
         # The stream goes first: nothing can happen between the snapshot and the first event.
         events = None if self._stream is None else self._serf.stream(self._stream, gaps=True)
         self._events = events
@@ -161,31 +176,35 @@ class Follower(Service):
     def stopService(self) -> None:
         """Stop following; `Serf` ends the streams."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._phase = _Phase.STOPPED
         running, self._running = self._running, []
         for following in running:
             following.cancel()
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.pop(0).errback(Disconnected("the follower is stopped"))
 
     def _follow(self, work: Any) -> None:
         following = Deferred.fromCoroutine(work)
         self._running.append(following)
         following.addErrback(self._ended)
 
-    def _ended(self, failure: Any) -> None:
+    def _ended(self, failure: Failure) -> None:
         if failure.check(CancelledError, Disconnected):
             return
-        failure.trap(SerfError)
-        self._log.error("stopped following: {reason}", reason=reason_text(failure))
-        self._failed(failure.value)
+        if failure.check(SerfError, OSError):
+            self._log.error("stopped following: {reason}", reason=reason_text(failure))
+        else:
+            self._log.failure("stopped following", failure)
+        self._failed(failure.value or AssertionError())
 
     async def _members_and_events(self, events: EventStream | None) -> None:
         if events is not None:
             await events.when_active()
         for member in await self._members():
             self._write(self._format(member))
-        self._following = True
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.callback(None)
+        self._phase = _Phase.FOLLOWING
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.pop(0).callback(None)
         if events is not None:
             async for event in events:
                 self._write(self._format(event))
