@@ -120,12 +120,42 @@ class DoubtTests(RouterCase):
         self.turn(30.0)
         self.assertEqual(self.names(), ["a"])
 
-    def test_a_stop_ends_the_doubt_for_what_was_seen_is_done(self) -> None:
+    def test_a_stop_waits_for_the_doubt_to_end(self) -> None:
+        self.send_again("a", "b")
+        stopped = self.service.stopService()
+        self.turn(1.0)
+        self.assertNoResult(stopped)
+        self.turn(1.5)
+        self.successResultOf(stopped)
+        self.assertEqual((self.names(), self.service.dropped), (["a", "b"], 0))
+
+    def test_a_stop_that_hears_of_the_others_throws_the_duplicates_away(self) -> None:
         self.send_again("a")
         stopped = self.service.stopService()
-        self.turn(0.5)
+        self.join()
         self.successResultOf(stopped)
-        self.assertEqual(self.names(), [])
+        self.assertEqual((self.names(), self.service.dropped), ([], 0))
+
+    def test_what_is_in_doubt_at_the_end_of_a_stop_is_dropped_and_counted(self) -> None:
+        self.service._drain = 1.0
+        self.send_again("a", "b")
+        stopped = self.service.stopService()
+        self.turn(1.1)
+        self.successResultOf(stopped)
+        self.assertEqual((self.names(), self.service.dropped), ([], 2))
+        self.assertEqual(len(self.logged("2 events that waited are dropped")), 1)
+        asked: list[object] = []
+        self.patch(self.other, "stats", asked.append)
+        self.turn(1.0)
+        self.assertEqual(asked, [])
+
+    def test_started_again_it_finds_out_what_was_in_doubt_at_the_stop(self) -> None:
+        self.send_again("a")
+        stopped = self.service.stopService()
+        self.service.startService()
+        self.turn(5.0)
+        self.successResultOf(stopped)
+        self.assertEqual((self.names(), self.service.dropped), (["a"], 0))
 
 
 class AskedTests(SerfCase):
@@ -191,3 +221,28 @@ class AskedTests(SerfCase):
         self.tells("3")
         self.assertEqual(got, [UserEvent("a", b"", 1), UserEvent("b", b"", 2)])
         service.stopService()
+
+    def test_a_stop_waits_for_that_answer_too(self) -> None:
+        router, got = Router(), list[Event]()
+        router.user_event()(got.append)
+        service = router.bind(self.serf)
+        service.startService()
+        stream = self.asked_one("stream")
+        self.agent.reply(stream.seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        stats = self.asked_one("stats")
+        self.agent.reply(stream.seq, user_event("a", 1))
+        stopped = service.stopService()
+        self.assertNoResult(stopped)
+        self.agent.reply(stats.seq, {"serf": {"event_time": "2"}})
+        self.successResultOf(stopped)
+        self.assertEqual(len(got), 1)
+
+    def test_a_stop_before_there_is_a_stream_is_over_at_once(self) -> None:
+        router = Router()
+        router.user_event()(lambda event: None)
+        service = router.bind(self.serf)
+        service.startService()
+        service._take(UserEvent("a", b"", 1))
+        self.successResultOf(service.stopService())
+        self.assertEqual((service.queued, service.working), (0, 0))

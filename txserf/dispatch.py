@@ -70,6 +70,7 @@ class RouterService(Service):
         self._works: set[Work] = set()
         self._pumping = False
         self._holding: Deferred[None] | None = None  # what has to be known before the next event is begun
+        self._subscribing: Deferred[None] = Deferred()  # the first of these: that the stream is there
         self._limit: DelayedCall | None = None  # of the time to work off what came, while it stops
         self._stoppers: deque[Deferred[None]] = deque()
         self._ltimes = LTimes()
@@ -132,7 +133,8 @@ class RouterService(Service):
         if self._started_serf:
             self.serf.startService()
         self._load()
-        self._hold(Deferred())  # until the stream is there
+        self._subscribing = Deferred()
+        self._hold(self._subscribing)
         self._intake = Intake(self.serf, self._take, self._active)
         self._intake.follow(self._routes.stream_type)
 
@@ -153,8 +155,7 @@ class RouterService(Service):
             intake.stop()
             if self._save_due is not None:
                 self._save_due.cancel()
-            if self._holding is not None:
-                self._holding.cancel()
+            self._subscribing.cancel()  # where it holds events up, it would for ever
             self._limit = self.clock.callLater(self._drain, self._give_up)
             self._pump()
         return stopper
@@ -167,11 +168,14 @@ class RouterService(Service):
             _log.error("stopping: {count} events that waited are dropped", count=dropped)
         for work in list(self._works):
             work.abort()
+        self._pump()  # where none was at work, for what waited was in doubt
 
     def _drained(self, limit: DelayedCall) -> None:
         self._limit = None
         if limit.active():
             limit.cancel()
+        if self._holding is not None and not self._queue:
+            self._holding.cancel()  # nothing waits for the answer
         self._save()
 
         def closed(_: None) -> None:
@@ -264,7 +268,7 @@ class RouterService(Service):
         self._hold(Deferred.fromCoroutine(self._identity.compare()))
 
     def _seen_before(self, event: UserEvent) -> None:
-        if self._identity.doubtful and self._intake is not None:
+        if self._identity.doubtful:
             self._queue.appendleft(event)
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
