@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -34,10 +35,45 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
+class Ending:
+    """
+    Ends the process where a service can't work, with exit code 1.
+
+    twistd has no other code than 0 for a service that ended by itself, so this has the last word behind it.
+    It is made before anything of an application's is imported: what that registers to run at exit runs first.
+    """
+
+    def __init__(self) -> None:
+        self._failed = False
+        atexit.register(self._exit)
+
+    def fail(self, reason: BaseException) -> None:
+        """Stop the reactor."""
+        from twisted.internet import reactor
+
+        def stop() -> None:
+            with contextlib.suppress(ReactorNotRunning):  # another reason was first
+                reactor.stop()
+
+        self._failed = True
+        reactor.callWhenRunning(stop)  # it may not run yet, and can't be stopped then
+
+    def _exit(self) -> None:
+        if not self._failed:
+            return
+        logging.shutdown()  # which Twisted has had registered before: it would not run
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+                    stream.flush()
+        os._exit(1)
+
+
 class Options(usage.Options):
     """
     The options of ``twistd txserf``: the rows of `txserf.config.SETTINGS`.
 
+    :ivar ending: ends the process where what was chosen can't work.
     :ivar chosen: all of them, from the command line, else from the file, else the defaults.
     :ivar router: the handlers; None where there is nothing to handle.
     :ivar http: where to serve /health and /metrics; None for nowhere.
@@ -67,6 +103,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Refuse what can't work, by name."""
+        self.ending = Ending()
         # What names files is fixed before twistd goes to another folder; scripts are run in that one.
         for name in ("config", "state"):
             if self[name] is not None:
@@ -161,7 +198,7 @@ class Parts(MultiService):
 
 def makeService(options: Options) -> IService:
     """Make the service that the options ask for."""
-    values, router = options.chosen, options.router
+    values, router, failed = options.chosen, options.router, options.ending.fail
     write, format = _line_writer(options), follow.FORMATS[values["format"]]
     cluster = None if values["embedded"] is None else _embedded_cluster(values["embedded"])
     shows_all = cluster is not None and not values["embedded-quiet"]
@@ -171,16 +208,17 @@ def makeService(options: Options) -> IService:
     if shows_all or not handles or values["stream"] is not None or values["monitor"] is not None:
         stream = "*" if values["stream"] is None and (shows_all or not handles) else values["stream"]
         monitor = values["monitor"] or ("INFO" if shows_all else None)
-        follower = Follower(serf, write, format, stream=stream or None, monitor=monitor, failed=_stop)
+        follower = Follower(serf, write, format, stream=stream or None, monitor=monitor, failed=failed)
     parts = Parts(_json_log(options.parent) if values["log-format"] == "json" else None)
     if cluster is not None:
-        parts.add(_demo(values, cluster, follower if shows_all else None, write, format))
+        parts.add(_demo(values, cluster, follower if shows_all else None, write, format, failed))
     parts.add(serf)
     metrics = None if options.http is None else _metrics(serf)
-    guard = Guard(_stop)
+    guard = Guard(failed)
     handling = None if router is None else _handling(values, router, serf, guard, metrics)
     if options.http is not None:
-        parts.add(_web(options.http, [part for part in (handling, follower) if part is not None], metrics))
+        served = [part for part in (handling, follower) if part is not None]
+        parts.add(_web(options.http, served, metrics, failed))
     if handling is not None:
         parts.add(handling)
         parts.add(guard)
@@ -218,14 +256,17 @@ def _metrics(serf: Serf) -> Metrics | None:
 
 
 def _web(
-    endpoint: IStreamServerEndpoint, parts: list[RouterService | Follower], metrics: Metrics | None
+    endpoint: IStreamServerEndpoint,
+    parts: list[RouterService | Follower],
+    metrics: Metrics | None,
+    failed: Callable[[BaseException], object],
 ) -> IService:
     from txserf import web
 
     def unready() -> str | None:
         return next((part.unready for part in parts if part.unready is not None), None)
 
-    service: IService = web.WebService(endpoint, web.Site(unready, metrics), _stop)
+    service: IService = web.WebService(endpoint, web.Site(unready, metrics), failed)
     return service
 
 
@@ -235,11 +276,12 @@ def _demo(
     follower: Follower | None,
     write: Callable[[str], object],
     format: Format,
+    failed: Callable[[BaseException], object],
 ) -> IService:
     from txserf.demo import Demo
 
     port = values["embedded-port"]
-    demo: IService = Demo(cluster, port=port, follower=follower, write=write, format=format, failed=_stop)
+    demo: IService = Demo(cluster, port=port, follower=follower, write=write, format=format, failed=failed)
     return demo
 
 
@@ -264,22 +306,3 @@ def _line_writer(options: Options) -> Callable[[str], object]:
         output.flush()
 
     return write
-
-
-def _stop(reason: BaseException) -> None:
-    from twisted.internet import reactor
-
-    def stop() -> None:
-        with contextlib.suppress(ReactorNotRunning):  # another reason was first
-            reactor.stop()
-
-    # twistd has no other exit code than 0 for a service that ended by itself.
-    atexit.register(_exit_as_failed)
-    reactor.callWhenRunning(stop)  # it may not run yet, and can't be stopped then
-
-
-def _exit_as_failed() -> None:
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if stream is not None:
-            stream.flush()
-    os._exit(1)

@@ -238,6 +238,25 @@ async def test_a_port_that_is_taken_ends_it(twistd: Start, listen: Listen) -> No
     assert "Traceback" not in running.log
 
 
+@in_reactor
+async def test_what_an_application_does_at_exit_is_done_though_it_failed(
+    twistd: Start, listen: Listen, tmp_path: Path
+) -> None:
+    hooks = """
+import atexit, logging.handlers, pathlib
+memory = logging.handlers.MemoryHandler(9, 99, target=logging.FileHandler("logged"))
+logging.getLogger().addHandler(memory)
+logging.error("held back")
+atexit.register(pathlib.Path("done").touch)
+"""
+    (tmp_path / "ops.py").write_text(APP + hooks)
+    taken = listen(ScriptedServer(lambda connection, data: None)).partition(":")[2]
+    running = twistd("--embedded", "1", "--embedded-quiet", "--app", "ops:router", "--http", taken)
+    assert await running.ended == 1
+    assert (tmp_path / "done").exists()
+    assert (tmp_path / "logged").read_text() == "held back\n"
+
+
 # -- its start and its end
 
 

@@ -99,6 +99,15 @@ async def test_an_embedded_cluster_shows_each_kind_of_record_by_itself(twistd: S
 
 
 @in_reactor
+async def test_it_ends_where_nobody_reads_what_it_shows(twistd: Start) -> None:
+    running = twistd("--embedded", "2")
+    await running.line("member n2")
+    running.process.closeStdout()
+    assert await running.ended == 1
+    assert "stopped following: [Errno 32] Broken pipe" in running.log
+
+
+@in_reactor
 async def test_a_quiet_embedded_cluster_answers_the_serf_program_on_its_ports(
     twistd: Start, shared_cluster: list[Agent]
 ) -> None:
