@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.fakes import new_folder, user_event
 from tests.router_case import RouterCase
 from tests.serf_case import SerfCase
-from txserf import Disconnected, QueryEvent, Router, Serf, UserEvent
+from txserf import Disconnected, InvalidRequest, QueryEvent, Router, Serf, UserEvent
 
 
 class LifeTests(RouterCase):
@@ -189,6 +189,31 @@ class LifeTests(RouterCase):
         cancelled.stopService()
         self.failureResultOf(ended, Disconnected)
         self.successResultOf(service.stopService())
+
+    def test_other_limits_hold_for_what_waits(self) -> None:
+        going = self.slow()
+        service = self.bind(timeout=None)
+        self.send("a", "b", "c")
+        service.replace(self.router.routes(), concurrency=2, timeout=1.0)
+        self.assertEqual(len(going), 2)
+        self.turn(1.1)
+        self.assertEqual([len(going), *(result.called for result in going)], [3, False, True, False])
+
+    def test_limits_stay_where_only_handlers_are_replaced(self) -> None:
+        service = self.bind(concurrency=3, timeout=1.0)
+        service.replace(self.router.routes())
+        self.assertEqual((service.concurrency, service.handler_timeout), (3, 1.0))
+        service.replace(self.router.routes(), timeout=None)
+        self.assertEqual((service.concurrency, service.handler_timeout), (3, None))
+
+    def test_bad_limits_leave_all_as_it_was(self) -> None:
+        self.router.user_event()(self.got.append)
+        service = self.bind(concurrency=3, timeout=1.0)
+        for bad in ({"concurrency": 0}, {"timeout": 0}, {"timeout": "1"}, {"concurrency": 2, "timeout": -1}):
+            self.assertRaises(InvalidRequest, service.replace, Router().routes(), **bad)
+        self.assertEqual((service.concurrency, service.handler_timeout), (3, 1.0))
+        self.send("a")
+        self.assertEqual(self.names(), ["a"])
 
     def test_a_router_without_handlers_asks_for_no_stream(self) -> None:
         service = self.bind()

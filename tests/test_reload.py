@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.router_case import RouterCase
 from txserf import Router, UserEvent, config
 from txserf.config import ConfigError
-from txserf.reload import Reloader, configure
+from txserf.reload import Reloader
 
 
 class FakeReactor:
@@ -36,7 +36,6 @@ class ReloadCase(RouterCase):
     def reloader(self) -> Reloader:
         """Start a service with the router, and what reloads it."""
         self.service = self.bind()
-        configure(self.service, config.merged({}, self.file))
         reloader = Reloader(self.service, config.merged({}, self.file), self.read, FakeReactor())
         reloader.startService()
         self.addCleanup(reloader.stopService)
@@ -80,6 +79,19 @@ class ReloadTests(ReloadCase):
         self.send("a", "b")
         self.assertEqual(([event.name for event in old], [event.name for event in new]), (["a"], ["b"]))
         self.assertEqual((self.service.concurrency, self.service.handler_timeout), (7, 2.5))
+
+    def test_events_that_wait_are_begun_where_more_may_be_at_work(self) -> None:
+        @self.router.user_event()
+        def hangs(event: UserEvent) -> Deferred[None]:
+            self.got.append(event)
+            return Deferred()
+
+        reloader = self.reloader()
+        self.send("a", "b", "c", "d")
+        self.assertEqual(self.names(), ["a"])
+        self.file = {"concurrency": 3}
+        reloader.reload()
+        self.assertEqual(self.names(), ["a", "b", "c"])
 
     def test_no_limit_is_zero(self) -> None:
         reloader = self.reloader()

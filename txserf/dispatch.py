@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import math
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.errors import Disconnected, reason_text
+from txserf.errors import Disconnected, InvalidRequest, reason_text
 from txserf.identity import Identity
 from txserf.intake import Intake
 from txserf.ltimes import Key, LTimes, StateError, key_of
@@ -27,6 +29,12 @@ _log = Logger()
 
 # Seconds between two writes of the state file.
 _SAVE_EVERY = 1.0
+
+
+class Kept(enum.Enum):
+    """An argument that was left out, where None says something else."""
+
+    AS_IT_IS = "as it is"
 
 
 class RouterService(Service):
@@ -185,11 +193,30 @@ class RouterService(Service):
         closing = self.serf.stopService() if self._started_serf else succeed(None)
         closing.addCallback(closed)
 
-    def replace(self, routes: Routes) -> None:
-        """Use other handlers from now on, also for the events that wait; what is in work goes on as it is."""
+    def replace(
+        self,
+        routes: Routes,
+        *,
+        concurrency: int | None = None,
+        timeout: float | Kept | None = Kept.AS_IT_IS,
+    ) -> None:
+        """
+        Use other handlers from now on, also for the events that wait; what is in work goes on as it is.
+
+        :param routes: of a router, as ``router.routes()``.
+        :param concurrency: as of `Router.bind`; None leaves it as it is.
+        :param timeout: likewise, seconds; None is no limit, and without it the limit stays.
+        :raises InvalidRequest: for a bad argument; all stays as it was then.
+        """
+        if concurrency is not None:
+            count(concurrency, "concurrency")
+        if not isinstance(timeout, Kept):
+            self.handler_timeout = None if timeout is None else positive(timeout, "timeout")
+        self.concurrency = concurrency or self.concurrency
         self._routes = routes
         if self._intake is not None:
             self._intake.follow(routes.stream_type)
+        self._pump()  # more may be at work now
 
     # Events
 
@@ -313,3 +340,17 @@ class RouterService(Service):
                 self._ltimes.save(self._state)
             except StateError as error:
                 _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))
+
+
+def count(value: Any, what: str) -> int:
+    """Return a number of things, at least 1."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
+
+
+def positive(value: Any, what: str) -> float:
+    """Return a number of seconds, more than 0."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise InvalidRequest(f"{what} must be a number of seconds above 0, not {value!r}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 from txserf import constant
-from txserf.dispatch import RouterService
+from txserf.dispatch import RouterService, count, positive
 from txserf.errors import InvalidRequest
 from txserf.routes import FunctionHandler, Route, Routes, ScriptHandler
 from txserf.scripts import MEMBER_KINDS, parse_spec
@@ -187,17 +186,3 @@ def _function(what: str, function: Callable[..., object]) -> FunctionHandler:
             f"{what}: {function.__qualname__} is a generator function: its body would never run"
         )
     return FunctionHandler(function)
-
-
-def count(value: Any, what: str) -> int:
-    """Return a number of things, at least 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
-
-
-def positive(value: Any, what: str) -> float:
-    """Return a number of seconds, more than 0."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-        return float(value)
-    raise InvalidRequest(f"{what} must be a number of seconds above 0, not {value!r}")

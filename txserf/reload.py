@@ -70,12 +70,6 @@ class Reloader(Service):
         if fixed:
             self._log.warn("needs a restart to take effect: {options}", options=", ".join(fixed))
         self._values = {**values, **{name: self._values[name] for name in fixed}}
-        configure(self._service, values)
-        self._service.replace(router.routes())
+        limits = {"concurrency": values["concurrency"], "timeout": values["handler-timeout"] or None}
+        self._service.replace(router.routes(), **limits)
         self._log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))
-
-
-def configure(service: RouterService, values: Values) -> None:
-    """Set the limits of a router's service as the options say."""
-    service.concurrency = values["concurrency"]
-    service.handler_timeout = values["handler-timeout"] or None

@@ -25,7 +25,7 @@ from txserf.dispatch import RouterService
 from txserf.follow import Follower, Format
 from txserf.guard import Guard, Observers
 from txserf.handlers import Router
-from txserf.reload import Reloader, configure
+from txserf.reload import Reloader
 from txserf.serf import Serf
 
 if TYPE_CHECKING:
@@ -239,8 +239,13 @@ def _handling(
     values: config.Values, router: Router, serf: Serf, guard: Guard, metrics: Metrics | None
 ) -> RouterService:
     observer = guard if metrics is None else Observers(guard, metrics)
-    service = router.bind(serf, state=values["state"], observer=observer)
-    configure(service, values)
+    service = router.bind(
+        serf,
+        concurrency=values["concurrency"],
+        timeout=values["handler-timeout"] or None,
+        state=values["state"],
+        observer=observer,
+    )
     guard.handling = service
     if metrics is not None:
         metrics.service = service
