@@ -25,6 +25,20 @@ class MyselfTests(RouterCase):
             self.turn(0.5)
             self.assertEqual(self.successResultOf(asked), Myself("n1", tags))
 
+    def test_what_an_agent_tells_is_read_once(self) -> None:
+        read: list[object] = []
+        from_stats = Myself.from_stats
+
+        def counted(stats: dict[str, dict[str, str]]) -> Myself:
+            read.append(stats)
+            return from_stats(stats)
+
+        service = self.bind()
+        self.patch(Myself, "from_stats", counted)
+        asked = service.myself()
+        self.turn(0.5)
+        self.assertEqual((self.successResultOf(asked).name, len(read)), ("n1", 1))
+
     def test_the_last_known_ones_do_while_the_agent_is_away(self) -> None:
         service = self.bind()
         known = service.myself()

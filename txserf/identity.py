@@ -53,13 +53,15 @@ class Identity:
         if self._myself is not None and self._serf.why_disconnected is not None:
             return succeed(self._myself)
 
-        def last_known(failure: Failure) -> Myself:
-            failure.trap(SerfError)
+        def known(result: object) -> Myself:
+            if isinstance(result, Failure):
+                result.trap(SerfError)
             if self._myself is None:
-                raise ScriptFailed(f"not started: the agent has not told its name: {reason_text(failure)}")
+                assert isinstance(result, Failure)
+                raise ScriptFailed(f"not started: the agent has not told its name: {reason_text(result)}")
             return self._myself
 
-        return self._stats().addCallbacks(Myself.from_stats, last_known)
+        return self._stats().addBoth(known)
 
     async def compare(self) -> None:
         """See, on a new connection, whether the agent's clock is behind what is remembered."""

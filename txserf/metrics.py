@@ -42,7 +42,9 @@ CONNECTIONS = Row("txserf_connections_total", Kind.COUNTER, "Connections that we
 FAILOVERS = Row(
     "txserf_failovers_total", Kind.COUNTER, "Connections that were made to another host than the one before."
 )
-GAPS = Row("txserf_gaps_total", Kind.COUNTER, "Times that the events' stream was down, and back again.")
+GAPS = Row(
+    "txserf_gaps_total", Kind.COUNTER, "Times that the events' stream was down, whether or not it came back."
+)
 EVENTS = Row("txserf_events_total", Kind.COUNTER, "Events that handlers were run for.", ("type",))
 DUPLICATES = Row(
     "txserf_duplicates_total", Kind.COUNTER, "Events that came again, and were not handled again.", ("type",)

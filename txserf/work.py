@@ -54,7 +54,7 @@ class Observer:
         """It was handled before."""
 
     def resumed(self) -> None:
-        """The stream was down, and is back."""
+        """The stream was down, so that events may have been missed; it is back, or has ended for good."""
 
     def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
         """A handler has ended, *duration* in seconds."""
