@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -151,3 +152,33 @@ class AgainTests(AppCase):
         self.module("txserf_test_app", "1 / 0  # quite another length than before")
         self.assertIn("ZeroDivisionError", self.refusal(app="txserf_test_app:router", again=True))
         self.assertIs(sys.modules["txserf_test_app"], self.old)
+
+    def test_nor_is_it_replaced_where_something_else_is_wrong(self) -> None:
+        self.module("txserf_test_app", APP.format(name="something_else"))
+        for specs, app in (
+            (("deploy=true",), "txserf_test_app:router"),
+            (("user=./gone.sh",), "txserf_test_app:router"),
+            ((), "txserf_test_app:gone"),
+            ((), "txserf_test_app:inner"),
+        ):
+            self.refusal(*specs, app=app, again=True)
+            self.assertIs(sys.modules["txserf_test_app"], self.old, (specs, app))
+
+    def test_a_package_has_the_old_one_back_too(self) -> None:
+        (self.folder / "txserf_test_package").mkdir()
+        self.module("txserf_test_package/__init__", "")
+        self.module("txserf_test_package/ops", APP.format(name="before"))
+        self.labels(app="txserf_test_package.ops:router")
+        old = sys.modules["txserf_test_package.ops"]
+        self.module("txserf_test_package/ops", APP.format(name="something_else"))
+        self.refusal("user=./gone.sh", app="txserf_test_package.ops:router", again=True)
+        self.assertIs(sys.modules["txserf_test_package.ops"], old)
+        self.assertIs(sys.modules["txserf_test_package"].ops, old)
+
+    def test_a_module_that_was_written_meanwhile_is_found(self) -> None:
+        times = self.folder.stat()
+        self.refusal(app="txserf_test_new:router", again=True)
+        self.module("txserf_test_new", APP.format(name="new"))
+        # As where the file system's clock is coarse: the folder looks as it did.
+        os.utime(self.folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+        self.assertEqual(self.labels(app="txserf_test_new:router", again=True), ["txserf_test_new.new"])

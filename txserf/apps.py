@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
-from collections.abc import Iterable
-from importlib import import_module
+from collections.abc import Iterable, Iterator
+from importlib import import_module, invalidate_caches
 from types import ModuleType
 
 from txserf.config import ConfigError
@@ -24,9 +25,15 @@ def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", aga
     :param again: import the module anew, where it was imported before.
     :raises ConfigError: for what can't work; what was imported before is then still imported.
     """
-    router = Router()
-    if app is not None:
+    if app is None:
+        return _checked(Router(), specs, folder)
+    with _restored_on_failure(app.partition(":")[0]):
+        router = Router()
         router.include(_load(app, again))
+        return _checked(router, specs, folder)
+
+
+def _checked(router: Router, specs: Iterable[str], folder: str) -> Router:
     for spec in specs:
         try:
             router.add_script(spec)
@@ -37,6 +44,21 @@ def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", aga
         if wrong is not None:
             raise ConfigError(f"handler {command!r}: {wrong}")
     return router
+
+
+@contextlib.contextmanager
+def _restored_on_failure(name: str) -> Iterator[None]:
+    """Put a module back where its successor can't be used: in its package too, which has got that as an attribute."""
+    old = sys.modules.get(name)
+    try:
+        yield
+    except BaseException:
+        if old is not None:
+            sys.modules[name] = old
+            package, _, attribute = name.rpartition(".")
+            if package in sys.modules:
+                setattr(sys.modules[package], attribute, old)
+        raise
 
 
 def _load(app: str, again: bool) -> Router:
@@ -56,14 +78,14 @@ def _load(app: str, again: bool) -> Router:
 
 def _import(app: str, name: str, again: bool) -> ModuleType:
     # A new module, rather than the old one filled anew: handlers that are at work go on with what they know.
-    old = sys.modules.pop(name, None) if again else None
+    if again:
+        sys.modules.pop(name, None)
+        invalidate_caches()  # a folder that has changed within its clock's tick looks as it did
     try:
         return import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may even call sys.exit()
-        if old is not None:
-            sys.modules[name] = old
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(f"--app {app}: there is no module {error.name}") from None
         raise ConfigError(f"--app {app}: {name} can't be imported: {_told(error)}") from None
