@@ -11,9 +11,9 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from tests.fakes import MEMBER, MEMBERS
+from tests.fakes import MEMBER, MEMBERS, user_event
 from tests.serf_case import SerfCase
-from txserf import commands
+from txserf import commands, constant
 from txserf.errors import (
     ConnectionLost,
     Disconnected,
@@ -79,6 +79,16 @@ class CallTests(SerfCase):
             parameters = inspect.signature(method).parameters
             missing = {arg.python for arg in row.args} - set(parameters)
             self.assertEqual(missing, set(), row.wire)
+
+    def test_the_buffer_of_a_stream_is_as_long_as_the_constant_says_when_it_is_made(self) -> None:
+        self.patch(constant, "STREAM_BUFFER", 2)
+        events, lines = self.serf.stream("user"), self.serf.monitor()
+        stream, monitor = self.agent.asked()
+        for asked, record in ((stream, user_event()), (monitor, {"Log": "x"})):
+            self.agent.reply(asked.seq)
+            for _ in range(3):
+                self.agent.reply(asked.seq, record)
+        self.assertEqual((events.dropped, lines.dropped), (1, 1))
 
     def test_the_agents_error_is_an_rpc_error(self) -> None:
         call = self.serf.event("go")

@@ -277,14 +277,13 @@ class Serf(Service):
         self._begin()
         return Query(self._session, values, expect, self._timeout, timeout)
 
-    def stream(
-        self, type: str = "*", *, buffer: int = constant.STREAM_BUFFER, gaps: bool = False
-    ) -> EventStream:
+    def stream(self, type: str = "*", *, buffer: int | None = None, gaps: bool = False) -> EventStream:
         """
         Follow events.
 
         :param type: a filter as ``user:deploy,member-failed,query``; ``*`` is everything.
-        :param buffer: events that may wait for a slow reader; past it the oldest goes (``dropped``).
+        :param buffer: events that may wait for a slow reader; past it the oldest goes (``dropped``). None takes
+            ``constant.STREAM_BUFFER``, which is 8192.
         :param gaps: deliver a `Gap` where the stream was down and may have missed events.
         :returns: at once, an `EventStream`, which opens again after each loss.
         :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed. A filter that
@@ -295,11 +294,11 @@ class Serf(Service):
         values = commands.STREAM.typed_arguments({"type": type})
         if not isinstance(gaps, bool):
             raise InvalidRequest(f"stream: gaps must be bool, not {gaps!r}")
-        buffer = _buffer("stream", buffer)
+        limit = _buffer("stream", buffer)
         self._begin()
-        return EventStream(self._session, values["Type"], buffer, gaps, self._timeout)
+        return EventStream(self._session, values["Type"], limit, gaps, self._timeout)
 
-    def monitor(self, level: str = "INFO", *, buffer: int = constant.STREAM_BUFFER) -> LogStream:
+    def monitor(self, level: str = "INFO", *, buffer: int | None = None) -> LogStream:
         """
         Follow the agent's log, from its last 512 lines on.
 
@@ -312,9 +311,9 @@ class Serf(Service):
         Wire: ``monitor``.
         """
         values = commands.MONITOR.typed_arguments({"level": level})
-        buffer = _buffer("monitor", buffer)
+        limit = _buffer("monitor", buffer)
         self._begin()
-        stream = LogStream(self._monitors, values["LogLevel"], buffer)
+        stream = LogStream(self._monitors, values["LogLevel"], limit)
         self._monitors.add(stream)
         return stream
 
@@ -430,6 +429,8 @@ class Serf(Service):
 
 
 def _buffer(what: str, value: object) -> int:
+    if value is None:
+        return constant.STREAM_BUFFER
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise InvalidRequest(f"{what}: buffer must be an int of at least 1, not {value!r}")
