@@ -61,12 +61,14 @@ class Ending:
     def _exit(self) -> None:
         if not self._failed:
             return
-        logging.shutdown()  # which Twisted has had registered before: it would not run
-        for stream in (sys.__stdout__, sys.__stderr__):
-            if stream is not None:
-                with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
-                    stream.flush()
-        os._exit(1)
+        try:
+            logging.shutdown()  # which was registered before this, and would not run
+            for stream in (sys.__stdout__, sys.__stderr__):
+                if stream is not None:
+                    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                        stream.flush()
+        finally:
+            os._exit(1)
 
 
 class Options(usage.Options):
