@@ -4,8 +4,8 @@ Limits and defaults that a program may tune.
 Each is read at the time of use (``constant.DEFAULT_TIMEOUT``), so that setting
 it here takes effect at once; a name imported from here would be frozen.
 
-Only the defaults that the signatures of ``Client``, ``Serf`` and ``Router.bind`` show
-as numbers, which None has another meaning for, are those of the time of import.
+The defaults that the signatures of ``Client``, ``Serf`` and ``Router.bind`` show are
+those of the time of import; give the argument there.
 """
 
 from __future__ import annotations
