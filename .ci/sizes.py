@@ -33,7 +33,11 @@ def main(folders: list[str]) -> None:
                 functions.append((without_docstring(node), f"{path}:{node.lineno} {node.name}"))
             elif isinstance(node, ast.ClassDef):
                 classes.append((without_docstring(node), f"{path}:{node.lineno} {node.name}"))
-    for title, found, aim in (("modules", modules, 400), ("classes", classes, 300), ("functions", functions, 40)):
+    for title, found, aim in (
+        ("modules", modules, 400),
+        ("classes", classes, 300),
+        ("functions", functions, 40),
+    ):
         print(f"the longest {title} (aim: under {aim} lines)")
         for lines, name in sorted(found, reverse=True)[:SHOWN]:
             print(f"  {lines:5} {name}")
