@@ -116,9 +116,13 @@ class _Call(Exchange):
         on_record: Callable[[Mapping[str, Any]], object] | None = None,
         canceller: Callable[[_Call], None] | None = None,
     ) -> None:
-        super().__init__(command, values)
+        # What super() would do, without the call.
+        self.command = command
+        self.values = values
+        self.packed_body = command.body(values)
         self._on_record = on_record
-        self.result: Deferred[Reply] = Deferred(None if canceller is None else lambda _: canceller(self))
+        self._canceller = canceller
+        self.result: Deferred[Reply] = Deferred(self._cancelled)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         assert self.seq is not None
@@ -134,6 +138,10 @@ class _Call(Exchange):
     def lost(self, reason: SerfError) -> None:
         if not self.result.called:
             self.result.errback(reason)
+
+    def _cancelled(self, _: Deferred[Reply]) -> None:
+        if self._canceller is not None:
+            self._canceller(self)
 
 
 class Owner(Shape):
