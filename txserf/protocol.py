@@ -229,7 +229,7 @@ class SerfProtocol(Protocol):
         self._timer: IDelayedCall | None = None  # one at a time: opening, heartbeat, or the end of closing
         self._draining = False
         self._heard = 0  # chunks of bytes that came
-        self._receiving = False
+        self._corked = False
         self._unsent: list[bytes] = []  # written while bytes were handled: out in one write behind them
 
     # What Twisted calls
@@ -252,7 +252,7 @@ class SerfProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._heard += 1
-        self._receiving = True
+        self._corked = True
         try:
             self._decoder.feed(data)
             if self._draining and not self._calls:
@@ -260,7 +260,7 @@ class SerfProtocol(Protocol):
         except ProtocolError as broken:
             self.give_up(ProtocolError(f"{self.host}: {broken}"))
         finally:
-            self._receiving = False
+            self._corked = False
             if self._unsent and self.state is _READY:
                 self._flush()
 
@@ -290,26 +290,36 @@ class SerfProtocol(Protocol):
 
     def send(self, exchanges: Iterable[Exchange]) -> None:
         """
-        Send requests, all in one write.
+        Send requests, all in one write; see `send_one`.
 
-        :param exchanges: each is told of its own reply, records or loss. One
-            that has a Seq already keeps it.
+        :param exchanges: the requests, in order.
+        """
+        corked, self._corked = self._corked, True
+        try:
+            for exchange in exchanges:
+                self.send_one(exchange)
+        finally:
+            self._corked = corked
+            if not corked and self._unsent:
+                self._flush()
+
+    def send_one(self, exchange: Exchange) -> None:
+        """
+        Send a request.
+
+        :param exchange: is told of its own reply, records or loss. One that has a Seq already keeps it.
 
         The connection has to be open (`State.READY`).
         """
-        assert self.state is _READY or self.state is _OPENING, (
-            f"send() on a connection that is {self.state.value}"
-        )
-        calls, unsent, pack = self._calls, self._unsent, wire.pack
-        for exchange in exchanges:
-            seq = exchange.seq
-            if seq is None:
-                seq = exchange.seq = self._next_seq()
-            calls[seq] = exchange
-            unsent += (exchange.command.prefix, pack(seq), exchange.packed_body)
+        assert self.state is _READY or self.state is _OPENING, f"a request on a connection {self.state.value}"
+        seq = exchange.seq
+        if seq is None:
+            seq = exchange.seq = self._next_seq()
+        self._calls[seq] = exchange
+        self._unsent += (exchange.command.prefix, wire.pack(seq), exchange.packed_body)
         # What callbacks of replies request goes out in one write behind the last of them, no later than
         # the transport would send it: a write costs more than all else here.
-        if not self._receiving:
+        if not self._corked:
             self._flush()
 
     def call(
@@ -347,7 +357,7 @@ class SerfProtocol(Protocol):
                 return result
 
             call.result.addBoth(answered)
-        self.send([call])
+        self.send_one(call)
         return call.result
 
     def disown(self, exchange: Exchange) -> None:
@@ -363,7 +373,7 @@ class SerfProtocol(Protocol):
             if table.get(seq) is exchange:
                 table[seq] = unwanted
                 if exchange.command.streams and exchange.command.ends is None and self.state is State.READY:
-                    self.send([_Unwanted(commands.STOP, {"Stop": seq})])
+                    self.send_one(_Unwanted(commands.STOP, {"Stop": seq}))
 
     def close(self) -> None:
         """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
@@ -514,7 +524,7 @@ class SerfProtocol(Protocol):
         seq = self._next_seq()
         beat = _Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
         beat.seq = seq
-        self.send([beat])
+        self.send_one(beat)
 
     def _beat_answered(self) -> None:
         if self.state is State.READY:

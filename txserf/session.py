@@ -109,7 +109,7 @@ class Session:
         connection = self.factory.connection
         if connection is not None and connection.state is _READY and operation.route is _MAIN:
             operation.connection = connection
-            connection.send((operation,))
+            connection.send_one(operation)
         else:
             self.submit((operation,))
 
