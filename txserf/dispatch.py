@@ -19,6 +19,7 @@ from txserf.identity import Identity
 from txserf.intake import Intake
 from txserf.ltimes import Key, LTimes, StateError, key_of
 from txserf.model import Event, Gap, UserEvent
+from txserf.operations import count
 from txserf.routes import Routes
 from txserf.scripts import Myself, event_type
 from txserf.serf import Serf
@@ -340,13 +341,6 @@ class RouterService(Service):
                 self._ltimes.save(self._state)
             except StateError as error:
                 _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))
-
-
-def count(value: Any, what: str) -> int:
-    """Return a number of things, at least 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
 
 
 def positive(value: Any, what: str) -> float:

@@ -306,10 +306,13 @@ class QueryEvent:
 
 Event = UserEvent | MemberEvent | QueryEvent
 
+#: What may happen to members: each `MemberEvent.kind`, on the wire behind ``member-``.
+MEMBER_KINDS = ("join", "leave", "failed", "update", "reap")
+
 _EVENTS: dict[str, Callable[[_Record], Event]] = {
     "user": UserEvent.from_wire,
     "query": QueryEvent.from_wire,
-    **{f"member-{kind}": MemberEvent.from_wire for kind in ("join", "leave", "failed", "update", "reap")},
+    **{f"member-{kind}": MemberEvent.from_wire for kind in MEMBER_KINDS},
 }
 
 

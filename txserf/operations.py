@@ -24,6 +24,13 @@ def seconds(value: object, what: str) -> float:
     raise InvalidRequest(f"{what} must be a number of seconds, not {value!r}")
 
 
+def count(value: Any, what: str) -> int:
+    """Return a number of things, at least 1, that a caller gave; `InvalidRequest` for what is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
+
+
 class Operation(Exchange):
     """
     An exchange that a session looks after.

@@ -30,12 +30,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txserf.errors import InvalidRequest, SerfError
-from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent
+from txserf.model import MEMBER_KINDS, Event, IPAddress, MemberEvent, QueryEvent, UserEvent
 
 #: How much of a script's output counts: its last bytes.
 OUTPUT_LIMIT = 8192
 
-MEMBER_KINDS = ("join", "leave", "failed", "update", "reap")
 TYPES = ("user", "query", *(f"member-{kind}" for kind in MEMBER_KINDS), "*")
 
 _SHELL = "/bin/sh"

@@ -17,7 +17,7 @@ from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.logs import LogStream, Monitors
 from txserf.model import Coordinate, KeyReply, Member
-from txserf.operations import seconds
+from txserf.operations import count, seconds
 from txserf.queries import Query, nanoseconds
 from txserf.session import Session
 from txserf.streams import EventStream
@@ -261,8 +261,8 @@ class Serf(Service):
 
         Wire: ``query``.
         """
-        if expect is not None and (not isinstance(expect, int) or isinstance(expect, bool) or expect < 1):
-            raise InvalidRequest(f"query: expect must be an int of at least 1, not {expect!r}")
+        if expect is not None:
+            count(expect, "query: expect")
         values = commands.QUERY.typed_arguments(
             {
                 "name": name,
@@ -429,8 +429,4 @@ class Serf(Service):
 
 
 def _buffer(what: str, value: object) -> int:
-    if value is None:
-        return constant.STREAM_BUFFER
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise InvalidRequest(f"{what}: buffer must be an int of at least 1, not {value!r}")
+    return constant.STREAM_BUFFER if value is None else count(value, f"{what}: buffer")
