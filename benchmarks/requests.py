@@ -3,9 +3,10 @@ Requests a second, one agent: `Client` and the protocol under it beside a bare o
 
 Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/requests.py``.
 
-The baseline is thirty lines that only pack, unpack and match Seq. The three
-take turns in one run, so that the ratios hold though the machine's speed
-drifts; only they count. ``--reactor`` is ``epoll``, ``asyncio`` or any other of Twisted's.
+The baseline is thirty lines that only pack, unpack and match Seq, used in the same
+way: so many requests under way, each followed by the next, or so many at once and the next
+when all are answered. All take turns in one run, so that the ratios hold though the machine's
+speed drifts; only they count. ``--reactor`` is ``epoll``, ``asyncio`` or any other of Twisted's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import itertools
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
@@ -42,6 +44,8 @@ from twisted.internet.protocol import Protocol  # noqa: E402
 from twisted.internet.task import react  # noqa: E402
 
 import txserf  # noqa: E402
+
+Call = Callable[[], "Deferred[Any]"]
 
 
 class Bare(Protocol):
@@ -78,7 +82,7 @@ class Bare(Protocol):
                 self.waiting.pop(header["Seq"])[0].callback((header, value))
 
 
-async def rate(call: Callable[[], Awaitable[Any]], in_flight: int) -> float:
+async def rate(call: Call, in_flight: int) -> float:
     """Keep *in_flight* requests under way for a while; return requests a second."""
     end = perf_counter() + OPTIONS.seconds
     done = 0
@@ -94,16 +98,36 @@ async def rate(call: Callable[[], Awaitable[Any]], in_flight: int) -> float:
     return done / (perf_counter() - start)
 
 
-async def batch_rate(queue: Callable[[], txserf.Client], size: int) -> float:
+async def batch_rate(request: Callable[[int], Awaitable[Any]], size: int) -> float:
     """Request batches of *size* commands, one after the other; return requests a second."""
     done = 0
     start = perf_counter()
     while perf_counter() < start + OPTIONS.seconds:
-        for _ in range(size):
-            client = queue()
-        await client.request()
+        await request(size)
         done += size
     return done / (perf_counter() - start)
+
+
+def measures(
+    in_flight: int, bare: Call, protocol: Call, queue: Callable[[], txserf.Client]
+) -> dict[str, Callable[[], Awaitable[float]]]:
+    """Return what measures one command: each by itself, or so many of them requested at once."""
+
+    def bare_batch(size: int) -> Awaitable[Any]:
+        return gatherResults([bare() for _ in range(size)])
+
+    def batch(size: int) -> Awaitable[Any]:
+        for _ in range(size):
+            client = queue()
+        return client.request()
+
+    return {
+        "bare": lambda: rate(bare, in_flight),
+        "protocol": lambda: rate(protocol, in_flight),
+        "Client": lambda: rate(lambda: queue().request(), in_flight),
+        "bare batch": lambda: batch_rate(bare_batch, in_flight),
+        "batch": lambda: batch_rate(batch, in_flight),
+    }
 
 
 async def main(reactor: Any) -> None:
@@ -114,35 +138,32 @@ async def main(reactor: Any) -> None:
     factory = txserf.SerfClientFactory(address)
     factory.start()
     protocol = await factory.when_connected()
-    calls: dict[str, dict[str, Callable[[], Awaitable[Any]]]] = {
-        "members": {
-            "bare": lambda: bare.call("members", None, True),
-            "protocol": lambda: protocol.call("members"),
-            "Client": lambda: client.members().request(),
-        },
-        "stop": {
-            "bare": lambda: bare.call("stop", {"Stop": 0}, False),
-            "protocol": lambda: protocol.call("stop", {"Stop": 0}),
-            "Client": lambda: client.stop(Stop=0).request(),
-        },
+    ways: dict[str, tuple[Call, Call, Callable[[], txserf.Client]]] = {
+        "members": (
+            lambda: bare.call("members", None, True),
+            lambda: protocol.call("members"),
+            client.members,
+        ),
+        "stop": (
+            lambda: bare.call("stop", {"Stop": 0}, False),
+            lambda: protocol.call("stop", {"Stop": 0}),
+            lambda: client.stop(Stop=0),
+        ),
     }
-    queues = {"members": client.members, "stop": lambda: client.stop(Stop=0)}
     print(
-        f"{OPTIONS.reactor} reactor, {OPTIONS.rounds} rounds in turns; ratio to bare: median (min to max)\n"
-    )
-    print(
-        f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}{'Client, one batch':>24}"
+        f"{OPTIONS.reactor} reactor, {OPTIONS.rounds} rounds in turns; ratio to bare: median (min to max)\n\n"
+        f"{'':29}{'one request() a command':^48}{'all in one request()':^24}\n"
+        f"{'command':9}{'in flight':>10}{'bare/s':>10}{'protocol':>24}{'Client':>24}{'Client':>24}"
     )
     for command in OPTIONS.commands.split(","):
         for in_flight in map(int, OPTIONS.flights.split(",")):
-            rates: dict[str, list[float]] = {name: [] for name in (*calls[command], "batch")}
+            rates: dict[str, list[float]] = defaultdict(list)
             for _ in range(OPTIONS.rounds):
-                for name, call in calls[command].items():
-                    rates[name].append(await rate(call, in_flight))
-                rates["batch"].append(await batch_rate(queues[command], in_flight))
+                for name, measure in measures(in_flight, *ways[command]).items():
+                    rates[name].append(await measure())
             row = f"{command:9}{in_flight:>10}{statistics.median(rates['bare']):>10,.0f}"
-            for name in ("protocol", "Client", "batch"):
-                ratios = [ours / base for ours, base in zip(rates[name], rates["bare"], strict=True)]
+            for name, base in (("protocol", "bare"), ("Client", "bare"), ("batch", "bare batch")):
+                ratios = [ours / other for ours, other in zip(rates[name], rates[base], strict=True)]
                 row += f"{statistics.median(ratios):>9.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             print(row, flush=True)
     bare.transport.loseConnection()

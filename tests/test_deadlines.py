@@ -23,7 +23,7 @@ class DeadlinesCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.deadlines = Deadlines(self.clock)
+        self.deadlines = Deadlines(lambda: self.clock)
         self.called = ""
 
     def letter(self, letter: str) -> Callable[[], None]:
@@ -329,7 +329,7 @@ class PropertyTests(SynchronousTestCase):
         self, steps: list[tuple[str, Any]]
     ) -> None:
         clock = Clock()
-        deadlines = Deadlines(clock)
+        deadlines = Deadlines(lambda: clock)
         added: list[Any] = []
         due: dict[int, float] = {}  # those that are neither over nor cancelled, as a plain model has them
         called: list[int] = []

@@ -16,7 +16,6 @@ from txserf.chain import Chain
 from txserf.deadlines import Deadline
 from txserf.errors import AuthenticationError, SerfError, StopReceiveData
 from txserf.responses import Request, Responses, ResponseStreamResult, UnderWay, too_late
-from txserf.session import Session
 
 _log = Logger()
 
@@ -38,7 +37,6 @@ class Batch:
 
     def __init__(
         self,
-        session: Session,
         requests: list[Request],
         timeout: float | None,
         patient: bool,
@@ -46,7 +44,7 @@ class Batch:
         under_way: UnderWay,
     ) -> None:
         self.result: Deferred[Responses] = Deferred(self._cancelled)
-        self._session = session
+        self._session = session = under_way.session
         self._requests = requests
         self._timeout = timeout
         self._patient = patient

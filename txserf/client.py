@@ -83,7 +83,7 @@ class Client:
         )
         self._queued: list[Request] = []
         self._close_after = False
-        self._under_way = UnderWay()
+        self._under_way = UnderWay(self._session)
         self._closing: Deferred[None] | None = None
 
     def __repr__(self) -> str:
@@ -249,16 +249,20 @@ class Client:
             timeout = seconds(timeout, "timeout")
         elif not watch:
             timeout = constant.DEFAULT_TIMEOUT
-        requests, self._queued = self._queued, []
-        close, self._close_after = self._close_after, False
-        if len(requests) == 1 and (only := requests[0]).callbacks is None and only.command.answers_alone:
-            result = only.alone(self._session, timeout, self._under_way)
-        elif requests:
-            result = self._submit(requests, timeout, patient, watch)
+        queued = self._queued
+        if len(queued) == 1 and (only := queued[0]).callbacks is None and only.command.answers_alone:
+            queued.clear()
+            result = only.alone(timeout, self._under_way)
+            if not self._close_after:
+                return result
+        elif queued:
+            self._queued = []
+            result = self._submit(queued, timeout, patient, watch)
         else:
             result = succeed(Responses())
             if self._closing is not None:
                 result = self._closed(result)
+        close, self._close_after = self._close_after, False
         return result.addBoth(self._close_and_return) if close else result
 
     def watch(self) -> Deferred[Responses]:
@@ -327,7 +331,7 @@ class Client:
     ) -> Deferred[Responses]:
         if requests[0].command is commands.AUTH:
             requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
-        batch = Batch(self._session, requests, timeout, patient, watch, self._under_way)
+        batch = Batch(requests, timeout, patient, watch, self._under_way)
         result = batch.result  # its own one is gone once it is over, which it may be at once
         self._session.submit(requests)
         return result

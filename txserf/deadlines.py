@@ -54,12 +54,12 @@ class Deadlines:
     """
     Calls what is due, in order of time.
 
-    :param clock: whose seconds count.
+    :param time: returns the clock whose seconds count; it is asked once there is a deadline.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._seconds = clock.seconds
+    def __init__(self, time: Callable[[], IReactorTime]) -> None:
+        self._time = time
+        self._seconds = self._first_seconds
         self._new: dict[Due, None] = {}  # none of them is due before the timer fires
         self._sorted: dict[Due, _Entry] = {}  # these are in the heap
         self._heap: list[_Entry] = []
@@ -97,6 +97,10 @@ class Deadlines:
                 self._timer.cancel()
                 self._timer, self._timer_at = None, math.inf
 
+    def _first_seconds(self) -> float:
+        self._seconds = self._time().seconds
+        return self._seconds()
+
     def _sort(self) -> None:
         """Bring what is new into the heap."""
         new, self._new = self._new, {}
@@ -112,7 +116,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._clock.callLater(max(0.0, at - self._seconds()), self._due)
+        self._timer = self._time().callLater(max(0.0, at - self._seconds()), self._due)
 
     def _due(self) -> None:
         self._timer, self._timer_at = None, math.inf

@@ -31,6 +31,9 @@ def count(value: Any, what: str) -> int:
     raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
 
 
+_MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
+
+
 class Operation(Exchange):
     """
     An exchange that a session looks after.
@@ -40,7 +43,6 @@ class Operation(Exchange):
     :ivar done: nothing more is handed to it.
     """
 
-    route = Route.MAIN
     connection: SerfProtocol | None = None
     deadline: Deadline | None = None
     done = False
@@ -49,9 +51,11 @@ class Operation(Exchange):
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
         # What super() would do, without the call: 0.1 us less for each operation.
+        self.seq = None
         self.command = command
         self.values = values
         self.packed_body = command.body(values)
+        self.route = _MAIN
         if not command.takes_main_road:
             if command.route is not Route.MAIN and (lanes or command.route is Route.GREETING):
                 self.route = command.route

@@ -11,6 +11,7 @@ import copy
 import enum
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 from typing import Protocol as Shape
 
@@ -50,10 +51,11 @@ class Exchange:
     :ivar seq: its Seq, once it was sent; the same one for all its life.
     """
 
-    # Defaults by the class and no slots: making one is on the hot path, and sets no more than it must.
-    seq: int | None = None
+    # Making one is on the hot path. Defaults by the class, for what few of them need; no slots, whose
+    # members are let go of one by one. What is read for each request is set: 40 ns less a look.
 
     def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
+        self.seq: int | None = None
         self.command = command
         self.values = values
         self.packed_body = command.body(values)
@@ -117,6 +119,7 @@ class _Call(Exchange):
         canceller: Callable[[_Call], None] | None = None,
     ) -> None:
         # What super() would do, without the call.
+        self.seq = None
         self.command = command
         self.values = values
         self.packed_body = command.body(values)
@@ -217,7 +220,7 @@ class SerfProtocol(Protocol):
         self.greeting: list[_Call] = []
         self._auth_key = auth_key
         self._clock = time_source(reactor)
-        self._deadlines = Deadlines(self._clock)
+        self._deadlines = Deadlines(partial(time_source, reactor))
         self._connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
         self._heartbeat = heartbeat
         self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
@@ -311,7 +314,6 @@ class SerfProtocol(Protocol):
 
         The connection has to be open (`State.READY`).
         """
-        assert self.state is _READY or self.state is _OPENING, f"a request on a connection {self.state.value}"
         seq = exchange.seq
         if seq is None:
             seq = exchange.seq = self._next_seq()
@@ -420,9 +422,11 @@ class SerfProtocol(Protocol):
             self._timer = None
 
     def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
+        assert self.state is _READY or self.state is _OPENING, f"a request on a connection {self.state.value}"
         assert self.transport is not None
-        self.transport.write(b"".join(unsent))
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        self.transport.write(data)
 
     # What the decoder tells
 

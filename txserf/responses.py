@@ -35,11 +35,13 @@ class UnderWay:
     """
     How many ``request()`` of a client are under way, and who waits for their end.
 
+    :ivar session: by which they go.
     :ivar count: the number; whoever lowers it says so by `lowered`, once the Deferred has fired.
     :ivar askers: Deferreds of those who wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.count = 0
         self.askers: list[Deferred[None]] = []
 
@@ -85,7 +87,7 @@ class Request(Operation):
         shown = self.command.shown(self.values)
         return f"<{type(self).__name__}: {self.command.wire}, {self.seq}, {shown}>"
 
-    def alone(self, session: Session, timeout: float | None, under_way: UnderWay) -> Deferred[Responses]:
+    def alone(self, timeout: float | None, under_way: UnderWay) -> Deferred[Responses]:
         """
         Send it, as the only command of a ``request()``, one without callbacks and records.
 
@@ -93,24 +95,32 @@ class Request(Operation):
         """
         result: Deferred[Responses] = Deferred(self._cancelled)
         self._result = result
-        self._session = session
         self._timeout = timeout
         self._under_way = under_way
         under_way.count += 1
+        session = under_way.session
         if timeout is not None:
             session.deadlines.watch(timeout, self)
         session.submit_one(self)
         return result
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        if self.batch is not None:
+        result = self._result
+        if result is None:
+            assert self.batch is not None
             self.batch.replied(self, error, body)
-        else:
-            result, responses = self._end(), Responses()
-            responses.append(self.response(self, error, body))
-            result.callback(responses)
-            if self._under_way.askers:
-                self._under_way.lowered()
+            return
+        # What _end() does, without the call.
+        self._result = None
+        self.done = True
+        under_way = self._under_way
+        under_way.count -= 1
+        under_way.session.deadlines.forget(self)
+        responses = Responses()
+        responses.append(self.response(self, error, body))
+        result.callback(responses)
+        if under_way.askers:
+            under_way.lowered()
 
     def record(self, body: Mapping[str, Any]) -> None:
         if self.batch is not None and not self.done:
@@ -127,8 +137,9 @@ class Request(Operation):
             self._fail(reason)
 
     def expired(self) -> None:
-        self._session.abandon(self)
-        self._fail(too_late([self], self._timeout, self._session, Responses()))
+        session = self._under_way.session
+        session.abandon(self)
+        self._fail(too_late([self], self._timeout, session, Responses()))
 
     def refused(self, error: RpcError) -> None:
         # One command of several: the others get their answers, and this one an error of its own.
@@ -139,8 +150,8 @@ class Request(Operation):
         assert result is not None
         self._result = None  # a cycle for the garbage collector costs 2 us a call
         self.done = True
-        self._session.deadlines.forget(self)
         self._under_way.count -= 1
+        self._under_way.session.deadlines.forget(self)
         return result
 
     def _fail(self, reason: SerfError) -> None:
@@ -149,7 +160,7 @@ class Request(Operation):
 
     def _cancelled(self, _: Deferred[Responses]) -> None:
         if self._result is not None:  # else whoever heard of its end has cancelled it again
-            self._session.abandon(self)
+            self._under_way.session.abandon(self)
             self._end()
             self._under_way.lowered()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -50,6 +50,7 @@ class Session:
     :param reactor: dials and keeps the time; None takes the global reactor at the first use.
     :param connect_timeout: seconds to connect, and again for handshake and auth.
     :param heartbeat: seconds between checks of an idle connection; None for none.
+    :ivar deadlines: those of all operations.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Session:
         self.factory = SerfClientFactory(
             hosts, reactor=reactor, connect_timeout=connect_timeout, heartbeat=heartbeat, observer=self
         )
+        self.deadlines = Deadlines(self.factory.time)
         self.reconnect = reconnect
         if not reconnect:
             self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
@@ -82,11 +84,6 @@ class Session:
     def clock(self) -> Any:
         """The source of time."""
         return self.factory.time()
-
-    @cached_property
-    def deadlines(self) -> Deadlines:
-        """The deadlines of all operations; made at the first use, as there is no reactor before."""
-        return Deadlines(self.clock)
 
     def connect(self) -> None:
         """Begin to connect, unless it is connected or trying already."""
