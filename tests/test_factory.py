@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
+from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
@@ -13,13 +15,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fakes import MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
+from tests.fakes import ADDRESS, MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
     ConnectionLost,
     Disconnected,
     InvalidHostURL,
+    InvalidRequest,
     ProtocolError,
     SerfError,
 )
@@ -460,6 +463,17 @@ class WaitingTests(FactoryCase):
 
 
 class StoppingTests(FactoryCase):
+    def test_one_that_connects_though_it_was_cancelled_is_closed(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        ((_, dialled),) = self.a._waiting
+        factory.disconnect()
+        late = Agent(dialled.buildProtocol(ADDRESS))  # type: ignore[arg-type]  # it builds one
+        for asked in late.asked():
+            late.reply(asked.seq)
+        self.assertTrue(late.closed_by_client)
+        self.assertIsNone(factory.connection)
+
     def test_disconnect_fires_once_the_transport_is_closed(self) -> None:
         factory = self.factory()
         factory.start()
@@ -576,6 +590,19 @@ class StoppingTests(FactoryCase):
             host.refuse()
 
 
+class SettingsTests(FactoryCase):
+    def test_wrong_ones_are_refused_at_once(self) -> None:
+        for wrong in (
+            {"heartbeat": 0},
+            {"heartbeat": "x"},
+            {"connect_timeout": -1},
+            {"connect_timeout": "5"},
+        ):
+            with self.assertRaises(InvalidRequest) as raised:
+                self.factory(**wrong)
+            self.assertIn(next(iter(wrong)), str(raised.exception))
+
+
 class ClassicTests(FactoryCase):
     """``reactor.connectTCP(host, port, SerfClientFactory())``"""
 
@@ -593,6 +620,27 @@ class ClassicTests(FactoryCase):
         agent = self.connector.accept()
         agent.greet()
         return agent
+
+    def test_it_can_be_started_again_as_a_call_is_told_of_the_loss(self) -> None:
+        factory = self.dial()
+        factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
+        agent = self.accept()
+        assert factory.connection is not None
+        factory.connection.call("members").addErrback(lambda _: factory.start())
+        agent.lose()
+        self.assertEqual(self.connector.attempts, 2)
+        self.accept()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_an_ipv6_address_and_a_path_are_shown_as_such(self) -> None:
+        for address, label in (
+            (IPv6Address("TCP", "::1", 7373), "[::1]:7373"),
+            (UNIXAddress("/tmp/agent"), "/tmp/agent"),
+        ):
+            factory = self.dial()
+            self.patch(self.connector, "getDestination", functools.partial(next, iter([address])))
+            factory.startedConnecting(self.connector)
+            self.assertEqual(factory.buildProtocol(None).host, label)
 
     def test_it_shakes_hands_and_answers(self) -> None:
         factory = self.dial()

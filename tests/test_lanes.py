@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.fakes import ADDRESS, NO_MEMBERS, Agent, Endpoint
 from tests.fakes import MEMBERS as MEMBERS_BODY
-from tests.fakes import NO_MEMBERS, Agent, Endpoint
 from tests.session_case import SessionCase, Told
-from txserf.commands import INSTALL_KEY, JOIN, LIST_KEYS, MEMBERS, MEMBERS_FILTERED, STATS
+from txserf.commands import HANDSHAKE, INSTALL_KEY, JOIN, LIST_KEYS, MEMBERS, MEMBERS_FILTERED, STATS
 from txserf.errors import (
     AuthenticationError,
     ConnectionLost,
@@ -351,6 +351,30 @@ class MainLossTests(LaneCase):
         self.assertEqual(self.host.waiting, 0)
 
 
+class GivenUpTests(LaneCase):
+    def test_what_is_submitted_to_a_lane_that_was_just_given_up_goes_by_the_next(self) -> None:
+        session = self.connected()
+        first = self.submit(session, LIST_KEYS)
+        lane = self.host.accept_and_greet()
+        lane.send(b"\xc1")
+        second = self.submit(session, LIST_KEYS)
+        lane.finish_closing()
+        self.clock.advance(1.0)
+        lane = self.host.accept_and_greet()
+        for asked in lane.asked():
+            lane.reply(asked.seq, NO_KEYS)
+        self.assertEqual((first.told, second.told), (["replied"], ["replied"]))
+
+    def test_garbage_for_a_filter_is_not_taken_for_a_refusal_of_it(self) -> None:
+        session = self.connected()
+        members = self.submit(session, MEMBERS_FILTERED, Name=RISKY)
+        for _ in range(2):
+            lane = self.host.accept_and_greet()
+            lane.send(b"\xc1")
+            lane.finish_closing()
+        self.assertEqual(members.told, ["ProtocolError"])
+
+
 class DisconnectTests(LaneCase):
     """Whatever a lane is at, it ends, and what goes by it ends once."""
 
@@ -410,6 +434,55 @@ class DisconnectTests(LaneCase):
         self.agent.lose()
         self.agent = self.host.accept_and_greet()
         self.told_by_disconnecting(session, join, lane)
+
+    def test_nobody_is_told_inside_the_callers_stack(self) -> None:
+        session = self.connected()
+        filters = [self.submit(session, MEMBERS_FILTERED, Name=RISKY) for _ in range(2)]
+        session.disconnect()
+        self.assertEqual([operation.told for operation in filters], [[], []])
+
+    def test_each_who_is_told_may_disconnect_again(self) -> None:
+        session = self.connected()
+        endings: list[Deferred[Any]] = []
+        for _ in range(2):
+            call = self.call(session, MEMBERS_FILTERED, Name=RISKY)
+            call.addErrback(lambda _: endings.append(session.disconnect()))
+        endings.append(session.disconnect())
+        self.agent.finish_closing()
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.assertEqual([self.successResultOf(ending) for ending in endings], [None] * 3)
+
+    def test_as_another_is_told_of_the_lanes_loss_what_would_be_asked_again_ends(self) -> None:
+        session = self.connected()
+        install = self.call(session, INSTALL_KEY, Key="k")
+        keys = self.submit(session, LIST_KEYS)
+        install.addErrback(lambda _: session.disconnect())
+        lane = self.host.accept_and_greet()
+        lane.lose()
+        self.agent.finish_closing()
+        self.clock.advance(1.0)
+        self.assertEqual((keys.told, self.host.waiting), (["Disconnected"], 0))
+
+    def test_a_greeting_that_disconnects_ends_what_waits_for_a_lane(self) -> None:
+        session = self.session()
+        greeting = self.call(session, HANDSHAKE)
+        greeting.addCallback(lambda _: session.disconnect())
+        members = self.submit(session, MEMBERS_FILTERED, Name=RISKY)
+        agent = self.host.accept_and_greet()
+        agent.finish_closing()
+        self.clock.advance(0)
+        self.assertEqual((members.told, self.host.waiting), (["Disconnected"], 0))
+
+    def test_a_lane_that_connects_though_it_was_cancelled_is_closed(self) -> None:
+        session = self.connected()
+        self.submit(session, JOIN, Existing=["a"])
+        ((_, factory),) = self.host._waiting
+        session.disconnect()
+        late = Agent(factory.buildProtocol(ADDRESS))  # type: ignore[arg-type]  # it builds one
+        for asked in late.asked():
+            late.reply(asked.seq)
+        self.assertTrue(late.closed_by_client)
 
     def test_its_deferred_waits_for_the_lanes_transport_too(self) -> None:
         session, join, lane = self.joining()

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "txserf"
 # From the bottom to the top. A module imports what stands on lines above its own,
 # and what stands before it on its line. `__init__` has the public names of all.
 ORDER = """
-    constant errors
+    constant errors checks
     wire model commands
     deadlines
     protocol

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txserf import commands
+from txserf.checks import seconds
 from txserf.commands import Command, Route
 from txserf.errors import InvalidRequest
-from txserf.operations import Operation, seconds
+from txserf.operations import Operation
 
 
 class SecondsTests(SynchronousTestCase):

@@ -491,6 +491,29 @@ class DisconnectTests(SessionCase):
         self.agent.finish_closing()
         self.assertEqual(told, ["Disconnected"])
 
+    def test_behind_a_connection_that_was_just_given_up_streams_end_too(self) -> None:
+        session = self.connected()
+        stream, members = self.submit(session, STREAM), self.submit(session, MEMBERS)
+        self.agent.send(b"\xc1")
+        self.disconnect(session)
+        self.assertEqual((stream.told, members.told), (["Disconnected"], ["Disconnected"]))
+
+    def test_and_a_new_request_as_a_loss_is_told_make_one_connection(self) -> None:
+        session = self.session()
+        session.connect()
+        self.host.accept_and_greet().lose()
+        agent = self.host.accept_and_greet()
+
+        def start_again(_: object) -> None:
+            session.disconnect()
+            self.submit(session, MEMBERS)
+
+        self.call(session, EVENT, Name="e").addErrback(start_again)
+        agent.lose()
+        self.host.accept_and_greet()
+        self.clock.advance(1.0)
+        self.assertEqual(self.host.waiting, 0)
+
     def test_without_a_connection_it_fires_in_the_next_turn(self) -> None:
         closed = self.session().disconnect()
         self.clock.advance(0)
@@ -573,6 +596,12 @@ class AuthTests(SessionCase):
         self.assertEqual(handshake.told, [])
         self.clock.advance(0)
         self.assertEqual((handshake.told, handshake.seq, self.agent.asked()), (["replied"], 0, []))
+
+    def test_one_that_was_not_answered_before_a_disconnect_ends_with_it(self) -> None:
+        session = self.connected()
+        handshake = self.submit(session, commands.HANDSHAKE)
+        self.disconnect(session)
+        self.assertEqual(handshake.told, ["Disconnected"])
 
     def test_one_that_is_abandoned_before_is_not_told(self) -> None:
         session = self.connected()

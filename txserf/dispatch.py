@@ -14,12 +14,12 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txserf.checks import count
 from txserf.errors import Disconnected, InvalidRequest, reason_text
 from txserf.identity import Identity
 from txserf.intake import Intake
 from txserf.ltimes import Key, LTimes, StateError, key_of
 from txserf.model import Event, Gap, UserEvent
-from txserf.operations import count
 from txserf.routes import Routes
 from txserf.scripts import Myself, event_type
 from txserf.serf import Serf

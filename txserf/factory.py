@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import enum
 import itertools
+import os
 import random
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
@@ -22,7 +23,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf import constant
-from txserf.errors import AuthenticationError, ConnectError, Disconnected, SerfError, reason_text
+from txserf.checks import seconds
+from txserf.errors import (
+    AuthenticationError,
+    ConnectError,
+    Disconnected,
+    InvalidRequest,
+    SerfError,
+    reason_text,
+)
 from txserf.hosts import Host, Hosts, parse_hosts
 from txserf.protocol import Exchange, Owner, SerfProtocol, State, time_source
 
@@ -115,6 +124,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         heartbeat: float | None = constant.HEARTBEAT,
         observer: Observer | None = None,
     ) -> None:
+        if connect_timeout is not None:
+            connect_timeout = seconds(connect_timeout, "connect_timeout")
+        if heartbeat is not None and seconds(heartbeat, "heartbeat") == 0:
+            raise InvalidRequest("heartbeat must be more than 0 seconds, or None for none")
         self.hosts = parse_hosts(hosts)
         self.phase = Phase.IDLE
         self.connection: SerfProtocol | None = None
@@ -137,6 +150,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_to: str | None = None  # what the host of the last connection is called
         self._connected_at = 0.0
         self._flaps = 0
+        self._rounds = 0  # begun so far
+        self._gave_up: SerfError | None = (
+            None  # why nothing is tried any more; None where it is, or never was
+        )
         self._looping = False
         self._afterwards: Callable[[], None] | None = None  # for when a connector is ready to dial again
         self._again = False  # start as soon as the connection that is closing is gone
@@ -151,8 +168,11 @@ class SerfClientFactory(ReconnectingClientFactory):
             self._again = True
         elif self.phase is Phase.IDLE:
             self._refused.clear()
+            self._gave_up = None
             self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own
-            self._begin_round()
+            self.phase = Phase.DIALLING
+            self._rounds += 1
+            self._once_disconnected(self._begin_round)
 
     @property
     def open_connection(self) -> SerfProtocol | None:
@@ -165,10 +185,13 @@ class SerfClientFactory(ReconnectingClientFactory):
         Wait for an open connection; it does not start anything.
 
         :returns: a Deferred of the connection, which may be cancelled. It fails with
-            `ConnectError`, `AuthenticationError` or `Disconnected` once the factory gives up.
+            `ConnectError`, `AuthenticationError` or `Disconnected` once the factory gives up, or where
+            it has and was not started again.
         """
         if self.open_connection is not None:
             return succeed(self.open_connection)
+        if self._gave_up is not None:
+            return fail(copy.copy(self._gave_up))
         waiting: Deferred[SerfProtocol] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
@@ -188,10 +211,21 @@ class SerfClientFactory(ReconnectingClientFactory):
         protocol.close()
         return closed
 
+    def use_key(self, key: str | None) -> None:
+        """
+        Use another key for the connections to come; the one that is open stays.
+
+        :param key: goes before those of the hosts; None for theirs.
+        """
+        if key != self.auth_key:
+            self.auth_key = key
+            self._refused.clear()  # that was another key: a host may like this one
+
     def stopTrying(self) -> None:
         """Stop trying to connect; an open connection stays. Who waits for one gets `Disconnected`."""
         self.continueTrying = 0
         self._again = False
+        self._afterwards = self._gave_up = None
         if self._callID is not None:
             self._callID.cancel()
             self._callID = None
@@ -209,11 +243,14 @@ class SerfClientFactory(ReconnectingClientFactory):
     # What a connection tells
 
     def connection_ready(self, protocol: SerfProtocol) -> None:
-        assert protocol is self._opening, "a connection that was given up became ready"
+        if protocol is not self._opening:
+            protocol.close()  # it was cancelled, but its endpoint has connected all the same
+            return
         self._opening = self._dialling = None
         self.connection = protocol
         self.phase = Phase.CONNECTED
         self._failures.clear()
+        self.last_failures = ()
         self.connections += 1
         self.failovers += self._connected_to not in (None, self._label)
         self._connected_to = self._label
@@ -249,9 +286,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def startedConnecting(self, connector: IConnector) -> None:
         address = connector.getDestination()
-        self._label = ":".join(
-            str(part) for part in (getattr(address, "host", address), getattr(address, "port", ""))
-        )
+        self._label = _label(address)
         if self.connector is None:
             self.connector = connector
             self.continueTrying = 1
@@ -309,6 +344,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         return self.clock
 
     def _begin_round(self) -> None:
+        self._rounds += 1
         count = len(self.hosts)
         order = [(self._next + step) % count for step in range(count)]
         # A host that refused the key is not asked again while another one may do.
@@ -411,13 +447,19 @@ class SerfClientFactory(ReconnectingClientFactory):
         # A host that wanted a key is one that failed in this round, which goes on.
         again = again or (isinstance(reason, AuthenticationError) and bool(self.continueTrying))
         self.phase = Phase.DIALLING if again else Phase.IDLE
+        rounds = self._rounds
         self._log.info("{reason}", reason=reason_text(reason))
         if self._observer is not None:
             self._observer.lost(reason, unanswered)
         else:
             for exchange in unanswered:
                 exchange.lost(copy.copy(reason))
-        if again and self.phase is Phase.DIALLING:
+        if rounds != self._rounds:
+            return  # whoever was told has closed it, and started it again
+        if not again and not self._again:
+            self._gave_up = reason if self.continueTrying else None
+            self._fail_waiting(reason)
+        elif self.phase is Phase.DIALLING:
             # Where each connection is lost at once, trying at once would never end.
             flapping = self._flaps > len(self.hosts)
             self._once_disconnected(self.retry if flapping else self._begin_round)
@@ -426,6 +468,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.phase = Phase.IDLE
         self._log.warn("gave up: {reason}", reason=reason_text(reason))
         waiting, self._waiting = self._waiting, []
+        self._gave_up = reason
         if self._observer is not None:
             self._observer.gave_up(reason)
         self._tell(waiting, reason)
@@ -437,6 +480,13 @@ class SerfClientFactory(ReconnectingClientFactory):
     def _tell(self, waiting: list[Deferred[SerfProtocol]], reason: SerfError) -> None:
         for asker in waiting:
             asker.errback(copy.copy(reason))
+
+
+def _label(address: Any) -> str:
+    """What errors and log lines call the address of a connector."""
+    if hasattr(address, "port"):
+        return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+    return os.fsdecode(getattr(address, "name", None) or str(address))
 
 
 def _exception(reason: Failure) -> BaseException:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar, overload
 
 from txserf import constant
+from txserf.checks import count
 from txserf.dispatch import RouterService, positive
 from txserf.errors import InvalidRequest
 from txserf.model import MEMBER_KINDS
-from txserf.operations import count
 from txserf.routes import FunctionHandler, Route, Routes, ScriptHandler
 from txserf.scripts import parse_spec
 from txserf.serf import Serf

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from txserf.commands import Route
 from txserf.errors import ConnectError, ConnectionLost, Disconnected, SerfError, reason_text
 from txserf.factory import SerfClientFactory
 from txserf.operations import Operation
-from txserf.protocol import Exchange, SerfProtocol
+from txserf.protocol import Exchange, SerfProtocol, State
 
 
 class LaneOwner(Protocol):
@@ -45,6 +45,7 @@ class Lane:
     def __init__(self, session: LaneOwner, route: Route, once: bool) -> None:
         self.route = route
         self.was_ready = False
+        self._is_over = False
         self._session = session
         self._once = once
         self._waiting: dict[Operation, None] = {}
@@ -59,12 +60,17 @@ class Lane:
         if self._protocol is None:
             self._protocol, self._dialling = self._session.factory.new_lane(self)
             self._dialling.addErrback(self._not_connected)
-        elif self.was_ready:
+        elif self.was_ready and self._protocol.state is State.READY:
             self._flush()
 
     def drop(self, operation: Operation) -> None:
         """Forget an operation that was not sent yet."""
         self._waiting.pop(operation, None)
+
+    def take_waiting(self) -> list[Operation]:
+        """Return the operations that were not sent yet, and forget them."""
+        waiting, self._waiting = list(self._waiting), {}
+        return waiting
 
     def retire(self) -> None:
         """Close it once all that was sent is answered; what was not sent goes back to the session."""
@@ -77,6 +83,8 @@ class Lane:
 
     def close(self) -> Deferred[None]:
         """Close it now; the Deferred fires once the transport is closed."""
+        if self._is_over:
+            return succeed(None)
         closed: Deferred[None] = Deferred()
         self._closing.append(closed)
         assert self._protocol is not None
@@ -87,6 +95,9 @@ class Lane:
     # What the connection tells
 
     def connection_ready(self, protocol: SerfProtocol) -> None:
+        if self._is_over:
+            protocol.close()  # it was cancelled, but its endpoint has connected all the same
+            return
         self.was_ready = True
         self._protocol = protocol  # an endpoint may be done before submit() has it
         self._flush()
@@ -105,7 +116,7 @@ class Lane:
 
     def _flush(self) -> None:
         assert self._protocol is not None
-        operations, self._waiting = list(self._waiting), {}
+        operations = self.take_waiting()
         for operation in operations:
             operation.connection = self._protocol
         self._protocol.send(operations)
@@ -119,8 +130,8 @@ class Lane:
         self._over(ConnectError(f"{host}: {reason}", failures=((host, failure.value),)), [])  # type: ignore[arg-type]  # it has a value
 
     def _over(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        waiting, self._waiting = list(self._waiting), {}
-        self._session.lane_over(self, self._ended_by or reason, unanswered, waiting)
+        self._is_over = True
+        self._session.lane_over(self, self._ended_by or reason, unanswered, self.take_waiting())
         closing, self._closing = self._closing, []
         for asker in closing:
             asker.callback(None)

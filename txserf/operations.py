@@ -8,28 +8,8 @@ from typing import Any
 
 from txserf.commands import Command, Route
 from txserf.deadlines import Deadline
-from txserf.errors import InvalidRequest, RpcError
+from txserf.errors import RpcError
 from txserf.protocol import Exchange, SerfProtocol
-
-
-def seconds(value: object, what: str) -> float:
-    """Return a time in seconds that a caller gave; `InvalidRequest` for what is none."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            raise InvalidRequest(f"{what} is no number of seconds that a float can hold") from None
-        if number >= 0:  # NaN is not
-            return number
-    raise InvalidRequest(f"{what} must be a number of seconds, not {value!r}")
-
-
-def count(value: Any, what: str) -> int:
-    """Return a number of things, at least 1, that a caller gave; `InvalidRequest` for what is none."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
-
 
 _MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
 

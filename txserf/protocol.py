@@ -258,8 +258,8 @@ class SerfProtocol(Protocol):
         self._corked = True
         try:
             self._decoder.feed(data)
-            if self._draining and not self._calls:
-                self.close()
+            if self._draining:
+                self._close_if_drained()
         except ProtocolError as broken:
             self.give_up(ProtocolError(f"{self.host}: {broken}"))
         finally:
@@ -379,21 +379,21 @@ class SerfProtocol(Protocol):
 
     def close(self) -> None:
         """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
-        if self.state in (State.OPENING, State.READY):
+        if self.state not in (State.NEW, State.CLOSED):  # one that was given up before is closed by us too
             self._reason = Disconnected(f"the connection to {self.host} was closed by us")
+        if self.state in (State.OPENING, State.READY):
+            if self._unsent:
+                self._flush()
             self._move(State.CLOSING)
             self._cancel_timer()
             self._timer = self._clock.callLater(self._connect_timeout, self._abort)
             assert self.transport is not None
-            if self._unsent:
-                self._flush()
             self.transport.loseConnection()
 
     def drain(self) -> None:
         """Close the connection once all that was sent has been answered."""
         self._draining = True
-        if not self._calls:
-            self.close()
+        self._close_if_drained()
 
     def give_up(self, reason: SerfError) -> None:
         """End the connection at once, as *reason* says."""
@@ -410,6 +410,10 @@ class SerfProtocol(Protocol):
         self.state = state
         if state is State.CLOSING or state is State.CLOSED:
             self._decoder.close()
+
+    def _close_if_drained(self) -> None:
+        if not self._calls and self.state is _READY:
+            self.close()
 
     def _abort(self) -> None:
         self._timer = None

@@ -10,10 +10,11 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from txserf import commands
+from txserf.checks import seconds
 from txserf.errors import ConnectionLost, InvalidRequest, ProtocolError, RequestTimeout, SerfError
 from txserf.feed import Feed
 from txserf.model import Ack, Answer, QueryResult
-from txserf.operations import Operation, seconds
+from txserf.operations import Operation
 from txserf.session import Session
 
 # Serf's ``Timeout`` is an int64 of nanoseconds, and under a millisecond no query can work.

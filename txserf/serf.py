@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 
 from txserf import commands, constant
 from txserf.calls import Call
+from txserf.checks import count, seconds
 from txserf.commands import Command
 from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
 from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.logs import LogStream, Monitors
 from txserf.model import Coordinate, KeyReply, Member
-from txserf.operations import count, seconds
 from txserf.queries import Query, nanoseconds
 from txserf.session import Session
 from txserf.streams import EventStream

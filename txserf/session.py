@@ -25,15 +25,15 @@ from txserf.commands import Route
 from txserf.deadlines import Deadline, Deadlines
 from txserf.errors import (
     AuthenticationError,
+    ConnectionLost,
     Disconnected,
-    InvalidRequest,
     SerfError,
     reason_text,
 )
 from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.lanes import Lane
-from txserf.operations import Operation, seconds
+from txserf.operations import Operation
 from txserf.protocol import Exchange, SerfProtocol, State
 
 _MAIN, _READY = Route.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
@@ -62,10 +62,6 @@ class Session:
         connect_timeout: float | None = None,
         heartbeat: float | None = constant.HEARTBEAT,
     ) -> None:
-        if connect_timeout is not None:
-            connect_timeout = seconds(connect_timeout, "connect_timeout")
-        if heartbeat is not None and seconds(heartbeat, "heartbeat") == 0:
-            raise InvalidRequest("heartbeat must be more than 0 seconds, or None for none")
         self.factory = SerfClientFactory(
             hosts, reactor=reactor, connect_timeout=connect_timeout, heartbeat=heartbeat, observer=self
         )
@@ -74,8 +70,10 @@ class Session:
         if not reconnect:
             self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
         self._queue: dict[Operation, None] = {}  # waiting for a connection, in order
+        self._greeted: dict[Operation, None] = {}  # answered with the connection's own, in the next turn
         self._lanes: dict[Route, Lane] = {}
         self._all_lanes: set[Lane] = set()
+        self._key: str | None = None  # the last that was submitted and accepted; None: those of the hosts
         self._flush_due: Deadline | None = None  # when what a lane gave back is sent, if it was not before
 
     # What the faces call
@@ -98,7 +96,7 @@ class Session:
         for operation in operations:
             self._queue[operation] = None
             if operation.command is commands.AUTH:
-                self.factory.auth_key = operation.values["AuthKey"]
+                self.factory.use_key(operation.values["AuthKey"])
         self.factory.start()
 
     def submit_one(self, operation: Operation) -> None:
@@ -110,13 +108,20 @@ class Session:
         else:
             self.submit((operation,))
 
+    def authenticated(self, key: str) -> None:
+        """Keep a key that an agent has accepted, for the connections to come."""
+        self._key = key
+        self.factory.use_key(key)
+
     def abandon(self, operation: Operation) -> None:
         """Forget an operation: what still comes for it is dropped, a stream is stopped at the agent."""
         self.settle(operation)
+        self._withdraw_key(operation)
         if operation.connection is not None:
             operation.connection.disown(operation)
         else:
             self._queue.pop(operation, None)
+            self._greeted.pop(operation, None)
             for lane in self._all_lanes:
                 lane.drop(operation)
 
@@ -125,8 +130,7 @@ class Session:
         operation.done = True
         self.deadlines.forget(operation)
         if operation.deadline is not None:
-            self.deadlines.forget(operation.deadline)
-            operation.deadline = None
+            self._forget_deadline(operation)
 
     def disconnect(self) -> Deferred[None]:
         """
@@ -134,7 +138,12 @@ class Session:
 
         :returns: a Deferred of None, once the transports are closed.
         """
-        waiting, self._queue = list(self._queue), {}
+        for operation in self._greeted:
+            self._forget_deadline(operation)  # or it would be answered before it is told
+        waiting = [*self._queue, *self._greeted]
+        self._queue, self._greeted = {}, {}
+        for lane in self._all_lanes:
+            waiting += lane.take_waiting()
         if self._flush_due is not None:
             self.deadlines.forget(self._flush_due)
             self._flush_due = None
@@ -172,12 +181,16 @@ class Session:
             lane.retire()
         # Nothing was done on a connection that wanted a key: all of it may go to another host.
         self._take_back(reason, unanswered, untouched=isinstance(reason, AuthenticationError))
+        if not self.reconnect:
+            self.deadlines.close()  # nothing may be due any more: then no timer is left behind
 
     def gave_up(self, reason: SerfError) -> None:
         queue, self._queue = list(self._queue), {}
         if isinstance(reason, AuthenticationError):
-            self.factory.auth_key = None
+            self._key = None
+            self.factory.use_key(None)
         self._fail(queue, reason)
+        self.deadlines.close()  # as above
 
     # What a lane tells
 
@@ -189,15 +202,22 @@ class Session:
         if self._lanes.get(lane.route) is lane:
             del self._lanes[lane.route]
         again: list[Exchange] = []
+        wants_key = lane.was_ready and isinstance(reason, AuthenticationError)
+        if wants_key and self.factory.open_connection is not None:
+            # What the agent wants of one connection it wants of all: the next host's turn has come.
+            self.factory.open_connection.give_up(copy.copy(reason))
         for exchange in unanswered:
             if lane.route is Route.ALONE and isinstance(exchange, Operation) and self._was_refused(exchange):
-                exchange.refused(exchange.command.refusal(_CLOSED))
+                if type(reason) is ConnectionLost:
+                    exchange.refused(exchange.command.refusal(_CLOSED))
+                else:
+                    exchange.lost(copy.copy(reason))
             else:
                 again.append(exchange)
         # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
         alone = lane.route is Route.ALONE and self.factory.open_connection is not None
-        self._take_back(reason, again, untouched=alone)
-        if isinstance(reason, AuthenticationError) or type(reason) is Disconnected:
+        self._take_back(reason, again, untouched=alone or wants_key)
+        if type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key):
             self._fail(waiting, reason)
         elif waiting:
             # It could not be opened, though the session is connected: the agent may have just gone.
@@ -206,6 +226,11 @@ class Session:
                 self._flush_due = self.deadlines.add(self.factory.initialDelay, self._flush)
 
     # How it works
+
+    def _forget_deadline(self, operation: Operation) -> None:
+        assert operation.deadline is not None
+        self.deadlines.forget(operation.deadline)
+        operation.deadline = None
 
     def _was_refused(self, operation: Operation) -> bool:
         # Closed twice beside a connection that stays open: that is not the agent's death, but what it
@@ -252,15 +277,16 @@ class Session:
                 others.append(operation)
         if main:
             connection.send(main)
-        for operation in greeted:
-            if asked_now:
-                # In a turn of its own: whoever asks may be a callback.
-                operation.deadline = self.deadlines.add(0.0, partial(self._greet, operation))
-            else:
-                self._greet(operation)
         for operation in others:
             if not operation.done:
                 self._lane(operation.route).submit(operation)
+        for operation in greeted:
+            if asked_now:
+                # In a turn of its own: whoever asks may be a callback.
+                self._greeted[operation] = None
+                operation.deadline = self.deadlines.add(0.0, partial(self._greet, operation))
+            else:
+                self._greet(operation)
 
     def _lane(self, route: Route) -> Lane:
         lane = self._lanes.get(route)
@@ -281,6 +307,7 @@ class Session:
 
     def _greet(self, operation: Operation) -> None:
         operation.deadline = None
+        self._greeted.pop(operation, None)
         if not operation.done:
             operation.replied("", None)
 
@@ -303,14 +330,13 @@ class Session:
                     interrupted.append(exchange)
             else:
                 failed.append(exchange)
-        connection = self.factory.open_connection
-        if connection is None:
-            self._queue.update(dict.fromkeys(again))
+        # They wait while others are told, who may close the connection, or make another one.
+        self._queue.update(dict.fromkeys(again))
         for operation in interrupted:
             operation.interrupted()
         self._fail(failed, reason)
-        if connection is not None:
-            self._send(connection, [operation for operation in again if not operation.done])
+        if again and self.factory.open_connection is not None:
+            self.connected(self.factory.open_connection)
 
     def _fail(self, exchanges: Sequence[Exchange], reason: SerfError) -> None:
         for exchange in exchanges:
@@ -318,4 +344,10 @@ class Session:
                 if exchange.done:
                     continue
                 self.settle(exchange)
+                self._withdraw_key(exchange)
             exchange.lost(copy.copy(reason))
+
+    def _withdraw_key(self, operation: Operation) -> None:
+        # A key that was submitted and not accepted, for whatever reason, opens no connection any more.
+        if operation.command is commands.AUTH:
+            self.factory.use_key(self._key)
