@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +34,7 @@ from txserf.errors import (
     Disconnected,
     InvalidHostURL,
     InvalidRequest,
+    ProtocolError,
     RequestTimeout,
     StopReceiveData,
 )
@@ -56,9 +59,11 @@ class ClientCase(SynchronousTestCase):
         client = self.client(hosts, **settings).connect()
         return client, self.hosts[0].accept_and_greet()
 
-    def reason(self, waiting: Deferred[Any], kind: type[BaseException]) -> Any:
+    def reason(
+        self, waiting: Deferred[Any], kind: type[BaseException] | tuple[type[BaseException], ...]
+    ) -> Any:
         """Return why *waiting* failed."""
-        return self.failureResultOf(waiting, kind).value
+        return self.failureResultOf(waiting, *(kind if isinstance(kind, tuple) else (kind,))).value
 
     def disconnect(self, client: Client, *agents: Agent) -> None:
         """Disconnect, and see that nothing is left."""
@@ -152,8 +157,9 @@ class QueueTests(ClientCase):
             lambda: client.event(Name=7),  # type: ignore[arg-type]
             lambda: client.event(Name="e", Payload=b"x" * 1025),
             lambda: client.event(Name="\ud800"),
-            lambda: client.members(Nmae="n1"),
-            lambda: client.members(Name=None),
+            lambda: client.members("n1"),  # type: ignore[call-arg]
+            lambda: client.members(Nmae="n1"),  # type: ignore[call-arg]
+            lambda: client.members(Name=None),  # type: ignore[arg-type]
             lambda: client.query(Name="q", Timeout=5),
             lambda: client.stats(Node="n"),  # type: ignore[call-arg]
             lambda: client.handshake(Version=2),
@@ -332,6 +338,25 @@ class TimeoutTests(ClientCase):
         self.assertFalse(agent.closed_by_client)
         self.assertEqual(log.texts, [])
 
+    def test_a_callback_that_never_ends_is_late_too(self) -> None:
+        client, agent = self.connected()
+        waiting = client.members().add_callback(lambda _: Deferred()).request(timeout=1)
+        agent.reply(1, MEMBERS)
+        self.clock.advance(1.1)
+        error = self.reason(waiting, RequestTimeout)
+        self.assertIn("callbacks of members", str(error))
+        self.assertEqual([r.body for r in error.responses], [MEMBERS])
+
+    def test_its_error_survives_copy_and_pickle_with_its_responses(self) -> None:
+        client, agent = self.connected()
+        waiting = client.members().event(Name="e").request(timeout=1)
+        agent.reply(1, MEMBERS)
+        self.clock.advance(1.1)
+        error = self.reason(waiting, RequestTimeout)
+        for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+            self.assertEqual((str(twin), repr(twin.responses)), (str(error), repr(error.responses)))
+            self.assertEqual(twin.responses[0].body, MEMBERS)
+
     def test_the_timeout_counts_the_time_that_it_takes_to_connect(self) -> None:
         waiting = self.client().members().request(timeout=1)
         self.clock.advance(1.1)
@@ -401,6 +426,19 @@ class CollectingTests(ClientCase):
         self.assertEqual(agent.asked_one("stop").body, {"Stop": 1})
         agent.send(reply(1, user_event("c")), header(2), reply(1, user_event("c")))
         self.assertEqual(len(responses), 2)
+
+    def test_a_stream_that_was_never_opened_is_late(self) -> None:
+        client = self.client(auto_reconnect=True)
+        waiting = client.stream().request(timeout=3)
+        self.clock.advance(3.1)
+        self.assertIn("no answer to stream within 3", str(self.reason(waiting, RequestTimeout)))
+
+    def test_a_streams_callback_that_never_ends_does_not_outlast_the_timeout(self) -> None:
+        client, agent = self.connected()
+        waiting = client.stream().add_callback(lambda _: Deferred()).stats().request(timeout=3)
+        agent.send(header(1), reply(1, user_event("a")), reply(2, {}))
+        self.clock.advance(3.1)
+        self.assertEqual(len(self.successResultOf(waiting)), 2)
 
     def test_a_monitor_does_likewise(self) -> None:
         client, agent = self.connected()
@@ -1206,6 +1244,18 @@ class ContextTests(ClientCase):
         self.successResultOf(waiting)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_async_with_closes_though_what_waits_for_the_answers_is_cancelled(self) -> None:
+        async def main() -> None:
+            async with self.client(auto_reconnect=True) as client:
+                client.stream().watch().addErrback(lambda _: None)
+
+        waiting = Deferred.fromCoroutine(main())
+        agent = self.hosts[0].accept_and_greet()
+        waiting.cancel()
+        agent.finish_closing()
+        self.clock.advance(0)
+        self.reason(waiting, CancelledError)
+
     def test_async_with_does_not_hide_an_exception(self) -> None:
         async def main() -> None:
             async with self.client():
@@ -1244,6 +1294,48 @@ class ContextTests(ClientCase):
 
 
 class ConnectedTests(ClientCase):
+    def test_when_connected_fails_where_the_attempt_has_failed_already(self) -> None:
+        client = self.client().connect()
+        for host in self.hosts:
+            host.refuse()
+        self.reason(client.when_connected(), ConnectError)
+        client.connect()
+        again = client.when_connected()
+        self.hosts[0].accept_and_greet()
+        self.assertIs(self.successResultOf(again), client)
+
+    def test_when_connected_fails_where_an_endpoint_fails_at_once(self) -> None:
+        self.hosts = [Endpoint(at_once=ConnectionRefusedError())]
+        self.reason(self.client().connect().when_connected(), ConnectError)
+
+    def test_who_waits_as_the_only_connection_ends_is_told(self) -> None:
+        client, agent = self.connected()
+        agent.send(b"\xc1")
+        waiting = client.when_connected()
+        agent.finish_closing()
+        self.reason(waiting, ProtocolError)
+
+    def test_who_waits_for_the_connection_behind_one_that_closes_gets_it(self) -> None:
+        client, agent = self.connected()
+        waiting = client.disconnect().connect().when_connected()
+        agent.finish_closing()
+        self.hosts[1].accept_and_greet()
+        self.assertIs(self.successResultOf(waiting), client)
+
+    def test_a_client_that_gave_up_leaves_no_timer(self) -> None:
+        waiting = self.client().members().request()
+        for host in self.hosts:
+            host.refuse()
+        self.reason(waiting, ConnectError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nor_does_one_whose_only_connection_was_lost(self) -> None:
+        client, agent = self.connected(heartbeat=None)
+        waiting = client.members().request()
+        agent.lose()
+        self.reason(waiting, ConnectionLost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_when_connected_fires_with_the_client_once_the_handshake_is_through(self) -> None:
         client = self.client().connect()
         waiting = client.when_connected()
@@ -1362,18 +1454,59 @@ class GreetingTests(ClientCase):
 
     def test_auth_on_an_open_connection_goes_before_what_is_behind_it(self) -> None:
         client, agent = self.connected()
-        waiting = client.auth(AuthKey="s3cret").members().request()
-        auth, members = agent.asked()
-        self.assertEqual((auth.command, members.command), ("auth", "members"))
-        agent.send(header(auth.seq), reply(members.seq, MEMBERS))
+        waiting = client.auth(AuthKey="s3cret").event(Name="e").members().request()
+        agent.reply(agent.asked_one("auth").seq)
         self.clock.advance(0)
-        self.assertEqual(len(self.successResultOf(waiting)), 3)
+        event, members = agent.asked()
+        agent.send(header(event.seq), reply(members.seq, MEMBERS))
+        self.clock.advance(0)
+        self.assertEqual([r.seq for r in self.successResultOf(waiting)], [0, 1, 2, 3])
 
-    def test_a_key_refused_on_an_open_connection_fails_the_request(self) -> None:
+    def test_a_key_refused_on_an_open_connection_fails_the_request_and_nothing_behind_it_is_sent(
+        self,
+    ) -> None:
         client, agent = self.connected()
-        waiting = client.auth(AuthKey="s3cret").request()
+        waiting = client.auth(AuthKey="s3cret").event(Name="e").members().request()
         agent.reply(agent.asked_one("auth").seq, error="Invalid authentication token")
-        self.reason(waiting, AuthenticationError)
+        error = self.reason(waiting, AuthenticationError)
+        self.assertEqual((error.host, agent.asked(), agent.closed_by_client), (agent_label(agent), [], False))
+
+    def test_a_key_that_timed_out_or_was_cancelled_is_not_used_again(self) -> None:
+        for end in (Deferred.cancel, lambda waiting: self.clock.advance(2.1)):
+            self.hosts = [Endpoint()]
+            client = self.client([Host(endpoint=self.hosts[0], auth_key="own")], auto_reconnect=True)
+            waiting = client.auth(AuthKey="typo").request()
+            end(waiting)
+            self.reason(waiting, (CancelledError, RequestTimeout))
+            self.hosts[0].refuse()
+            self.clock.advance(1.0)
+            self.assertEqual(body_of(self.hosts[0].accept().greet()[1]), {"AuthKey": "own"})
+
+    def test_behind_a_refused_key_a_good_one_is_shown_though_another_host_is_down(self) -> None:
+        client = self.client(auto_reconnect=True)
+        typo = client.auth(AuthKey="typo").request(timeout=1)
+        agent = self.hosts[0].accept()
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+        self.hosts[1].at_once = ConnectionRefusedError()
+        self.hosts[1].refuse()
+        self.clock.advance(1.1)
+        self.reason(typo, RequestTimeout)
+        good = client.auth(AuthKey="good").request(timeout=60)
+        self.clock.advance(2.0)
+        self.assertEqual(body_of(self.hosts[0].accept().greet()[1]), {"AuthKey": "good"})
+        self.assertTrue(self.successResultOf(good).is_success)
+
+    def test_a_key_that_was_refused_by_one_host_with_the_others_down_is_not_used_again(self) -> None:
+        client = self.client([Host(endpoint=self.hosts[0], auth_key="own"), self.hosts[1]])
+        waiting = client.auth(AuthKey="typo").request()
+        agent = self.hosts[0].accept()
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+        self.hosts[1].refuse()
+        self.reason(waiting, ConnectError)
+        client.members().request()
+        self.assertEqual(body_of(self.hosts[0].accept().greet()[1]), {"AuthKey": "own"})
 
     def test_the_responses_are_in_the_order_of_seq_with_a_handshake_behind(self) -> None:
         client, agent = self.connected()
@@ -1383,7 +1516,58 @@ class GreetingTests(ClientCase):
         self.assertEqual([r.seq for r in self.successResultOf(waiting)], [0, 1])
 
 
+def agent_label(agent: Agent) -> str:
+    """Return what errors call this agent."""
+    return str(getattr(agent.protocol, "host", None))
+
+
+class OrderTests(ClientCase):
+    """What goes by a connection of its own keeps its place among changes all the same."""
+
+    def test_a_filter_that_may_close_sees_the_changes_in_front_of_it(self) -> None:
+        client, agent = self.connected()
+        waiting = client.join(Existing=["b"]).members(Name="[ab]").request()
+        self.assertEqual(self.hosts[0].waiting, 0)
+        agent.reply(agent.asked_one("join").seq, {"Num": 1})
+        lane = self.hosts[0].accept_and_greet()
+        lane.reply(lane.asked_one("members-filtered").seq, MEMBERS)
+        self.assertTrue(self.successResultOf(waiting).is_success)
+
+    def test_and_none_that_are_behind_it(self) -> None:
+        client, agent = self.connected()
+        waiting = client.members(Name="[ab]").stats().force_leave(Node="b").request()
+        agent.reply(agent.asked_one("stats").seq, {})
+        lane = self.hosts[0].accept_and_greet()
+        self.assertEqual(agent.asked(), [])
+        lane.reply(lane.asked_one("members-filtered").seq, MEMBERS)
+        agent.reply(agent.asked_one("force-leave").seq)
+        names = [response.request.command.wire for response in self.successResultOf(waiting)]
+        self.assertEqual(names, ["members-filtered", "stats", "force-leave"])
+
+    def test_what_is_held_back_when_it_is_over_is_never_sent(self) -> None:
+        client, agent = self.connected()
+        waiting = client.join(Existing=["b"]).members(Name="[ab]").request(timeout=1)
+        self.clock.advance(1.1)
+        self.reason(waiting, RequestTimeout)
+        agent.reply(agent.asked_one("join").seq, {"Num": 1})
+        self.assertEqual((agent.asked(), self.hosts[0].waiting), ([], 0))
+
+
 class AuthenticationRequiredTests(ClientCase):
+    def test_it_is_no_answer_to_a_filter_on_a_connection_of_its_own(self) -> None:
+        for reconnect in (False, True):
+            self.hosts = [Endpoint(), Endpoint()]
+            waiting = self.client(auto_reconnect=reconnect).members(Name="n[0-9]").request()
+            agent = self.hosts[0].accept_and_greet()
+            lane = self.hosts[0].accept_and_greet()
+            lane.reply(lane.asked_one("members-filtered").seq, error="Authentication required")
+            lane.finish_closing()
+            agent.finish_closing()
+            self.hosts[1].accept_and_greet()
+            lane = self.hosts[1].accept_and_greet()
+            lane.reply(lane.asked_one("members-filtered").seq, MEMBERS)
+            self.assertTrue(self.successResultOf(waiting).is_success)
+
     def test_it_fails_over_to_the_next_host_with_all_that_was_sent(self) -> None:
         waiting = self.client().event(Name="e").members().request()
         agent = self.hosts[0].accept_and_greet()

@@ -151,10 +151,10 @@ class TableTests(SynchronousTestCase):
 
     def test_the_methods_of_the_client_have_its_names_and_defaults(self) -> None:
         for row in commands.TABLE:
-            if row.wire in ("members", "members-filtered"):
-                continue  # one method for both, which takes any filter
+            if row is commands.MEMBERS:
+                continue  # the same method as of members-filtered, without a filter
             parameters = fluent(row)
-            self.assertEqual(list(parameters), [arg.name for arg in row.args], row.wire)
+            self.assertEqual(set(parameters), {arg.name for arg in row.args}, row.wire)
             for arg in row.args:
                 default = parameters[arg.name].default
                 if arg.required:
@@ -165,7 +165,7 @@ class TableTests(SynchronousTestCase):
     def test_the_methods_of_the_client_take_keywords_only(self) -> None:
         for row in commands.TABLE:
             kinds = {parameter.kind for parameter in fluent(row).values()}
-            self.assertLessEqual(kinds, {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD})
+            self.assertLessEqual(kinds, {inspect.Parameter.KEYWORD_ONLY})
 
     def test_only_these_are_answered_with_a_body(self) -> None:
         with_body = [row.wire for row in commands.TABLE if row.body_on_success]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
@@ -51,7 +52,9 @@ class Batch:
         self._watch = watch
         self._under_way = under_way
         under_way.count += 1
-        self._open = len(requests)  # commands that are not complete, callbacks included
+        self._open = set(requests)  # those that are not complete, callbacks included
+        self._part: set[Request] = set()  # those that were sent and are not answered, if parts follow
+        self._later: deque[list[Request]] = deque()
         for request in requests:
             request.batch = self
             request.responses = []
@@ -65,13 +68,27 @@ class Batch:
         if timeout is not None:
             self._deadline = session.deadlines.add(timeout, self._expire)
 
+    def send(self) -> None:
+        """Send them, in one write; what must not go out before an answer is there goes out behind it."""
+        first, *later = _parts(self._requests)
+        self._later.extend(later)
+        self._send(first)
+
     # What the requests tell
 
     def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
         """Take a command's reply."""
+        self._take_reply(request, error, body)
+        if self._later and not self._finished:
+            self._part.discard(request)
+            if not self._part:
+                self._send(self._later.popleft())
+
+    def _take_reply(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
         command = request.command
         response = request.response(request, error, body)
         if command.streams and not error:
+            request.opened = True
             # A stream that was opened again replies again: that is for its callbacks only.
             if self._watch and request.reopens and not request.responses:
                 request.responses.append(response)
@@ -80,15 +97,16 @@ class Batch:
             return
         if command is commands.AUTH:
             if error:
-                self.fail(AuthenticationError(f"the key was refused: {error}"))
+                host = request.connection.host if request.connection is not None else ""
+                self.fail(AuthenticationError(f"{host} refused the key: {error}", host=host))
                 return
-            self._session.factory.auth_key = request.values["AuthKey"]
+            self._session.authenticated(request.values["AuthKey"])
         request.responses.append(response)
         request.done = True
         if request.chain is not None:
             request.chain.put(response)
         else:
-            self._one_less()
+            self._one_less(request)
 
     def record(self, request: Request, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
@@ -101,13 +119,13 @@ class Batch:
         if request.chain is not None:
             request.chain.put(response)
         elif request.done:
-            self._one_less()
+            self._one_less(request)
 
     def complete(self, request: Request) -> None:
         """A stream has come to its end."""
         request.done = True
         if request.chain is None or not request.chain.busy:
-            self._one_less()
+            self._one_less(request)
 
     def fail(self, reason: SerfError | Failure) -> None:
         """End it all with *reason*."""
@@ -117,13 +135,18 @@ class Batch:
 
     # How it works
 
+    def _send(self, part: list[Request]) -> None:
+        if self._later:
+            self._part = set(part)
+        self._session.submit(part)
+
     def _idle(self, request: Request) -> None:
         if request.done:
-            self._one_less()
+            self._one_less(request)
 
-    def _one_less(self) -> None:
-        self._open -= 1
-        if self._open == 0 and not self._finished:
+    def _one_less(self, request: Request) -> None:
+        self._open.discard(request)
+        if not self._open and not self._finished:
             self._succeed()
 
     def _succeed(self) -> None:
@@ -160,6 +183,9 @@ class Batch:
         self._under_way.count -= 1
         # It is let go of, as are the requests: a cycle for the garbage collector costs 2 us a call.
         result = self.result
+        self._open.clear()
+        self._part.clear()
+        self._later.clear()
         del self.result, self._requests
         return result
 
@@ -181,15 +207,45 @@ class Batch:
             self._under_way.lowered()
 
     def _expire(self) -> None:
-        late = [
-            request
-            for request in self._requests
-            if not request.done and not request.reopens and not (self._patient and request.command.ends)
-        ]
+        requests = self._requests
+        late = [request for request in requests if request in self._open and self._is_late(request)]
         if late:
             self.fail(too_late(late, self._timeout, self._session, self._responses()))
             return
-        for request in self._requests:
-            if request.reopens and not request.done:
-                self._session.abandon(request)
-                self.complete(request)
+        for request in requests:
+            if request.reopens:
+                if not request.done:
+                    self._session.abandon(request)
+                # Its callbacks are not waited for: one that never ends would make it all wait for ever.
+                self._one_less(request)
+
+    def _is_late(self, request: Request) -> bool:
+        if request.reopens:
+            return not request.opened  # else its time to collect records is over
+        return not (self._patient and request.command.ends)
+
+
+def _parts(requests: list[Request]) -> list[list[Request]]:
+    """
+    Cut requests where the next must not go out before the answers of those in front of it.
+
+    What is sent behind a key that is refused is misread by the agent, and takes the connection
+    along. And a connection of its own would carry a request past the changes in front of it, or behind.
+    """
+    parts: list[list[Request]] = [[]]
+    changes = alone = False
+    for request in requests:
+        goes_alone = request.route is commands.Route.ALONE
+        part = parts[-1]
+        if part and (
+            part[-1].command is commands.AUTH
+            or (goes_alone and changes)
+            or (alone and request.command.changes)
+        ):
+            part = []
+            parts.append(part)
+            changes = alone = False
+        part.append(request)
+        changes = changes or request.command.changes
+        alone = alone or goes_alone
+    return parts

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from txserf import commands, constant
 from txserf.batch import Batch
 from txserf.chain import Callback, check_callables
+from txserf.checks import seconds
 from txserf.errors import InvalidRequest
 from txserf.hosts import Hosts
-from txserf.operations import seconds
 from txserf.responses import REQUESTS, Request, Response, Responses, UnderWay
 from txserf.session import Session
 
@@ -34,13 +34,17 @@ def _command(method: _Method) -> _Method:
     name or a missing argument is an `InvalidRequest` like any other mistake.
     """
     row = commands.BY_WIRE[method.__name__.replace("_", "-")]
-    make = REQUESTS[row.wire]
+    filtered = commands.MEMBERS_FILTERED if row is commands.MEMBERS else row
+    make, make_filtered = REQUESTS[row.wire], REQUESTS[filtered.wire]
 
     @functools.wraps(method)
     def queue(self: Client, *positional: object, **given: Any) -> Client:
         if positional:
             raise InvalidRequest(f"{row.wire}: its arguments go by keyword")
-        self._queued.append(make(row, row.arguments(given)))
+        if given:
+            self._queued.append(make_filtered(filtered, filtered.arguments(given)))
+        else:
+            self._queued.append(make(row, row.arguments(given)))
         return self
 
     queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect and Sphinx read
@@ -123,7 +127,8 @@ class Client:
         """Queue ``join``: gossip addresses of members (``HOST:PORT``); *Replay* past user events."""
         raise AssertionError
 
-    def members(self, **filters: Any) -> Client:
+    @_command
+    def members(self, *, Name: str = "", Status: str = "", Tags: Mapping[str, str] = {}) -> Client:
         """
         Queue ``members``, or with any filter ``members-filtered``.
 
@@ -131,9 +136,7 @@ class Client:
         :param Status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
         :param Tags: likewise, by tag: ``{"role": "web|db"}``. All filters must match.
         """
-        row = commands.MEMBERS_FILTERED if filters else commands.MEMBERS
-        self._queued.append(REQUESTS[row.wire](row, row.arguments(filters)))
-        return self
+        raise AssertionError
 
     @_command
     def tags(self, *, Tags: Mapping[str, str] = {}, DeleteTags: Iterable[str] = ()) -> Client:
@@ -147,7 +150,7 @@ class Client:
 
     @_command
     def monitor(self, *, LogLevel: str) -> Client:
-        """Queue ``monitor``: the agent's log from *LogLevel* (``DEBUG``, ``INFO``, ``WARN``, ``ERR``) up."""
+        """Queue ``monitor``: the agent's log from *LogLevel* (``TRACE``, ``DEBUG``, ``INFO``, ``WARN``, ``ERR``) up."""
         raise AssertionError
 
     @_command
@@ -298,9 +301,8 @@ class Client:
         :param wait: close once the responses of the coming ``request()`` are in; its Deferred then
             fires when the connection is closed.
         """
-        if wait:
-            self._close_after = True
-        else:
+        self._close_after = wait
+        if not wait:
             self._queued = []
             self._close()
         return self
@@ -320,9 +322,11 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
-            await self._under_way.drained()
-        await self._close()
+        try:
+            if error is None:
+                await self._under_way.drained()
+        finally:
+            await self._close()
 
     # How it works
 
@@ -333,7 +337,7 @@ class Client:
             requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
         batch = Batch(requests, timeout, patient, watch, self._under_way)
         result = batch.result  # its own one is gone once it is over, which it may be at once
-        self._session.submit(requests)
+        batch.send()
         return result
 
     def _close(self) -> Deferred[None]:

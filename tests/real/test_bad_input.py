@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from txserf import wire
 @pytest.mark.parametrize("filters", [{"Name": "("}, {"Status": "[z-a]"}, {"Tags": {"role": "a**"}}])
 @in_reactor
 async def test_a_bad_filter_fails_its_own_command_only(
-    filters: dict[str, object], reconnect: bool, new_client: NewClient, shared_cluster: list[Agent]
+    filters: dict[str, Any], reconnect: bool, new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     near = shared_cluster[0]
     client, seen = new_client(near.rpc, auto_reconnect=reconnect), Seen()

@@ -10,6 +10,7 @@ import base64
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -204,7 +205,7 @@ async def test_members_as_the_agent_sends_them(new_client: NewClient, shared_clu
 )
 @in_reactor
 async def test_filters_of_members_must_all_match(
-    filters: dict[str, object], found: list[str], new_client: NewClient, shared_cluster: list[Agent]
+    filters: dict[str, Any], found: list[str], new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     (response,) = await new_client(shared_cluster[0].rpc).members(**filters).request()
     assert sorted(by_name(response)) == found
