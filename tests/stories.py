@@ -77,6 +77,7 @@ class Story:
         for step, number in story:
             getattr(self, step)(number)
         self.disconnect(0)
+        self.disconnect(0)  # as it was told of the first end, the program may have begun again
 
     def check(self, case: SynchronousTestCase) -> None:
         """See that all has ended, once."""
@@ -168,7 +169,18 @@ class SessionStory(Story):
     :ivar streams: subscriptions, which end with the session.
     """
 
-    STEPS = ("get", "change", "join", "keys", "filter", "stream", "cancel", "disconnect")
+    STEPS = (
+        "get",
+        "change",
+        "join",
+        "keys",
+        "filter",
+        "stream",
+        "then_close",
+        "then_ask",
+        "cancel",
+        "disconnect",
+    )
 
     def __init__(self, reconnect: bool) -> None:
         super().__init__()
@@ -190,14 +202,36 @@ class SessionStory(Story):
     def filter(self, number: int) -> None:
         self._call(commands.MEMBERS_FILTERED, Name="(a|b)")
 
+    def then_close(self, number: int) -> None:
+        """Call something whose end makes the program disconnect, and perhaps ask again."""
+
+        def close(result: object) -> object:
+            self.session.disconnect()
+            if number % 2:
+                self.get(number)
+            return result
+
+        self._call(commands.EVENT, Name=self.name()).addBoth(close)
+
+    def then_ask(self, number: int) -> None:
+        """Call something whose end makes the program call something else."""
+        step = (self.get, self.change, self.join, self.keys, self.filter, self.stream)[number % 6]
+
+        def ask(result: object) -> object:
+            step(number)
+            return result
+
+        self._call(commands.LIST_KEYS).addBoth(ask)
+
     def stream(self, number: int) -> None:
         self.streams.append(Told(self.session, commands.STREAM))
         self.session.submit([self.streams[-1]])
 
     def disconnect(self, number: int) -> None:
         closed = self.session.disconnect()
-        self.close(0)
-        self.clock.advance(0)
+        for _ in range(3):  # who is told may ask again, and close that too
+            self.close(0)
+            self.clock.advance(0)
         assert closed.called
 
     def check(self, case: SynchronousTestCase) -> None:
@@ -206,16 +240,17 @@ class SessionStory(Story):
             case.assertEqual(len(stream.reasons), 1, stream.told)
             case.assertTrue(stream.done)
 
-    def _call(self, command: Command, **given: Any) -> None:
+    def _call(self, command: Command, **given: Any) -> Deferred[Any]:
         call = Call(self.session, command, command.arguments(given), 50.0)
         self.watch_over(call.result)
         self.session.submit([call])
+        return call.result
 
 
 class ClientStory(Story):
     """A client, and requests of it whose callbacks wait, fail, stop, ask again or close it."""
 
-    STEPS = ("one", "several", "watch", "callback", "open_gate", "shut_gate", "cancel", "disconnect")
+    STEPS = ("one", "several", "auth", "watch", "callback", "open_gate", "shut_gate", "cancel", "disconnect")
 
     def __init__(self, reconnect: bool) -> None:
         super().__init__()
@@ -240,6 +275,12 @@ class ClientStory(Story):
         for _ in range(3):
             self._queue(number)
             number = (number + 3) % 8
+        self.watch_over(self.client.request())
+
+    def auth(self, number: int) -> None:
+        self._queue(number)
+        self.client.auth(AuthKey="k").handshake()
+        self._queue((number + 5) % 8)
         self.watch_over(self.client.request())
 
     def watch(self, number: int) -> None:

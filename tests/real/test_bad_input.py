@@ -128,6 +128,33 @@ async def test_a_key_that_is_due_and_not_given_fails_the_request(
     assert (await client.auth(AuthKey=auth_agent.rpc_auth or "").members().request()).is_success
 
 
+@pytest.mark.parametrize("reconnect", [False, True])
+@in_reactor
+async def test_a_key_that_is_due_fails_a_filter_that_may_not_compile_as_all_else(
+    reconnect: bool, new_client: NewClient, auth_agent: Agent
+) -> None:
+    client = new_client(auth_agent.rpc, auto_reconnect=reconnect)
+    await fails(client.members(Name="n[0-9]").request(timeout=LIMIT), txserf.AuthenticationError)
+    assert (await client.auth(AuthKey=auth_agent.rpc_auth or "").members(Name="n[0-9]").request()).is_success
+
+
+@in_reactor
+async def test_behind_a_key_that_was_refused_on_an_open_connection_the_next_one_may_do(
+    new_client: NewClient, auth_agent: Agent
+) -> None:
+    client = await new_client(auth_agent.rpc).connect().when_connected()
+    refused = client.auth(AuthKey="wrong").event(Name="never").members().request()
+    await fails(refused, txserf.AuthenticationError)
+    accepted = await client.auth(AuthKey=auth_agent.rpc_auth or "").event(Name="x").members().request()
+    assert [type(response).__name__ for response in accepted] == [
+        "ResponseHandshake",
+        "ResponseAuth",
+        "ResponseEvent",
+        "ResponseMembers",
+    ]
+    assert accepted.is_success
+
+
 @in_reactor
 async def test_what_met_a_key_that_was_due_is_done_once_by_another_host(
     new_client: NewClient, auth_agent: Agent, agent: Agent
