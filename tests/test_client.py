@@ -696,6 +696,7 @@ class CallbackTests(ClientCase):
 
         waiting = client.stream().add_callback(slow).watch()
         agent.send(header(1), *(reply(1, user_event(ltime=number)) for number in range(5)))
+        self.assertEqual(log.texts, ["records of stream are being dropped: its callbacks are too slow"])
         gate.callback(None)
         self.assertEqual(seen, [3, 4])
         waiting.cancel()

@@ -64,6 +64,7 @@ class Batch:
                     functools.partial(self._callback_failed, request),
                     functools.partial(self._idle, request),
                     constant.STREAM_BUFFER if request.reopens else None,
+                    functools.partial(self._dropping, request),
                 )
         if timeout is not None:
             self._deadline = session.deadlines.add(timeout, self._expire)
@@ -188,6 +189,12 @@ class Batch:
         self._later.clear()
         del self.result, self._requests
         return result
+
+    def _dropping(self, request: Request) -> None:
+        # A watch may go on for months; how many they are is told at its end.
+        _log.warn(
+            "records of {command} are being dropped: its callbacks are too slow", command=request.command.wire
+        )
 
     def _callback_failed(self, request: Request, failure: Failure) -> None:
         if self._finished:

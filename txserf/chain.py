@@ -45,10 +45,21 @@ class Chain(Generic[T]):
         failed; the rest of that item's functions are left out.
     :param idle: called each time that the last item was worked off.
     :param limit: items that may wait; past it the oldest is dropped. None: no limit.
+    :param dropping: called at the first that is dropped.
     :ivar dropped: how many items were dropped.
     """
 
-    __slots__ = ("_busy", "_closed", "_failed", "_functions", "_idle", "_items", "_limit", "dropped")
+    __slots__ = (
+        "_busy",
+        "_closed",
+        "_dropping",
+        "_failed",
+        "_functions",
+        "_idle",
+        "_items",
+        "_limit",
+        "dropped",
+    )
 
     def __init__(
         self,
@@ -56,12 +67,14 @@ class Chain(Generic[T]):
         failed: Callable[[Failure], None],
         idle: Callable[[], None] | None = None,
         limit: int | None = None,
+        dropping: Callable[[], None] | None = None,
     ) -> None:
         self.dropped = 0
         self._functions = functions
         self._failed = failed
         self._idle = idle
         self._limit = limit
+        self._dropping = dropping
         self._items: deque[T] = deque()
         self._busy = False
         self._closed = False
@@ -80,6 +93,8 @@ class Chain(Generic[T]):
             if self._limit is not None and len(self._items) > self._limit:
                 self._items.popleft()
                 self.dropped += 1
+                if self.dropped == 1 and self._dropping is not None:
+                    self._dropping()
             return
         self._busy = True
         self._work(item, 0)

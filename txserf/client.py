@@ -17,6 +17,7 @@ from txserf.batch import Batch
 from txserf.chain import Callback, check_callables
 from txserf.checks import seconds
 from txserf.errors import InvalidRequest
+from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.responses import REQUESTS, Request, Response, Responses, UnderWay
 from txserf.session import Session
@@ -91,9 +92,14 @@ class Client:
         self._closing: Deferred[None] | None = None
 
     def __repr__(self) -> str:
-        factory = self._session.factory
+        factory = self.factory
         hosts = ",".join(host.label for host in factory.hosts)
         return f"<Client: {hosts}, {factory.phase.value}>"
+
+    @property
+    def factory(self) -> SerfClientFactory:
+        """What connects, for its settings and counts: ``client.factory.maxDelay = 10``."""
+        return self._session.factory
 
     # The commands
 
