@@ -70,6 +70,17 @@ class FormTests(SynchronousTestCase):
         ):
             self.assertEqual(self.one(f"serf://h?AuthKey={written}"), ("h", 7373, key), written)
 
+    def test_an_ipv6_address_has_its_zone(self) -> None:
+        self.assertEqual(self.one("[fe80::1%eth0]:7373"), ("fe80::1%eth0", 7373, None))
+        self.assertEqual(self.one("[fe80::1%25]"), ("fe80::1%25", 7373, None))
+        self.assertEqual(self.one("serf://[fe80::1%eth0]?AuthKey=k"), ("fe80::1%eth0", 7373, "k"))
+
+    def test_the_percent_of_a_zone_may_be_encoded_in_a_url(self) -> None:
+        self.assertEqual(self.one("serf://[fe80::1%25eth0]:1"), ("fe80::1%eth0", 1, None))
+
+    def test_the_scheme_may_be_in_capitals(self) -> None:
+        self.assertEqual(self.one("SERF://a:1?AuthKey=K"), ("a", 1, "K"))
+
     def test_blanks_around_an_entry_are_left_out(self) -> None:
         self.assertEqual(parsed(" a , b:1 "), [("a", 7373, None), ("b", 1, None)])
 
@@ -147,8 +158,11 @@ class RefusalTests(SynchronousTestCase):
         for hosts in ("", " ", ",", "a,", ",a", "a,,b", ["a", ""]):
             self.assertIn("empty entry", self.refused(hosts))
 
-    def test_the_environments_list_is_refused_likewise(self) -> None:
-        self.assertIn("x:y", self.refused(None, SERF_RPC_ADDR="x:y"))
+    def test_the_environments_list_is_refused_by_its_variable(self) -> None:
+        text = self.refused(None, SERF_RPC_ADDR="a,x:y")
+        self.assertIn("$SERF_RPC_ADDR", text)
+        self.assertIn("x:y", text)
+        self.assertNotIn("SERF_RPC_ADDR", self.refused("x:y", SERF_RPC_ADDR="a"))
 
     def test_an_ipv6_address_without_brackets_is_refused(self) -> None:
         self.refused("::1")
@@ -160,6 +174,10 @@ class RefusalTests(SynchronousTestCase):
 
     def test_what_is_no_host_name_is_refused(self) -> None:
         for entry in ("a b", "a%20b", "[::1", "::1]", "[xyz]", "a\\b", "a\x00b", "a/b"):
+            self.refused(entry)
+        for sign in ";&=\x7f\ud800":
+            self.refused(f"a{sign}b")
+        for entry in ("[fe80::1%]", "[fe80::1%a;b]", "[fe80::1%a b]", "[::1%a%b]", "serf://[fe80::1%25]"):
             self.refused(entry)
 
     def test_another_scheme_is_refused(self) -> None:
@@ -223,6 +241,20 @@ class RefusalTests(SynchronousTestCase):
             "http://a?AuthKey=s3cret",
             "a?AuthKey=s3cret",
             "serf://a#AuthKey=s3cret",
+            "serf://a/AuthKey=s3cret",
+            "serf://a/authkey=s3cret",
+            "serf://a/Auth%4Bey=s3cret",
+            "serf://a:7373&AuthKey=s3cret",
+            "serf://a:7373;Key=s3cret",
+            "serf://a:7373 AuthKey:s3cret",
+            "serf://AuthKey=x@s3cret@a",
+            "serf://us/er:s3cret@a",
+            "a;AuthKey=s3cret",
+            "a&AuthKey=x@s3cret",
+            "a/AUTHKEY s3cret",
+            "[::1%AuthKey=s3cret]",
+            "serf://a?AuthKey=s3cret\ud800",
+            "serf://[fe80::1%x?AuthKey=s3cret",
         ):
             # The call is behind a name: a traceback quotes the line of the call.
             try:
@@ -248,7 +280,23 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(Host("::1").label, "[::1]:7373")
 
     def test_the_label_of_an_endpoint_names_its_class(self) -> None:
-        self.assertIn("Endpoint", Host(endpoint=Endpoint(), auth_key="s3cret").label)
+        self.assertIn("Endpoint at 0x", Host(endpoint=Endpoint(), auth_key="s3cret").label)
+
+    def test_the_label_of_an_endpoint_with_a_repr_of_its_own_is_that(self) -> None:
+        class Named(Endpoint):
+            def __repr__(self) -> str:
+                return "<a tunnel to db1>"
+
+        self.assertEqual(Host(endpoint=Named()).label, "<a tunnel to db1>")
+
+    def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(self) -> None:
+        for arguments in ({"address": "a"}, {"endpoint": Endpoint()}):
+            error = self.assertRaises(InvalidHostURL, Host, auth_key="s3cret\ud800", **arguments)
+            self.assertNotIn("s3cret", str(error))
+            self.assertIn("AuthKey", str(error))
+        error = self.assertRaises(InvalidHostURL, parse_hosts, "a", {"SERF_RPC_AUTH": "s3cret\ud800"})
+        self.assertNotIn("s3cret", str(error))
+        Host("a", auth_key="bytes that are no text: \udcff")
 
     def test_a_host_can_be_compared_and_cannot_be_changed(self) -> None:
         self.assertEqual(Host("a"), Host("a", 7373))
@@ -261,6 +309,9 @@ class HostTests(SynchronousTestCase):
             {"address": None},
             {"address": b"a"},
             {"address": "a:1"},
+            {"address": "a;AuthKey=k"},
+            {"address": "a,b"},
+            {"address": "fe80::1%a;b"},
             {"address": "[::1]"},
             {"port": 0},
             {"port": 65536},
@@ -274,7 +325,13 @@ class HostTests(SynchronousTestCase):
             self.assertRaises(InvalidHostURL, Host, **fields)
 
     def test_a_url_in_place_of_an_address_is_refused_without_its_key(self) -> None:
-        for address in ("serf://a?AuthKey=s3cret", "a?AuthKey=s3cret", "user:s3cret@a"):
+        for address in (
+            "serf://a?AuthKey=s3cret",
+            "a?AuthKey=s3cret",
+            "a;authkey=s3cret",
+            "a/AuthKey=s3cret",
+            "user:s3cret@a",
+        ):
             error = self.assertRaises(InvalidHostURL, Host, address)
             self.assertNotIn("s3cret", str(error))
 

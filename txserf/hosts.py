@@ -22,11 +22,14 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from txserf import constant
 from txserf.errors import InvalidHostURL
 
-_NAME = re.compile(r"[^\s\x00-\x20/\\?#@:%\[\]]+")
+# A host's name, or a zone's. What might part a key from it is no part of one.
+_NAME = re.compile(r"[^\s\x00-\x20\x7f\ud800-\udfff/\\?#@:%\[\];&=,]+")
 # hyperlink takes all that int() does for a port, and a name in brackets too.
 _AUTHORITY = re.compile(
     r"(?:[\w+.-]+://)?(?:\[(?P<ipv6>[^]]*)\]|[^][:/]+)(?::[0-9]+)?(?:[/?#].*)?", re.DOTALL
 )
+# The zone of an IPv6 address, which hyperlink does not take.
+_ZONE = re.compile(r"(?:[\w+.-]+://)?\[[^]/?#%]*(%[^]/?#%]+)\]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -55,8 +58,16 @@ class Host:
             raise InvalidHostURL(f"not a host name or an IP address: {shown!r}")
         elif not isinstance(self.port, int) or isinstance(self.port, bool) or not 1 <= self.port <= 65535:
             raise InvalidHostURL(f"the port of {self.address} is not from 1 to 65535: {self.port!r}")
-        if self.auth_key is not None and not isinstance(self.auth_key, str):
-            raise InvalidHostURL(f"the AuthKey of {self.label} is {type(self.auth_key).__name__}, not str")
+        if self.auth_key is not None:
+            self._check_key(self.auth_key)
+
+    def _check_key(self, key: object) -> None:
+        if not isinstance(key, str):
+            raise InvalidHostURL(f"the AuthKey of {self.label} is {type(key).__name__}, not str")
+        try:
+            key.encode("utf-8", "surrogateescape")  # as it is sent
+        except UnicodeEncodeError:  # its text would show the key
+            raise InvalidHostURL(f"the AuthKey of {self.label} is not text that can be sent") from None
 
     def _is_address(self) -> bool:
         return _is_ipv6(self.address) or _NAME.fullmatch(self.address) is not None
@@ -65,7 +76,10 @@ class Host:
     def label(self) -> str:
         """What errors and log lines call it: never with the key."""
         if self.endpoint is not None:
-            return f"{type(self.endpoint).__name__} at {id(self.endpoint):#x}"
+            kind = type(self.endpoint)
+            if kind.__repr__ is not object.__repr__:
+                return repr(self.endpoint)
+            return f"{kind.__name__} at {id(self.endpoint):#x}"
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     def dialled_by(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
@@ -82,11 +96,12 @@ class Host:
 
 
 def _is_ipv6(address: str) -> bool:
+    _, percent, zone = address.partition("%")
     try:
         ipaddress.IPv6Address(address)
     except ValueError:
         return False
-    return True
+    return not percent or _NAME.fullmatch(zone) is not None
 
 
 #: What may be passed as hosts.
@@ -105,8 +120,20 @@ def parse_hosts(hosts: Hosts = None, environ: Mapping[str, str] | None = None) -
     :raises InvalidHostURL: names the entry, its key blotted out.
     """
     environ = os.environ if environ is None else environ
-    if hosts is None:
-        hosts = environ.get("SERF_RPC_ADDR") or f"{constant.DEFAULT_HOST}:{constant.DEFAULT_PORT}"
+    if hosts is not None:
+        found = _parse_list(hosts)
+    elif environ.get("SERF_RPC_ADDR"):
+        try:
+            found = _parse_list(environ["SERF_RPC_ADDR"])
+        except InvalidHostURL as error:
+            raise InvalidHostURL(f"$SERF_RPC_ADDR: {error}") from None
+    else:
+        found = [Host(constant.DEFAULT_HOST, constant.DEFAULT_PORT)]
+    key = environ.get("SERF_RPC_AUTH") or None
+    return tuple(attrs.evolve(host, auth_key=key) if host.auth_key is None else host for host in found)
+
+
+def _parse_list(hosts: HostItem | Iterable[HostItem]) -> list[Host]:
     items: list[Any] = [hosts]
     if not isinstance(hosts, (str, Host)) and not IStreamClientEndpoint.providedBy(hosts):
         try:
@@ -116,8 +143,7 @@ def parse_hosts(hosts: Hosts = None, environ: Mapping[str, str] | None = None) -
     found = [host for item in items for host in _parse_item(item)]
     if not found:
         raise InvalidHostURL("the host list is empty")
-    key = environ.get("SERF_RPC_AUTH") or None
-    return tuple(attrs.evolve(host, auth_key=key) if host.auth_key is None else host for host in found)
+    return found
 
 
 def _parse_item(item: object) -> list[Host]:
@@ -136,14 +162,15 @@ def _parse_entry(entry: str) -> Host:
     shown = _blotted(entry)
     if "://" not in entry and ("?" in entry or "#" in entry):
         raise InvalidHostURL(f"an AuthKey needs a URL, serf://HOST:PORT?AuthKey=KEY: {shown!r}")
+    bare, zone = _without_zone(entry)
     try:
-        url = hyperlink.URL.from_text(entry if "://" in entry else f"serf://{entry}")
+        url = hyperlink.URL.from_text(bare if "://" in bare else f"serf://{bare}")
     except ValueError:  # its text would show the key
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}") from None
-    if url.scheme != "serf" or url.userinfo or any(url.path) or url.fragment:
+    if url.scheme.lower() != "serf" or url.userinfo or any(url.path) or url.fragment:
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
-    authority = _AUTHORITY.fullmatch(entry)
-    if authority is None or (authority["ipv6"] is not None and not _is_ipv6(authority["ipv6"])):
+    authority = _AUTHORITY.fullmatch(bare)
+    if authority is None or (authority["ipv6"] is not None and not _is_ipv6(authority["ipv6"] + zone)):
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
     keys = [value for name, value in url.query if name == "AuthKey"]
     if len(keys) != len(url.query) or len(keys) > 1 or None in keys:
@@ -152,10 +179,26 @@ def _parse_entry(entry: str) -> Host:
         raise InvalidHostURL(f"a % of the key has to be written as %25: {shown!r}")
     key = unquote(keys[0] or "", errors="surrogateescape") if keys else None
     try:
-        return Host(url.host, constant.DEFAULT_PORT if url.port is None else url.port, key)
+        return Host(url.host + zone, constant.DEFAULT_PORT if url.port is None else url.port, key)
     except InvalidHostURL as error:
         raise InvalidHostURL(f"{error}, in {shown!r}") from None
 
 
+def _without_zone(entry: str) -> tuple[str, str]:
+    """Return *entry* without the zone of its IPv6 address, and that zone with its percent sign."""
+    found = _ZONE.match(entry)
+    if found is None:
+        return entry, ""
+    zone = found[1]
+    if "://" in entry and zone.startswith("%25"):
+        zone = "%" + zone[3:]  # as RFC 6874 has it
+    return entry[: found.start(1)] + entry[found.end(1) :], zone
+
+
 def _blotted(entry: str) -> str:
-    return re.sub(r"(^|//)[^/?#]*@", r"\1***@", re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL))
+    """Return *entry* as it may be shown: whatever stands where a key may stand is left out."""
+    shown = re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL)
+    # What was meant as a query, and userinfo, which may have any sign of these in it.
+    shown = re.sub(r"(authkey).*", r"\1***", shown, flags=re.DOTALL | re.IGNORECASE)
+    shown = re.sub(r"^([\w+.-]+://)?.*@", r"\1***@", shown, flags=re.DOTALL)
+    return re.sub(r"([;&=]).*", r"\1***", shown, flags=re.DOTALL)
