@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 from datetime import timedelta
 from typing import Any
@@ -120,6 +121,18 @@ WRONG: dict[str, dict[str, list[tuple[Any, str]]]] = {
     "remove-key": {"Key": [(1, "must be str, not int")]},
     "get-coordinate": {"Node": [("", "must not be empty"), (1, "must be str, not int")]},
 }
+
+
+class Colour(str, enum.Enum):
+    """Text whose own ``str()`` is not what it stands for."""
+
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    """Likewise a number."""
+
+    ONE = 1
 
 
 def checked(row: Command, **given: Any) -> dict[str, Any]:
@@ -249,6 +262,32 @@ class ArgumentTests(SynchronousTestCase):
         ):
             error = self.assertRaises(InvalidRequest, lambda: row.body(checked(row, **given)))  # noqa: B023
             self.assertTrue(str(error).startswith(f"{row.wire}: {name} "), str(error))
+
+    def test_text_of_a_subclass_is_sent_and_kept_as_plain_text(self) -> None:
+        for row, name, given, plain in (
+            (commands.MEMBERS_FILTERED, "Status", Colour.RED, "red"),
+            (commands.FORCE_LEAVE, "Node", Colour.RED, "red"),
+            (commands.AUTH, "AuthKey", Colour.RED, "red"),
+            (commands.JOIN, "Existing", [Colour.RED, "b"], ("red", "b")),
+            (commands.TAGS, "Tags", {Colour.RED: Colour.RED, "b": "c"}, {"red": "red", "b": "c"}),
+        ):
+            values = checked(row, **{name: given})
+            self.assertEqual(repr(values[name]), repr(plain), name)
+            self.assertEqual(
+                sent(row, **{name: given})[name], list(plain) if isinstance(plain, tuple) else plain
+            )
+
+    def test_a_payload_of_a_subclass_is_sent_as_its_text(self) -> None:
+        self.assertEqual(sent(commands.EVENT, Payload=Colour.RED)["Payload"], b"red")
+
+    def test_an_int_of_a_subclass_is_sent_and_kept_as_a_plain_int(self) -> None:
+        for row, name in (
+            (commands.STOP, "Stop"),
+            (commands.QUERY, "RelayFactor"),
+            (commands.HANDSHAKE, "Version"),
+        ):
+            self.assertEqual(repr(checked(row, **{name: Number.ONE})[name]), "1")
+            self.assertEqual(sent(row, **{name: Number.ONE})[name], 1)
 
     def test_a_payload_over_the_limit_is_refused(self) -> None:
         self.assertIn("Payload", self.refused(commands.EVENT, {"Name": "e", "Payload": b"x" * 1025}))

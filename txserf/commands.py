@@ -71,16 +71,23 @@ def _type(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
+# A subclass, such as an enum's, may have a str() that is not its text.
+_plain: Callable[[str], str] = str.__str__
+
+
 def _text(value: Any) -> str:
-    if value.__class__ is str or isinstance(value, str):
-        return str(value)
+    if value.__class__ is str:
+        return value
+    if isinstance(value, str):
+        return _plain(value)
     raise TypeError(f"must be str, not {_type(value)}")
 
 
 def _filled_text(value: Any) -> str:
-    if not _text(value):
+    text = _text(value)
+    if not text:
         raise ValueError("must not be empty")
-    return str(value)
+    return text
 
 
 def _payload(value: Any) -> bytes:
@@ -148,7 +155,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     for item in items:
         if not isinstance(item, str):
             raise TypeError(f"must be a list of str, but holds {_type(item)}")
-    return items
+    return tuple(map(_plain, items))
 
 
 def _text_map(value: Any) -> dict[str, str]:
@@ -157,7 +164,7 @@ def _text_map(value: Any) -> dict[str, str]:
     for key, item in value.items():
         if not isinstance(key, str) or not isinstance(item, str):
             raise TypeError(f"must be a dict of str to str, but holds {_type(key)} to {_type(item)}")
-    return dict(value)
+    return {_plain(key): _plain(item) for key, item in value.items()}
 
 
 TEXT = Kind("str", _text)
