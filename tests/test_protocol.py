@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, ITransport
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from tests.fakes import DONE, MEMBERS, Agent, Log, answer, cuts, header, reply, user_event
+from tests.fakes import ADDRESS, DONE, MEMBERS, Agent, Log, answer, cuts, header, reply, user_event
 from txserf import commands
 from txserf.errors import (
     AuthenticationError,
@@ -615,6 +618,96 @@ class ClosingTests(ProtocolCase):
         self.assertNoResult(waiting)
         agent.finish_closing()
         self.reason(waiting, Disconnected)
+
+
+@implementer(ITransport)
+class Pipe:
+    """To a process: what can't be aborted, and tells of no end while that process lives."""
+
+    def __init__(self) -> None:
+        self.disconnecting = False
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        pass
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+    def getPeer(self) -> IAddress:
+        return ADDRESS
+
+    def getHost(self) -> IAddress:
+        return ADDRESS
+
+
+class Wrapped(Pipe):
+    """What passes on to such a pipe more than that can do, as TLS does."""
+
+    def abortConnection(self) -> None:
+        Pipe().abortConnection()  # type: ignore[attr-defined]
+
+
+class PipeTests(ProtocolCase):
+    def pipe(self, pipe: Pipe, *, greet: bool = True) -> tuple[SerfProtocol, Owner]:
+        """Return a connection by *pipe*, and its owner."""
+        owner = Owner()
+        protocol = SerfProtocol(host=HOST, reactor=self.clock, owner=owner, connect_timeout=3.0)
+        protocol.makeConnection(pipe)
+        if greet:
+            protocol.dataReceived(header(0))
+        return protocol, owner
+
+    def test_a_silent_host_is_given_up_though_its_transport_never_ends(self) -> None:
+        for pipe in (Pipe(), Wrapped()):
+            protocol, owner = self.pipe(pipe, greet=False)
+            self.clock.advance(3.0)
+            self.clock.advance(0)
+            self.assertTrue(pipe.disconnecting)
+            ((reason, unanswered),) = owner.closed
+            self.assertIn("the handshake", str(reason))
+            self.assertEqual((protocol.state, unanswered), (State.CLOSED, []))
+            self.assertQuiet()
+
+    def test_its_end_is_not_told_within_the_call_that_gives_it_up(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        protocol.give_up(ProtocolError("enough"))
+        self.assertEqual(owner.closed, [])
+        self.clock.advance(0)
+        self.assertEqual([str(reason) for reason, _ in owner.closed], ["enough"])
+
+    def test_the_transports_own_word_of_its_end_may_come_first(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        protocol.give_up(ProtocolError("enough"))
+        protocol.connectionLost(Failure(error.ConnectionDone()))
+        self.clock.advance(0)
+        self.assertEqual(len(owner.closed), 1)
+        self.assertQuiet()
+
+    def test_the_transports_own_word_may_come_late_and_so_may_bytes(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        protocol.give_up(ProtocolError("enough"))
+        self.clock.advance(0)
+        protocol.dataReceived(reply(7, MEMBERS))
+        protocol.connectionLost(Failure(error.ConnectionDone()))
+        self.assertEqual(len(owner.closed), 1)
+        self.assertQuiet()
+
+    def test_a_close_ends_though_the_transport_never_does(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        waiting = protocol.call("members")
+        protocol.close()
+        self.clock.advance(2.9)
+        self.assertEqual(owner.closed, [])
+        self.clock.advance(0.1)
+        self.clock.advance(0)
+        ((reason, (exchange,)),) = owner.closed
+        self.assertIs(type(reason), Disconnected)
+        exchange.lost(reason)
+        self.reason(waiting, Disconnected)
+        self.assertQuiet()
 
 
 class HeartbeatTests(ProtocolCase):

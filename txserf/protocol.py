@@ -417,8 +417,21 @@ class SerfProtocol(Protocol):
 
     def _abort(self) -> None:
         self._timer = None
-        # Not every transport of an endpoint (a process, a channel) can be aborted.
-        getattr(self.transport, "abortConnection", self.transport.loseConnection)()  # type: ignore[union-attr]
+        assert self.transport is not None
+        try:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+        except AttributeError:
+            if self.state is State.CLOSED:
+                raise  # it is a mistake of the owner's, who was told
+            # Not every transport of an endpoint can be aborted, or what it goes by can't. A
+            # process's may then never end: its owner is told without waiting for that.
+            self.transport.loseConnection()
+            if self.state is State.CLOSING:  # else it told us of its end at once
+                self._timer = self._clock.callLater(0, self._gone)
+
+    def _gone(self) -> None:
+        self._timer = None
+        self.connectionLost()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
