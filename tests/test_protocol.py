@@ -715,6 +715,10 @@ class HeartbeatTests(ProtocolCase):
         super().setUp()
         self.protocol, self.agent = self.connect()
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass as it does: in steps."""
+        self.clock.pump([0.125] * int(seconds / 0.125))
+
     def test_an_idle_connection_is_checked_by_a_stop_of_an_unused_seq(self) -> None:
         self.clock.advance(29.9)
         self.assertEqual(self.agent.asked(), [])
@@ -776,6 +780,37 @@ class HeartbeatTests(ProtocolCase):
         self.successResultOf(waiting)
         self.clock.advance(30)
         self.clock.advance(30)
+        self.agent.asked_one("stop")
+
+    def test_an_agent_that_works_on_a_join_which_timed_out_is_left_alone(self) -> None:
+        waiting = self.protocol.call("join", {"Existing": ["a", "b", "c"]}, timeout=10.0)
+        self.agent.asked()
+        self.advance(100.0)
+        self.reason(waiting, RequestTimeout)
+        self.assertEqual(self.agent.asked(), [])
+        self.agent.reply(1, {"Num": 1})
+        self.advance(29.0)
+        self.assertEqual(self.agent.asked(), [])
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_an_agent_that_never_answers_a_join_which_was_cancelled_is_a_loss_in_the_end(self) -> None:
+        waiting = self.protocol.call("join", {"Existing": ["a"]})
+        self.agent.asked()
+        self.advance(1000.0)
+        self.assertEqual(self.agent.asked(), [])
+        waiting.cancel()
+        self.reason(waiting, CancelledError)
+        self.advance(119.0)
+        self.assertEqual(self.agent.asked(), [])
+        self.advance(30.0 + 3.75 + 5.0 + 1.0)
+        self.agent.asked_one("stop")
+        self.assertTrue(self.agent.transport.aborted)
+
+    def test_a_quick_command_that_timed_out_puts_no_check_off(self) -> None:
+        waiting = self.protocol.call("members", timeout=1.0)
+        self.agent.asked()
+        self.advance(30.0)
+        self.reason(waiting, RequestTimeout)
         self.agent.asked_one("stop")
 
     def test_there_are_none_where_none_are_wanted(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import enum
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -76,8 +77,20 @@ class Exchange:
         raise NotImplementedError
 
 
+# Seconds that an agent may still be at work on a slow command which nobody waits for any more. A join
+# takes 10 s for each address that stays silent, 30 s between data centres; an agent that has
+# frozen is to be noticed all the same.
+_WORK_LIMIT = 120.0
+
+
 class _Unwanted(Exchange):
-    """Takes the place of one that nobody waits for: what still comes for it must be decoded all the same."""
+    """
+    Takes the place of one that nobody waits for: what still comes for it must be decoded all the same.
+
+    :ivar at_work_until: until when, in seconds of the clock, the agent may be at work on it, if it is a slow one.
+    """
+
+    at_work_until = -math.inf
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         pass
@@ -371,6 +384,8 @@ class SerfProtocol(Protocol):
         seq = exchange.seq
         assert seq is not None
         unwanted = _Unwanted(exchange.command, exchange.values)
+        if exchange.command.slow:
+            unwanted.at_work_until = self._clock.seconds() + _WORK_LIMIT
         for table in (self._calls, self._streams):
             if table.get(seq) is exchange:
                 table[seq] = unwanted
@@ -535,9 +550,7 @@ class SerfProtocol(Protocol):
 
     def _check(self, heard: int) -> None:
         self._timer = None
-        # An agent that is at work on a join answers nothing else meanwhile; the join's own timeout limits that.
-        at_work = any(call.command.slow and not isinstance(call, _Unwanted) for call in self._calls.values())
-        if heard != self._heard or at_work:
+        if heard != self._heard or self._at_work():
             self._watch()
             return
         self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
@@ -546,6 +559,15 @@ class SerfProtocol(Protocol):
         beat = _Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
         beat.seq = seq
         self.send_one(beat)
+
+    def _at_work(self) -> bool:
+        # An agent that is at work on a join answers nothing else meanwhile. The join's own timeout limits
+        # that for who asked for it; the agent goes on all the same.
+        now = self._clock.seconds()
+        return any(
+            call.command.slow and (not isinstance(call, _Unwanted) or now < call.at_work_until)
+            for call in self._calls.values()
+        )
 
     def _beat_answered(self) -> None:
         if self.state is State.READY:
