@@ -761,6 +761,31 @@ class HeartbeatTests(ProtocolCase):
         self.clock.advance(1)
         self.assertEqual(self.agent.asked(), [])
 
+    def test_a_check_comes_within_an_eighth_of_the_period_past_it(self) -> None:
+        self.protocol.call("stream")
+        self.agent.reply(1)
+        self.agent.asked()
+        for heard_at in (1.0, 3.75, 7.25, 29.875):
+            self.advance(heard_at)
+            self.agent.reply(1, user_event())
+            self.advance(29.875)
+            self.assertEqual(self.agent.asked(), [], heard_at)
+            self.advance(30.0 / 8 + 0.125)
+            self.agent.reply(self.agent.asked_one("stop").seq)
+
+    def test_bytes_of_an_unfinished_message_put_the_check_off_too(self) -> None:
+        self.agent.asked()
+        for byte in header(7)[:4]:
+            self.advance(20.0)
+            self.agent.send(bytes([byte]))
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_check_is_due_at_once_where_the_reactor_was_held_up(self) -> None:
+        self.agent.asked()
+        self.clock.advance(1000.0)
+        self.assertEqual(len(self.agent.asked()), 1)
+        self.assertFalse(self.agent.closed_by_client)
+
     def test_records_while_the_check_is_due_are_a_sign_of_life(self) -> None:
         self.protocol.call("stream")
         self.agent.reply(1)

@@ -83,6 +83,11 @@ class Exchange:
 _WORK_LIMIT = 120.0
 
 
+# Times in a period that the heartbeat looks whether something was heard. What comes is only counted: noting the
+# time would be 40 ns more a chunk. So a check may be late by one of these looks.
+_LOOKS = 8
+
+
 class _Unwanted(Exchange):
     """
     Takes the place of one that nobody waits for: what still comes for it must be decoded all the same.
@@ -538,20 +543,30 @@ class SerfProtocol(Protocol):
     def _ready(self) -> None:
         self._move(State.READY)
         self._cancel_timer()
-        self._watch()
+        self._watch(self._clock.seconds())
         if self._owner is not None:
             self._owner.connection_ready(self)
 
     # The heartbeat
 
-    def _watch(self) -> None:
+    def _watch(self, quiet_since: float) -> None:
+        """Check the connection once nothing was heard for the period that began at *quiet_since*."""
         if self._heartbeat is not None:
-            self._timer = self._clock.callLater(self._heartbeat, self._check, self._heard)
+            left = quiet_since + self._heartbeat - self._clock.seconds()
+            pause = self._heartbeat / _LOOKS
+            if left > pause:
+                self._timer = self._clock.callLater(pause, self._look, self._heard, quiet_since)
+            else:
+                self._timer = self._clock.callLater(max(0.0, left), self._check, self._heard)
+
+    def _look(self, heard: int, quiet_since: float) -> None:
+        self._timer = None
+        self._watch(quiet_since if heard == self._heard else self._clock.seconds())
 
     def _check(self, heard: int) -> None:
         self._timer = None
         if heard != self._heard or self._at_work():
-            self._watch()
+            self._watch(self._clock.seconds())
             return
         self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
         # Its own Seq is one that no stream has.
@@ -572,11 +587,11 @@ class SerfProtocol(Protocol):
     def _beat_answered(self) -> None:
         if self.state is State.READY:
             self._cancel_timer()
-            self._watch()
+            self._watch(self._clock.seconds())
 
     def _judge(self, heard: int) -> None:
         if heard == self._heard:
             self._too_slow("a heartbeat")
         else:
             self._timer = None
-            self._watch()
+            self._watch(self._clock.seconds())
