@@ -293,6 +293,27 @@ class LossTests(FactoryCase):
         self.agent = self.a.accept_and_greet()
         self.clock.advance(10)
 
+    def test_a_failover_is_a_connection_to_another_host_whatever_they_are_called(self) -> None:
+        for host in self.hosts:
+            self.patch(host, "__class__", type("Alike", (Endpoint,), {"__repr__": lambda _: "alike"}))
+        factory = self.factory()
+        factory.start()
+        self.a.accept_and_greet().lose()
+        self.b.accept_and_greet().lose()
+        self.c.refuse()
+        self.a.refuse()
+        self.b.accept_and_greet()
+        self.assertEqual((factory.connections, factory.failovers), (3, 1))
+
+    def test_once_connected_the_failures_before_it_are_forgotten(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        self.a.refuse()
+        self.clock.advance(0.1)
+        self.assertEqual(len(factory.last_failures), 1)
+        self.a.accept_and_greet()
+        self.assertEqual(factory.last_failures, ())
+
     def test_after_a_loss_the_next_host_comes_first_at_once(self) -> None:
         self.agent.lose()
         self.assertEqual(self.attempts, [1, 1, 0])

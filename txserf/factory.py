@@ -147,7 +147,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._label = ""  # what that one is called
         self._opening: SerfProtocol | None = None
         self._dialling: Deferred[Any] | None = None
-        self._connected_to: str | None = None  # what the host of the last connection is called
+        self._connected_to: int | None = None  # the index of the host of the last connection
         self._connected_at = 0.0
         self._flaps = 0
         self._rounds = 0  # begun so far
@@ -252,8 +252,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._failures.clear()
         self.last_failures = ()
         self.connections += 1
-        self.failovers += self._connected_to not in (None, self._label)
-        self._connected_to = self._label
+        self.failovers += self._connected_to not in (None, self._trying)
+        self._connected_to = self._trying
         self._connected_at = self.time().seconds()
         if not self._flaps:
             self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own

@@ -191,6 +191,7 @@ class EmbeddedAgent:
             IPv4Address("TCP", str(self.address), 7373),
             self.accept,
             network.client_address,
+            self.name,
         )
 
     def listen(self, server_endpoint: IStreamServerEndpoint | None = None) -> Deferred[IListeningPort]:

@@ -271,6 +271,7 @@ class MemoryEndpoint:
     :param accept: makes the server's protocol for the address of a client, or returns
         None where connections are refused now.
     :param client_address: makes the next client's address.
+    :param name: the server's, which errors and log lines call it by.
     """
 
     def __init__(
@@ -279,14 +280,16 @@ class MemoryEndpoint:
         address: IPv4Address,
         accept: Callable[[IPv4Address], IProtocol | None],
         client_address: Callable[[], IPv4Address],
+        name: str = "",
     ) -> None:
+        self._name = name
         self._clock = clock
         self._address = address
         self._accept = accept
         self._client_address = client_address
 
     def __repr__(self) -> str:
-        return f"<MemoryEndpoint {self._address.host}:{self._address.port}>"
+        return f"<MemoryEndpoint {self._name or self._address}>"
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
