@@ -9,7 +9,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import new_folder
-from txserf import config
+from txserf import config, logs, scripts
 from txserf.config import SETTINGS, ConfigError, Kind
 
 
@@ -132,6 +132,35 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("--agent: ", told)
         self.assertIn("99999", told)
         self.assertNotIn("s3cret", told)
+
+    def test_an_event_type_that_serf_does_not_have_is_refused_by_name(self) -> None:
+        for stream, part in {
+            "foo": "foo",
+            "user,,query": "",
+            "user, query": " query",
+            "member_join": "member_join",
+            "member-join:n1": "member-join:n1",
+        }.items():
+            told = self.refusal(stream=stream)
+            self.assertIn(f"--stream {stream!r}: {part!r} is no event type; there are user, query, ", told)
+
+    def test_every_event_type_of_serf_may_be_shown(self) -> None:
+        for stream in ("", "*", *scripts.TYPES, "user:deploy", "query:", "user:a=b,member-reap"):
+            config.check(config.merged({"stream": stream}, {}))
+
+    def test_a_level_that_serf_does_not_have_is_refused_by_name(self) -> None:
+        for level in ("LOUD", "ERROR", "WARNING", "INFO "):
+            self.assertEqual(
+                self.refusal(monitor=level), f"--monitor {level!r}: there are TRACE, DEBUG, INFO, WARN, ERR"
+            )
+
+    def test_a_level_may_be_written_in_any_case(self) -> None:
+        for level in ("TRACE", "debug", "Info", "WARN", "err"):
+            config.check(config.merged({"monitor": level}, {}))
+
+    def test_the_help_of_the_monitor_has_every_level(self) -> None:
+        for level in logs.LEVELS:
+            self.assertIn(level, config.BY_NAME["monitor"].help)
 
     def test_a_state_needs_handlers(self) -> None:
         self.assertIn("--state goes with", self.refusal(state="/tmp/x"))

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Agent, Endpoint, Log, new_folder
 from txserf import AuthenticationError, Host, Router, RpcError, Serf, config, service
+from txserf.config import ConfigError
 from txserf.follow import Follower
 from txserf.guard import Guard, Observers
 from txserf.model import UserEvent
@@ -107,6 +108,8 @@ class OptionsTests(OptionsCase):
             ("--handler", "nonsense=true"): "--handler 'nonsense=true'",
             ("--app", "txserf_nowhere:x"): "--app txserf_nowhere:x: there is no module",
             ("--agent", "a:0"): "--agent: ",
+            ("--stream", "user,member_join"): "--stream 'user,member_join': 'member_join' is no event type",
+            ("--monitor", "LOUD"): "--monitor 'LOUD': there are TRACE, ",
             ("--http", "nonsense"): "--http: 'nonsense'",
             ("--state", "nowhere/s", "--handler", "x"): "--state ",
             ("--state", "s"): "--state goes with",
@@ -118,6 +121,16 @@ class OptionsTests(OptionsCase):
             ("--format", "xml"): "--format is text or json",
         }.items():
             self.assertIn(told, self.refusal(*arguments))
+
+    def test_what_the_file_asks_to_be_shown_is_refused_by_name_too(self) -> None:
+        self.assertIn("--stream 'foo'", self.refusal("--config", self.file('stream = "foo"')))
+        self.assertIn("--monitor 'LOUD'", self.refusal("--config", self.file('monitor = "LOUD"')))
+
+    def test_at_a_reload_it_is_refused_as_well(self) -> None:
+        for text, told in (('stream = "foo"', "--stream 'foo'"), ('monitor = "LOUD"', "--monitor 'LOUD'")):
+            options = self.options("--config", self.file('handler = ["true"]'))
+            self.file(f'handler = ["false"]\n{text}')
+            self.assertIn(told, str(self.assertRaises(ConfigError, options.read, again=True)))
 
     def test_a_json_log_goes_where_twistd_writes_its_own(self) -> None:
         for name in ("syslog", "logger"):

@@ -17,8 +17,10 @@ from typing import Any
 import attrs
 
 from txserf import constant
-from txserf.errors import InvalidHostURL
+from txserf.errors import InvalidHostURL, InvalidRequest
 from txserf.hosts import parse_hosts
+from txserf.logs import LEVELS
+from txserf.scripts import parse_filter
 
 
 class ConfigError(ValueError):
@@ -156,7 +158,7 @@ SETTINGS = (
     Setting(
         "monitor",
         Kind.TEXT,
-        "Show the agent's log too, from this level up: DEBUG, INFO, WARN, ERR.",
+        f"Show the agent's log too, from this level up: {', '.join(LEVELS)}.",
         short="m",
     ),
     Setting(
@@ -259,10 +261,20 @@ def check(values: Values) -> None:
         if not (values["handler"] or values["app"] or values["config"]):
             raise ConfigError("--state goes with --handler, --app or --config")
         _check_state(Path(values["state"]))
+    _check_shown(values["stream"], values["monitor"])
     try:
         parse_hosts(values["agent"])
     except InvalidHostURL as error:
         raise ConfigError(f"--agent: {error}") from None
+
+
+def _check_shown(stream: str | None, monitor: str | None) -> None:
+    try:
+        parse_filter(stream or "*")
+    except InvalidRequest as error:
+        raise ConfigError(f"--stream {stream!r}: {error}") from None
+    if monitor and monitor.upper() not in LEVELS:
+        raise ConfigError(f"--monitor {monitor!r}: there are {', '.join(LEVELS)}")
 
 
 def _check_state(path: Path) -> None:

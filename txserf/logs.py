@@ -14,7 +14,10 @@ from txserf.protocol import SerfProtocol
 from txserf.session import Session
 from txserf.streams import Listener, Stream, Subscription
 
-_RANKS = {level: rank for rank, level in enumerate(("TRACE", "DEBUG", "INFO", "WARN", "ERR"))}
+#: Serf's levels, the lowest first. An agent takes them in any case.
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
+
+_RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
 # How many lines an agent replays when a monitor is opened.
 _REPLAYED = 512

@@ -63,18 +63,29 @@ def parse_spec(spec: str) -> tuple[list[tuple[str, str | None]], str]:
         raise InvalidRequest(f"handler {spec!r} names no script")
     if "\0" in command:
         raise InvalidRequest(f"handler {spec!r}: there is a NUL in its script")
-    return [_parse_filter(part, spec) for part in (filters or "*").split(",")], command
+    try:
+        return parse_filter(filters or "*"), command
+    except InvalidRequest as error:
+        raise InvalidRequest(f"handler {spec!r}: {error}") from None
 
 
-def _parse_filter(part: str, spec: str) -> tuple[str, str | None]:
+def parse_filter(text: str) -> list[tuple[str, str | None]]:
+    """
+    Read a filter of events, as ``stream`` takes it too: types, or ``user:NAME`` and ``query:NAME``, with commas.
+
+    :returns: a pair (type, name or None for any name) for each of its parts.
+    :raises InvalidRequest: for a type that Serf does not have.
+    """
+    return [_parse_part(part) for part in text.split(",")]
+
+
+def _parse_part(part: str) -> tuple[str, str | None]:
     type, colon, name = part.partition(":")
     if colon and type in _NAMED:
         return type, name or None
     if part in TYPES:
         return part, None
-    raise InvalidRequest(
-        f"handler {spec!r}: {part!r} is no event type; there are {', '.join(TYPES)}, user:NAME and query:NAME"
-    )
+    raise InvalidRequest(f"{part!r} is no event type; there are {', '.join(TYPES)}, user:NAME and query:NAME")
 
 
 def what_is_wrong(command: str, folder: str = ".") -> str | None:
