@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from unittest import mock
@@ -132,6 +133,16 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("--agent: ", told)
         self.assertIn("99999", told)
         self.assertNotIn("s3cret", told)
+
+    def test_a_bad_host_of_the_environment_is_not_blamed_on_the_option(self) -> None:
+        with mock.patch.dict(os.environ, {"SERF_RPC_ADDR": "https://a?AuthKey=s3cret"}):
+            told = self.refusal()
+        self.assertTrue(told.startswith("$SERF_RPC_ADDR: "), told)
+        self.assertNotIn("s3cret", told)
+
+    def test_an_embedded_cluster_does_not_need_the_environments_hosts(self) -> None:
+        with mock.patch.dict(os.environ, {"SERF_RPC_ADDR": "https://a"}):
+            config.check(config.merged({"embedded": 1}, {}))
 
     def test_an_event_type_that_serf_does_not_have_is_refused_by_name(self) -> None:
         for stream, part in {

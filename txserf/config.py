@@ -262,10 +262,16 @@ def check(values: Values) -> None:
             raise ConfigError("--state goes with --handler, --app or --config")
         _check_state(Path(values["state"]))
     _check_shown(values["stream"], values["monitor"])
+    if values["embedded"] is None:
+        _check_hosts(values["agent"])
+
+
+def _check_hosts(agent: str | None) -> None:
     try:
-        parse_hosts(values["agent"])
+        parse_hosts(agent)
     except InvalidHostURL as error:
-        raise ConfigError(f"--agent: {error}") from None
+        source = "$SERF_RPC_ADDR" if agent is None else "--agent"
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _check_shown(stream: str | None, monitor: str | None) -> None:
