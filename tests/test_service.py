@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -187,6 +188,29 @@ class MakeServiceTests(OptionsCase):
         handling = made.services[1]
         self.assertEqual((handling.concurrency, handling.handler_timeout), (4, None))
         self.assertEqual(handling._state, self.folder / "s")
+
+    def written(self, encoding: str, errors: str, *arguments: str) -> bytes:
+        """Have an event named in Japanese shown on a standard output of that encoding."""
+        stdout = io.BytesIO()
+        self.patch(sys, "__stdout__", io.TextIOWrapper(stdout, encoding=encoding, errors=errors))
+        self.patch(sys, "stdout", sys.stdout)
+        made: Any = service.makeService(self.options(*arguments, nodaemon=1, logfile="x"))
+        (follower,) = (part for part in made if isinstance(part, Follower))
+        follower._write(follower._format(UserEvent("\u914d\u5099-\xe9", b"v2", ltime=1)))
+        return stdout.getvalue()
+
+    def test_what_standard_output_can_not_encode_is_escaped(self) -> None:
+        self.assertEqual(self.written("latin-1", "strict"), b"user \\u914d\\u5099-\xe9 ltime=1 v2\n")
+        self.assertEqual(self.written("ascii", "surrogateescape"), b"user \\u914d\\u5099-\\xe9 ltime=1 v2\n")
+        self.assertEqual(self.written("utf-8", "strict"), "user \u914d\u5099-\xe9 ltime=1 v2\n".encode())
+
+    def test_an_object_of_json_is_ascii_in_any_encoding(self) -> None:
+        for encoding in ("latin-1", "ascii", "utf-8"):
+            line = self.written(encoding, "strict", "--format", "json")
+            self.assertIn(b'"name": "\\u914d\\u5099-\\u00e9"', line)
+
+    def test_another_way_with_what_it_can_not_encode_may_be_asked_for(self) -> None:
+        self.assertEqual(self.written("latin-1", "replace"), b"user ??-\xe9 ltime=1 v2\n")
 
     def test_a_json_log_becomes_that_of_the_application(self) -> None:
         self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -307,6 +308,10 @@ def _line_writer(options: Options) -> Callable[[str], object]:
         sys.stdout = sys.stderr
     output = sys.__stdout__
     assert output is not None
+    # A stranger's event must not end this for a name that the terminal's encoding does not have. What
+    # PYTHONIOENCODING asks for beyond these defaults is left alone.
+    if isinstance(output, io.TextIOWrapper) and output.errors in ("strict", "surrogateescape"):
+        output.reconfigure(errors="backslashreplace")
 
     def write(line: str) -> None:
         output.write(line + "\n")
