@@ -270,8 +270,8 @@ def _check_hosts(agent: str | None) -> None:
     try:
         parse_hosts(agent)
     except InvalidHostURL as error:
-        source = "$SERF_RPC_ADDR" if agent is None else "--agent"
-        raise ConfigError(f"{source}: {error}") from None
+        # Where none is given, it names the variable itself.
+        raise ConfigError(str(error) if agent is None else f"--agent: {error}") from None
 
 
 def _check_shown(stream: str | None, monitor: str | None) -> None:

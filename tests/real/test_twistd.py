@@ -70,12 +70,13 @@ async def test_a_refused_key_ends_it_and_is_not_shown(auth_agent: Agent, twistd:
 
 
 @in_reactor
-async def test_a_filter_that_the_agent_refuses_ends_it_with_the_agents_words(
+async def test_a_filter_that_no_agent_has_is_refused_before_anything_is_dialled(
     agent: Agent, twistd: Start
 ) -> None:
     running = twistd("--agent", agent.rpc, "--stream", "nonsense")
     assert await running.ended == 1
-    assert "Invalid event filter" in running.log
+    assert "--stream 'nonsense'" in "".join(running.lines) + running.log
+    assert "connected to" not in running.log
 
 
 @in_reactor
