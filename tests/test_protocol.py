@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -189,6 +190,29 @@ class OpeningTests(ProtocolCase):
             reason, _ = owner.closed[0]
             self.assertIsInstance(reason, ProtocolError)
             self.assertIn(HOST, str(reason))
+
+    def test_hostile_bytes_before_the_handshake_take_little_memory(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner)
+        # Each byte an empty map, which Python needs 70 times as much for.
+        data = b"\x94" + (b"\xdd\x00\x10\x00\x00" + b"\x80" * (1 << 20)) * 4
+        tracemalloc.start()
+        try:
+            for start in range(0, len(data), 65536):
+                if not agent.transport.aborted:
+                    agent.send(data[start : start + 65536])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertTrue(agent.transport.aborted)
+        self.assertLess(peak, 16 * 1024 * 1024)
+
+    def test_a_message_that_is_larger_than_an_answer_to_the_handshake_is_taken_once_it_is_open(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        body = {"Members": [MEMBERS["Members"][0]] * 2000}
+        agent.reply(1, body)
+        self.assertEqual(self.successResultOf(waiting).body, body)
 
 
 class CallCase(ProtocolCase):

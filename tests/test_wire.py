@@ -266,6 +266,72 @@ class LimitTests(SynchronousTestCase):
             self.assertLess(peak, 16 * 1024 * 1024, kind)
 
 
+class Opening(Recorder):
+    """Opens its decoder at the first header."""
+
+    def __init__(self, first_limit: int, size_limit: int | None = None) -> None:
+        super().__init__()
+        self.decoder = wire.Decoder(self, size_limit, first_limit)
+
+    def header(self, seq: int, error: str) -> bool | None:
+        if not self.records:
+            self.decoder.open()
+        return super().header(seq, error)
+
+
+class OpeningTests(SynchronousTestCase):
+    def test_until_it_is_open_a_small_limit_holds(self) -> None:
+        body = wire.pack({"Log": "x" * 1000})
+        whole = wire.Decoder(Recorder(), first_limit=100)
+        self.assertRaises(ProtocolError, whole.feed, header(WITH_BODY) + body)
+        begun = wire.Decoder(Recorder(), first_limit=100)
+        self.assertRaises(ProtocolError, begun.feed, header(WITH_BODY) + body[:150])
+
+    def test_until_it_is_open_few_members_are_too_many(self) -> None:
+        decoder = wire.Decoder(Recorder(), first_limit=100)
+        self.assertRaises(ProtocolError, decoder.feed, b"\xdc\x00\x65")
+
+    def test_the_smaller_limit_holds_in_any_case(self) -> None:
+        opening = Opening(first_limit=1000, size_limit=100)
+        data = header(WITHOUT_BODY) + header(WITH_BODY) + wire.pack({"Log": "x" * 100})
+        self.assertRaises(ProtocolError, opening.decoder.feed, data)
+        decoder = wire.Decoder(Recorder(), 100, first_limit=1000)
+        self.assertRaises(ProtocolError, decoder.feed, header(WITH_BODY) + wire.pack({"Log": "x" * 100}))
+
+    def test_once_it_is_open_the_real_limit_holds_however_the_bytes_are_cut(self) -> None:
+        bodies: list[Any] = [{"Log": "x" * 60}, {"Log": "x" * 200}, {"Keys": [0] * 70}, {"Log": "x" * 9000}]
+        for body in bodies:
+            expected = [(WITHOUT_BODY, "", None), (WITH_BODY, "", body), (WITHOUT_BODY, "no", None)]
+            data = header(WITHOUT_BODY) + reply(WITH_BODY, body) + header(WITHOUT_BODY, "no")
+            for cut in range(min(len(data), 400)):
+                opening = Opening(first_limit=64)
+                for chunk in (data[:cut], data[cut:]):
+                    opening.decoder.feed(chunk)
+                self.assertEqual(opening.records, expected)
+            opening = Opening(first_limit=64)
+            for at in range(len(data)):
+                opening.decoder.feed(data[at : at + 1])
+            self.assertEqual(opening.records, expected)
+
+    def test_garbage_behind_the_header_that_opens_it_is_still_garbage(self) -> None:
+        opening = Opening(first_limit=64)
+        self.assertRaises(ProtocolError, opening.decoder.feed, header(WITHOUT_BODY) + b"\xc1")
+        self.assertRaises(ProtocolError, opening.decoder.feed, header(WITHOUT_BODY))
+        self.assertEqual(len(opening.records), 1)
+
+    def test_one_that_is_closed_as_it_opens_tells_no_more(self) -> None:
+        class Closing(Opening):
+            def header(self, seq: int, error: str) -> bool | None:
+                follows = super().header(seq, error)
+                self.decoder.close()
+                return follows
+
+        closing = Closing(first_limit=64)
+        closing.decoder.feed(header(WITHOUT_BODY) + header(WITHOUT_BODY) + b"\xc1")
+        closing.decoder.feed(header(WITHOUT_BODY))
+        self.assertEqual(len(closing.records), 1)
+
+
 class TextTests(SynchronousTestCase):
     def packed_code(self, value: object) -> int:
         return wire.pack(value)[0]

@@ -243,7 +243,7 @@ class SerfProtocol(Protocol):
         self._heartbeat = heartbeat
         self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
         self._owner = owner
-        self._decoder = wire.Decoder(self)
+        self._decoder = wire.Decoder(self, first_limit=wire.GREETING_LIMIT)
         self._calls: dict[int, Exchange] = {}  # sent, the reply not come
         self._streams: dict[int, Exchange] = {}  # replied to, more records may come
         self._reason: SerfError | None = None  # why we gave it up; None: it was lost under us
@@ -542,6 +542,7 @@ class SerfProtocol(Protocol):
 
     def _ready(self) -> None:
         self._move(State.READY)
+        self._decoder.open()
         self._cancel_timer()
         self._watch(self._clock.seconds())
         if self._owner is not None:

@@ -22,8 +22,14 @@ from txserf import constant
 from txserf.errors import ProtocolError
 
 # An array of this many members would be far over any message's size. Without a
-# cap of its own five bytes could make the unpacker set aside half a gigabyte.
+# cap of its own five bytes could make the unpacker set aside half a gigabyte. It bounds no
+# message: arrays hold arrays. One of empty maps becomes some 90 times its bytes in Python, so what a
+# stranger can make of us is 90 * (GREETING_LIMIT + a bite), 6 MB; the agent of an open connection
+# 90 * MESSAGE_SIZE_LIMIT. To look at each container would cost time for each real reply.
 _MOST_ITEMS = 1 << 20
+
+#: Bytes that an answer to handshake or auth may have: a header alone, with an error of Serf's.
+GREETING_LIMIT = 1 << 16
 
 # What is fed to the unpacker at once: its buffer grows by no more than this
 # beyond the message that it is waiting for.
@@ -89,6 +95,11 @@ class Unpacker:
 
         #: What broke the rules, once something did; nothing is unpacked after it.
         self.failure: ProtocolError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many of the bytes belong to no object that was returned."""
+        return self._fed - self._taken
 
     def feed(self, data: bytes) -> list[Any]:
         """
@@ -167,14 +178,26 @@ class Decoder:
     :param receiver: is told of each, and says for each header whether a body comes behind it.
     :param size_limit: bytes that one object may have; None takes
         `constant.MESSAGE_SIZE_LIMIT`.
+    :param first_limit: bytes that one object may have, and members, until `open`; None: as later.
     """
 
-    def __init__(self, receiver: Receiver, size_limit: int | None = None) -> None:
+    def __init__(
+        self, receiver: Receiver, size_limit: int | None = None, first_limit: int | None = None
+    ) -> None:
         self._receiver = receiver
-        self._unpacker = Unpacker(size_limit)
-        self._feed_slice = self._unpacker.feed_slice
+        self._limit = constant.MESSAGE_SIZE_LIMIT if size_limit is None else size_limit
+        if first_limit is None:
+            self._unpacker = Unpacker(self._limit)
+        else:
+            self._unpacker = Unpacker(min(self._limit, first_limit), first_limit)
+        self._feed_slice: Callable[[bytes], list[Any]] = self._unpacker.feed_slice
+        self._opened = False  # just now: the bytes that wait are to go to an unpacker with the real limit
         # The header whose body is due, or one of the two below; None where a header is due.
         self._due: tuple[int, str] | None = None
+
+    def open(self) -> None:
+        """Take objects of any size within the limit, from the header on that the receiver is told of now."""
+        self._opened = True
 
     def close(self) -> None:
         """Tell no more: what is not told yet is thrown away."""
@@ -217,5 +240,17 @@ class Decoder:
                 follows = receiver.header(seq, error)
                 if follows is not False and self._due is not _NOTHING:
                     self._due = (seq, error) if follows else _STRAY_BODY
+            if self._opened:
+                feed_slice = self._reopen(bite)
         if self._unpacker.failure is not None and self._due is not _NOTHING:
             raise self._unpacker.failure
+
+    def _reopen(self, bite: bytes) -> Callable[[bytes], list[Any]]:
+        # The header that opened it came with this bite, and so did all behind it.
+        self._opened = False
+        rest = bite[len(bite) - self._unpacker.waiting :]
+        self._unpacker = Unpacker(self._limit)
+        self._feed_slice = self._unpacker.feed_slice
+        if self._due is not _NOTHING:
+            self.feed(rest)
+        return self._feed_slice
