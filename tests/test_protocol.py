@@ -278,6 +278,22 @@ class CallTests(CallCase):
         self.assertTrue(any("77" in text and HOST in text for text in log.texts))
         self.assertWorks()
 
+    def test_many_replies_to_unknown_seqs_are_logged_once_and_counted_at_the_end(self) -> None:
+        log = Log(self)
+        self.agent.send(*(header(seq) for seq in range(100, 1100)))
+        self.assertEqual(len([text for text in log.texts if "never sent" in text]), 1)
+        self.agent.lose()
+        first, last = (text for text in log.texts if "never sent" in text)
+        self.assertIn("100", first)
+        self.assertIn("1000", last)
+        self.assertIn(HOST, last)
+
+    def test_a_single_reply_to_an_unknown_seq_is_not_counted_at_the_end(self) -> None:
+        log = Log(self)
+        self.agent.send(header(77))
+        self.agent.lose()
+        self.assertEqual(len([text for text in log.texts if "never sent" in text]), 1)
+
     def test_a_second_reply_is_harmless(self) -> None:
         waiting = self.protocol.call("members")
         self.agent.reply(1, MEMBERS)

@@ -250,6 +250,7 @@ class SerfProtocol(Protocol):
         self._timer: IDelayedCall | None = None  # one at a time: opening, heartbeat, or the end of closing
         self._draining = False
         self._heard = 0  # chunks of bytes that came
+        self._strays = 0  # replies for Seqs that nobody used
         self._corked = False
         self._unsent: list[bytes] = []  # written while bytes were handled: out in one write behind them
 
@@ -290,6 +291,12 @@ class SerfProtocol(Protocol):
             return
         self._move(State.CLOSED)
         self._cancel_timer()
+        if self._strays > 1:
+            _log.error(
+                "{host} replied {count} times for Seqs that were never sent: ignored",
+                host=self.host,
+                count=self._strays,
+            )
         why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
         under_way = {**self._calls, **self._streams}
         self._calls, self._streams = {}, {}
@@ -473,7 +480,11 @@ class SerfProtocol(Protocol):
         if exchange is None:
             if seq in self._streams:
                 return True
-            _log.error("{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq)
+            self._strays += 1
+            if self._strays == 1:  # for all that follow it their number is told, in the end
+                _log.error(
+                    "{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq
+                )
             return None
         command = exchange.command
         if not error:
