@@ -915,6 +915,17 @@ class SecrecyTests(ProtocolCase):
         shown.append(self.failureResultOf(failed, ProtocolError).getTraceback())
         self.assertNotIn(key, "\n".join([*shown, log.everything]))
 
+    def test_the_repr_of_a_reply_shows_no_key_of_a_keyring(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("list-keys")
+        agent.reply(1, {"Keys": {"s3cret": 2}, "Messages": {}, "NumErr": 0})
+        shown = repr(self.successResultOf(waiting))
+        self.assertEqual(shown, "Reply(seq=1, error='', body={'Keys': ..., 'Messages': ..., 'NumErr': ...})")
+
+    def test_the_repr_of_a_reply_without_a_body_says_so(self) -> None:
+        self.assertEqual(repr(Reply(3, "no", None)), "Reply(seq=3, error='no', body=None)")
+        self.assertEqual(repr(Reply(3, "", {})), "Reply(seq=3, error='', body={})")
+
 
 class SplittingTests(ProtocolCase):
     @given(places=st.lists(st.integers(0, 2000), max_size=10))

@@ -125,6 +125,11 @@ class Reply(NamedTuple):
     error: str
     body: Mapping[str, Any] | None
 
+    def __repr__(self) -> str:
+        # Of a body its fields' names alone: the one of list-keys has all keys of the keyring.
+        fields = None if self.body is None else f"{{{', '.join(f'{name!r}: ...' for name in self.body)}}}"
+        return f"Reply(seq={self.seq}, error={self.error!r}, body={fields})"
+
 
 class _Call(Exchange):
     """An exchange whose reply goes to a Deferred."""
