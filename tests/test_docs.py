@@ -1,4 +1,4 @@
-"""Every Python block of the docs and the README runs, as the comment in front of it says."""
+"""Every Python block of the docs and the README runs, as the comment in front of it says; all public names are there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 import attrs
 import pytest
 
+import txserf
 from tests.agents import Agent
+from txserf import constant, embedded
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,6 +60,24 @@ def runnable() -> Iterator[object]:
         if block.how.startswith("run: "):
             marks = [pytest.mark.real] if block.how == "run: real" else []
             yield pytest.param(block, id=block.place, marks=marks)
+
+
+def referenced() -> set[str]:
+    """Give the names that the docs have a reference of."""
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.rst"))
+    return set(re.findall(r"^\.\. auto(?:class|exception|module):: ([\w.]+)", pages, re.MULTILINE))
+
+
+def test_every_public_name_has_a_reference_under_that_name() -> None:
+    public = {f"txserf.{name}" for name in txserf.__all__}
+    public |= {f"txserf.embedded.{name}" for name in embedded.__all__}
+    assert public - referenced() == set()
+
+
+def test_every_constant_says_what_it_is() -> None:
+    source = Path(constant.__file__).read_text()
+    explained = set(re.findall(r"^#: .+\n(?:#: .+\n)*(\w+): ", source, re.MULTILINE))
+    assert {name for name in vars(constant) if name.isupper()} - explained == set()
 
 
 def test_every_block_says_how_it_is_run() -> None:

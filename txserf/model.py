@@ -363,7 +363,7 @@ class LogLine:
 
     @classmethod
     def parse(cls, line: str) -> LogLine:
-        """Take a line apart; one that has no such parts stays whole, as `text`."""
+        """Take a line apart; one that has no such parts stays whole, as ``text``."""
         match = _LOG_LINE.fullmatch(line)
         if match is None:
             return cls(line, text=line)
@@ -472,7 +472,7 @@ class KeyReply:
 @attrs.frozen
 class Coordinate:
     """
-    Where a node lies in the network, as Vivaldi estimates it; seconds except for `error`.
+    Where a node lies in the network, as Vivaldi estimates it; seconds except for ``error``.
 
     :ivar vec: its place in a Euclidean space.
     :ivar error: how unsure the estimate is, without a unit.

@@ -24,7 +24,7 @@ class EmbeddedCluster:
     Agents that answer Serf's RPC, with the cluster between them, and no socket or process at all.
 
     The first nodes have met already when it is made. Given a `Clock` nothing waits
-    and everything that takes time takes that clock's; given a `seed` too, two runs are the same.
+    and everything that takes time takes that clock's; given a *seed* too, two runs are the same.
 
     :param reactor: whose time it is; None for the global one, at first use.
     :param nodes: how many agents there are at first: ``n1``, ``n2``...
