@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
+
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "txserf"
@@ -13,10 +15,34 @@ author = "The txserf authors"
 copyright = "2026, The txserf authors"
 release = version = installed_version("txserf")
 
-extensions = ["sphinx.ext.autodoc", "command_table", "service_tables"]
+extensions = ["sphinx.ext.autodoc", "command_table", "public_names", "service_tables"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
 autodoc_member_order = "bysource"
+
+# An interface has no such name, without which a signature has its repr.
+for interface in (IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint):
+    interface.__qualname__ = interface.__name__
+
+nitpicky = True
+nitpick_ignore = [
+    # Twisted's, where a docstring says them without their module.
+    ("py:obj", "Clock"),
+    ("py:obj", "IService"),
+    # Aliases and type variables of ours: their meaning is in the text beside them.
+    ("py:class", "Callback"),
+    ("py:class", "Hosts"),
+    ("py:class", "T"),
+    ("py:class", "txserf.handlers.F"),
+    # Not public, but in the signature of what is.
+    ("py:class", "txserf.commands.Command"),
+    ("py:class", "txserf.dispatch.Kept"),
+    ("py:class", "txserf.protocol.Owner"),
+    ("py:class", "txserf.routes.Routes"),
+    ("py:obj", "txserf.hosts.parse_hosts"),
+]
+# There is no network at a build, so that the pages of others can't be linked.
+nitpick_ignore_regex = [("py:.*", r"(collections|datetime|ipaddress|os|pathlib|twisted)\..*|Deferred")]
 
 html_theme = "alabaster"
 html_theme_options = {"description": "Serf's agent RPC for Twisted", "page_width": "1100px"}
