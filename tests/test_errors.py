@@ -32,6 +32,7 @@ from txserf.errors import (
     reason_text,
 )
 from txserf.model import KeyReply, QueryResult
+from txserf.responses import REQUESTS, Response
 
 #: Each error with what it is directly, as the design has it.
 BASES: dict[type[Exception], tuple[type[Exception], ...]] = {
@@ -116,6 +117,13 @@ class AttributeTests(SynchronousTestCase):
         self.assertEqual((RpcError().command, RpcError().message), ("", ""))
         self.assertEqual((JoinError().command, JoinError().joined), ("join", 0))
         self.assertIsNone(KeyringError().reply)
+
+    def test_what_came_before_a_timeout_can_be_used_without_a_cast(self) -> None:
+        """It is mypy that holds this: the responses are those of `Client`, which is far above the errors."""
+        row = commands.BY_WIRE["members"]
+        answer = Response(REQUESTS[row.wire](row, {}), "", {"Members": []})
+        first = RequestTimeout(responses=(answer,)).responses[0]
+        self.assertEqual((first.is_success, first.body["Members"]), (True, []))
 
     def test_the_text_of_an_agents_no_is_its_own_words_behind_the_command(self) -> None:
         self.assertEqual(str(RpcError(command="force-leave", message="no")), "force-leave: no")

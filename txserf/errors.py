@@ -54,10 +54,11 @@ class RequestTimeout(SerfError, TimeoutError):
     """
     No complete answer in time.
 
-    :ivar responses: what did come, in order of Seq (``Client`` only).
+    :ivar responses: each `Response` that did come, in order of Seq (`Client` only).
     """
 
-    def __init__(self, message: str = "", *, responses: tuple[object, ...] = ()) -> None:
+    # Any, and so below: what these are is defined in modules above this one.
+    def __init__(self, message: str = "", *, responses: tuple[Any, ...] = ()) -> None:
         super().__init__(message)
         self.responses = responses
 
@@ -71,7 +72,7 @@ class ConnectionLost(Disconnected):
     The connection went away under us.
 
     :ivar host: the agent that was lost, as text.
-    :ivar result: for a query, the answers that had come (a ``QueryResult``), else None.
+    :ivar result: for a query, the answers that had come (a `QueryResult`), else None.
     """
 
     def __init__(self, message: str = "", *, host: str = "", result: Any = None) -> None:
@@ -114,7 +115,7 @@ class KeyringError(RpcError):
     """
     A key command failed on a node, or a node did not answer.
 
-    :ivar reply: the ``KeyReply``, which says what each node answered.
+    :ivar reply: the `KeyReply`, which says what each node answered.
     """
 
     def __init__(self, text: str = "", *, command: str = "", message: str = "", reply: Any = None) -> None:
