@@ -30,6 +30,7 @@ from txserf.errors import (
 )
 
 if TYPE_CHECKING:
+    from txserf import embedded as embedded
     from txserf.client import Client
     from txserf.factory import SerfClientFactory
     from txserf.handlers import Router
@@ -81,6 +82,7 @@ _LAZY = {
     "SerfClientFactory": "txserf.factory",
     "SerfProtocol": "txserf.protocol",
     "UserEvent": "txserf.model",
+    "embedded": "txserf.embedded",
 }
 
 if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
@@ -89,7 +91,8 @@ if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
         module = _LAZY.get(name)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(module), name)
+        loaded = import_module(module)
+        value = globals()[name] = loaded if module == f"{__name__}.{name}" else getattr(loaded, name)
         return value
 
     def __dir__() -> list[str]:
