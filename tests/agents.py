@@ -3,7 +3,7 @@ Real Serf agents for tests, benchmarks and first steps.
 
 `serf_binary` finds the ``serf`` program, or gets it; `cluster` starts agents on
 free loopback ports and ends them. Started as a program it runs a command beside
-a cluster, which the command finds in ``SERF_RPC_ADDR``::
+a cluster, which the command finds in ``SERF_RPC_ADDR``, with that ``serf`` on its PATH::
 
     python -m tests.agents -n 2 -- twistd -n txserf
 
@@ -368,6 +368,11 @@ def _run_beside(agents: list[Agent], command: list[str]) -> int:
     environ = os.environ | {"SERF_RPC_ADDR": ",".join(agent.rpc for agent in agents)}
     if agents[0].rpc_auth is not None:
         environ["SERF_RPC_AUTH"] = agents[0].rpc_auth
+    serf = serf_binary().absolute()
+    if shutil.which("serf") != str(
+        serf
+    ):  # the folder of one that is found anyway may have other programs too
+        environ["PATH"] = os.pathsep.join((str(serf.parent), os.environ.get("PATH", os.defpath)))
     # A Ctrl-C reaches the command by itself, the terminal sends it to both. What is
     # handled here, rather than ignored, is back to its default in the command.
     signal.signal(signal.SIGINT, lambda *_: None)

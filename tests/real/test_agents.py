@@ -102,6 +102,36 @@ def test_the_program_runs_a_command_beside_a_cluster(tmp_path: Path) -> None:
     assert not any(accepts(address) for address in addresses)
 
 
+def test_the_program_lets_its_command_find_the_serf_that_it_has_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be in the cache of the helper and in no folder of PATH."""
+    cache = tmp_path / "txserf"
+    cache.mkdir()
+    (cache / "serf").symlink_to(serf_binary().absolute())
+    monkeypatch.delenv("SERF_BINARY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    program = start_program(tmp_path, "-n", "1", "--", "serf", "info")
+    output, _ = program.communicate(timeout=30)
+    assert program.returncode == 0
+    assert "name = n1" in output
+
+
+def test_the_program_leaves_path_alone_where_serf_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the folder of a system's serf would go before that of a virtual environment."""
+    (tmp_path / "serf").symlink_to(serf_binary().absolute())
+    path = f"{tmp_path / 'first'}{os.pathsep}{tmp_path}"
+    monkeypatch.delenv("SERF_BINARY", raising=False)
+    monkeypatch.setenv("PATH", path)
+    script = "import os; print(os.environ['PATH'])"
+    program = start_program(tmp_path, "-n", "1", "--", sys.executable, "-c", script)
+    output, _ = program.communicate(timeout=30)
+    assert output.strip() == path
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_the_program_takes_command_and_agents_with_it(number: signal.Signals, tmp_path: Path) -> None:
     script = "import os, signal; print(os.getpid(), os.environ['SERF_RPC_ADDR'], flush=True); signal.pause()"
