@@ -39,7 +39,6 @@ nitpick_ignore = [
     ("py:class", "txserf.dispatch.Kept"),
     ("py:class", "txserf.protocol.Owner"),
     ("py:class", "txserf.routes.Routes"),
-    ("py:obj", "txserf.hosts.parse_hosts"),
 ]
 # There is no network at a build, so that the pages of others can't be linked.
 nitpick_ignore_regex = [("py:.*", r"(collections|datetime|ipaddress|os|pathlib|twisted)\..*|Deferred")]

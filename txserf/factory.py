@@ -96,7 +96,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     ``maxRetries`` is the number of rounds that may follow the first one, or a
     loss (None: no limit; 0: one round for a connection, none after a loss).
 
-    :param hosts: a host list, see `txserf.hosts.parse_hosts`.
+    :param hosts: a host list, see :doc:`hosts`.
     :param reactor: dials and keeps the time; None takes the global reactor.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
     :param heartbeat: seconds between checks of an idle connection; None for none.
