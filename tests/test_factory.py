@@ -26,9 +26,10 @@ from txserf.errors import (
     ProtocolError,
     SerfError,
 )
+from txserf.exchanges import Exchange
 from txserf.factory import Phase, SerfClientFactory
 from txserf.hosts import Host
-from txserf.protocol import Exchange, SerfProtocol
+from txserf.protocol import SerfProtocol
 
 
 class Observer:

@@ -16,6 +16,7 @@ ORDER = """
     constant errors checks
     wire model commands
     deadlines
+    exchanges
     protocol
     hosts
     factory

@@ -28,7 +28,8 @@ from txserf.errors import (
     RequestTimeout,
     SerfError,
 )
-from txserf.protocol import Exchange, Reply, SerfProtocol, State
+from txserf.exchanges import Exchange, Reply
+from txserf.protocol import SerfProtocol, State
 
 HOST = "10.0.0.1:7373"
 

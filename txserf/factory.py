@@ -32,8 +32,9 @@ from txserf.errors import (
     SerfError,
     reason_text,
 )
+from txserf.exchanges import Exchange
 from txserf.hosts import Host, Hosts, parse_hosts
-from txserf.protocol import Exchange, Owner, SerfProtocol, State, time_source
+from txserf.protocol import Owner, SerfProtocol, State, time_source
 
 
 class Observer(Protocol):

@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 
 from txserf.commands import Route
 from txserf.errors import ConnectError, ConnectionLost, Disconnected, SerfError, reason_text
+from txserf.exchanges import Exchange
 from txserf.factory import SerfClientFactory
 from txserf.operations import Operation
-from txserf.protocol import Exchange, SerfProtocol, State
+from txserf.protocol import SerfProtocol, State
 
 
 class LaneOwner(Protocol):

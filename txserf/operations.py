@@ -9,7 +9,8 @@ from typing import Any
 from txserf.commands import Command, Route
 from txserf.deadlines import Deadline
 from txserf.errors import RpcError
-from txserf.protocol import Exchange, SerfProtocol
+from txserf.exchanges import Exchange
+from txserf.protocol import SerfProtocol
 
 _MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
 

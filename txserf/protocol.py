@@ -10,10 +10,9 @@ from __future__ import annotations
 import copy
 import enum
 import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from typing import Protocol as Shape
 
 from twisted.internet.defer import Deferred, fail
@@ -34,6 +33,7 @@ from txserf.errors import (
     RequestTimeout,
     SerfError,
 )
+from txserf.exchanges import Awaited, Beat, Exchange, Reply, Unwanted
 
 
 def time_source(reactor: object | None) -> IReactorTime:
@@ -43,131 +43,14 @@ def time_source(reactor: object | None) -> IReactorTime:
     return IReactorTime(reactor)
 
 
-class Exchange:
-    """
-    One request and all that comes back for it.
-
-    :ivar command: its row of the table.
-    :ivar values: its arguments, checked.
-    :ivar seq: its Seq, once it was sent; the same one for all its life.
-    """
-
-    # Making one is on the hot path. Defaults by the class, for what few of them need; no slots, whose
-    # members are let go of one by one. What is read for each request is set: 40 ns less a look.
-
-    def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
-        self.seq: int | None = None
-        self.command = command
-        self.values = values
-        self.packed_body = command.body(values)
-
-    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        """Take the one reply; *error* is the agent's, empty for none."""
-        raise NotImplementedError
-
-    def record(self, body: Mapping[str, Any]) -> None:
-        """Take a record of a stream; those of one stream come in order."""
-        raise NotImplementedError
-
-    def stopped(self) -> None:
-        """The agent has confirmed a ``stop`` of this stream: nothing more will be handed on."""
-
-    def lost(self, reason: SerfError) -> None:
-        """The connection is gone, and the reply with it. *reason* is for this exchange alone."""
-        raise NotImplementedError
-
-
 # Seconds that an agent may still be at work on a slow command which nobody waits for any more. A join
 # takes 10 s for each address that stays silent, 30 s between data centres; an agent that has
 # frozen is to be noticed all the same.
 _WORK_LIMIT = 120.0
 
-
 # Times in a period that the heartbeat looks whether something was heard. What comes is only counted: noting the
 # time would be 40 ns more a chunk. So a check may be late by one of these looks.
 _LOOKS = 8
-
-
-class _Unwanted(Exchange):
-    """
-    Takes the place of one that nobody waits for: what still comes for it must be decoded all the same.
-
-    :ivar at_work_until: until when, in seconds of the clock, the agent may be at work on it, if it is a slow one.
-    """
-
-    at_work_until = -math.inf
-
-    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        pass
-
-    def record(self, body: Mapping[str, Any]) -> None:
-        pass
-
-    def lost(self, reason: SerfError) -> None:
-        pass
-
-
-class _Beat(_Unwanted):
-    """A heartbeat: whoever sent it is told of its answer, and of nothing else."""
-
-    def __init__(self, command: Command, values: Mapping[str, Any], answered: Callable[[], None]) -> None:
-        super().__init__(command, values)
-        self._answered = answered
-
-    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        self._answered()
-
-
-class Reply(NamedTuple):
-    """What `SerfProtocol.call` fires with: the header's two fields, and the body or None."""
-
-    seq: int
-    error: str
-    body: Mapping[str, Any] | None
-
-    def __repr__(self) -> str:
-        # Of a body its fields' names alone: the one of list-keys has all keys of the keyring.
-        fields = None if self.body is None else f"{{{', '.join(f'{name!r}: ...' for name in self.body)}}}"
-        return f"Reply(seq={self.seq}, error={self.error!r}, body={fields})"
-
-
-class _Call(Exchange):
-    """An exchange whose reply goes to a Deferred."""
-
-    def __init__(
-        self,
-        command: Command,
-        values: Mapping[str, Any],
-        on_record: Callable[[Mapping[str, Any]], object] | None = None,
-        canceller: Callable[[_Call], None] | None = None,
-    ) -> None:
-        # What super() would do, without the call.
-        self.seq = None
-        self.command = command
-        self.values = values
-        self.packed_body = command.body(values)
-        self._on_record = on_record
-        self._canceller = canceller
-        self.result: Deferred[Reply] = Deferred(self._cancelled)
-
-    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        assert self.seq is not None
-        self.result.callback(Reply(self.seq, error, body))
-
-    def record(self, body: Mapping[str, Any]) -> None:
-        if self._on_record is not None:
-            try:
-                self._on_record(body)
-            except Exception:
-                _log.failure("on_record raised for a record of {command}", command=self.command.wire)
-
-    def lost(self, reason: SerfError) -> None:
-        if not self.result.called:
-            self.result.errback(reason)
-
-    def _cancelled(self, _: Deferred[Reply]) -> None:
-        if self._canceller is not None:
-            self._canceller(self)
 
 
 class Owner(Shape):
@@ -240,7 +123,7 @@ class SerfProtocol(Protocol):
     ) -> None:
         self.host = host
         self.state = State.NEW
-        self.greeting: list[_Call] = []
+        self.greeting: list[Awaited] = []
         self._auth_key = auth_key
         self._clock = time_source(reactor)
         self._deadlines = Deadlines(partial(time_source, reactor))
@@ -267,10 +150,10 @@ class SerfProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
-        self.greeting = [_Call(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
+        self.greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
         self.greeting[0].result.addCallback(self._shaken)
         if self._auth_key is not None:
-            auth = _Call(commands.AUTH, commands.AUTH.arguments({"AuthKey": self._auth_key}))
+            auth = Awaited(commands.AUTH, commands.AUTH.arguments({"AuthKey": self._auth_key}))
             auth.result.addCallback(self._authenticated)
             self.greeting.append(auth)
         for opening in self.greeting:
@@ -305,9 +188,7 @@ class SerfProtocol(Protocol):
         why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
         under_way = {**self._calls, **self._streams}
         self._calls, self._streams = {}, {}
-        unanswered = [
-            under_way[seq] for seq in sorted(under_way) if not isinstance(under_way[seq], _Unwanted)
-        ]
+        unanswered = [under_way[seq] for seq in sorted(under_way) if not isinstance(under_way[seq], Unwanted)]
         for opening in self.greeting:
             if opening in unanswered:
                 unanswered.remove(opening)
@@ -378,7 +259,7 @@ class SerfProtocol(Protocol):
         row = commands.BY_WIRE.get(command) if isinstance(command, str) else command
         if row is None:
             raise InvalidRequest(f"unknown command: {command!r}")
-        call = _Call(row, row.arguments(arguments or {}), on_record, self.disown)
+        call = Awaited(row, row.arguments(arguments or {}), on_record, self.disown)
         if self.state is not _READY:
             return fail(Disconnected(f"{self.host} is {self.state.value}"))
         if timeout is not None:
@@ -400,14 +281,14 @@ class SerfProtocol(Protocol):
         """
         seq = exchange.seq
         assert seq is not None
-        unwanted = _Unwanted(exchange.command, exchange.values)
+        unwanted = Unwanted(exchange.command, exchange.values)
         if exchange.command.slow:
             unwanted.at_work_until = self._clock.seconds() + _WORK_LIMIT
         for table in (self._calls, self._streams):
             if table.get(seq) is exchange:
                 table[seq] = unwanted
                 if exchange.command.streams and exchange.command.ends is None and self.state is State.READY:
-                    self.send_one(_Unwanted(commands.STOP, {"Stop": seq}))
+                    self.send_one(Unwanted(commands.STOP, {"Stop": seq}))
 
     def close(self) -> None:
         """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
@@ -529,10 +410,10 @@ class SerfProtocol(Protocol):
         stopped = self._streams.get(seq)
         if stopped is not None and stopped.command.ends is None:
             # The agent may have more records under way, before and after this reply.
-            self._streams[seq] = _Unwanted(stopped.command, stopped.values)
+            self._streams[seq] = Unwanted(stopped.command, stopped.values)
             stopped.stopped()
 
-    def _expire(self, call: _Call, timeout: float) -> None:
+    def _expire(self, call: Awaited, timeout: float) -> None:
         self.disown(call)
         call.lost(RequestTimeout(f"{call.command.wire}: no answer from {self.host} within {timeout} s"))
 
@@ -588,7 +469,7 @@ class SerfProtocol(Protocol):
         self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
         # Its own Seq is one that no stream has.
         seq = self._next_seq()
-        beat = _Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
+        beat = Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
         beat.seq = seq
         self.send_one(beat)
 
@@ -597,7 +478,7 @@ class SerfProtocol(Protocol):
         # that for who asked for it; the agent goes on all the same.
         now = self._clock.seconds()
         return any(
-            call.command.slow and (not isinstance(call, _Unwanted) or now < call.at_work_until)
+            call.command.slow and (not isinstance(call, Unwanted) or now < call.at_work_until)
             for call in self._calls.values()
         )
 

@@ -30,11 +30,12 @@ from txserf.errors import (
     SerfError,
     reason_text,
 )
+from txserf.exchanges import Exchange
 from txserf.factory import SerfClientFactory
 from txserf.hosts import Hosts
 from txserf.lanes import Lane
 from txserf.operations import Operation
-from txserf.protocol import Exchange, SerfProtocol, State
+from txserf.protocol import SerfProtocol, State
 
 _MAIN, _READY = Route.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
 

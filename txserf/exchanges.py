@@ -1,0 +1,131 @@
+"""What goes over a connection: a request with all that comes back for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txserf.commands import Command
+from txserf.errors import SerfError
+
+_log = Logger()
+
+
+class Exchange:
+    """
+    One request and all that comes back for it.
+
+    :ivar command: its row of the table.
+    :ivar values: its arguments, checked.
+    :ivar seq: its Seq, once it was sent; the same one for all its life.
+    """
+
+    # Making one is on the hot path. Defaults by the class, for what few of them need; no slots, whose
+    # members are let go of one by one. What is read for each request is set: 40 ns less a look.
+
+    def __init__(self, command: Command, values: Mapping[str, Any]) -> None:
+        self.seq: int | None = None
+        self.command = command
+        self.values = values
+        self.packed_body = command.body(values)
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        """Take the one reply; *error* is the agent's, empty for none."""
+        raise NotImplementedError
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        """Take a record of a stream; those of one stream come in order."""
+        raise NotImplementedError
+
+    def stopped(self) -> None:
+        """The agent has confirmed a ``stop`` of this stream: nothing more will be handed on."""
+
+    def lost(self, reason: SerfError) -> None:
+        """The connection is gone, and the reply with it. *reason* is for this exchange alone."""
+        raise NotImplementedError
+
+
+class Unwanted(Exchange):
+    """
+    Takes the place of one that nobody waits for: what still comes for it must be decoded all the same.
+
+    :ivar at_work_until: until when, in seconds of the clock, the agent may be at work on it, if it is a slow one.
+    """
+
+    at_work_until = -math.inf
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        pass
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        pass
+
+    def lost(self, reason: SerfError) -> None:
+        pass
+
+
+class Beat(Unwanted):
+    """A heartbeat: whoever sent it is told of its answer, and of nothing else."""
+
+    def __init__(self, command: Command, values: Mapping[str, Any], answered: Callable[[], None]) -> None:
+        super().__init__(command, values)
+        self._answered = answered
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        self._answered()
+
+
+class Reply(NamedTuple):
+    """What `SerfProtocol.call` fires with: the header's two fields, and the body or None."""
+
+    seq: int
+    error: str
+    body: Mapping[str, Any] | None
+
+    def __repr__(self) -> str:
+        # Of a body its fields' names alone: the one of list-keys has all keys of the keyring.
+        fields = None if self.body is None else f"{{{', '.join(f'{name!r}: ...' for name in self.body)}}}"
+        return f"Reply(seq={self.seq}, error={self.error!r}, body={fields})"
+
+
+class Awaited(Exchange):
+    """An exchange whose reply goes to a Deferred."""
+
+    def __init__(
+        self,
+        command: Command,
+        values: Mapping[str, Any],
+        on_record: Callable[[Mapping[str, Any]], object] | None = None,
+        canceller: Callable[[Awaited], None] | None = None,
+    ) -> None:
+        # What super() would do, without the call.
+        self.seq = None
+        self.command = command
+        self.values = values
+        self.packed_body = command.body(values)
+        self._on_record = on_record
+        self._canceller = canceller
+        self.result: Deferred[Reply] = Deferred(self._cancelled)
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        assert self.seq is not None
+        self.result.callback(Reply(self.seq, error, body))
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        if self._on_record is not None:
+            try:
+                self._on_record(body)
+            except Exception:
+                _log.failure("on_record raised for a record of {command}", command=self.command.wire)
+
+    def lost(self, reason: SerfError) -> None:
+        if not self.result.called:
+            self.result.errback(reason)
+
+    def _cancelled(self, _: Deferred[Reply]) -> None:
+        if self._canceller is not None:
+            self._canceller(self)
