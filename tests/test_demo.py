@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import Log
 from txserf.demo import Demo
 from txserf.embedded import EmbeddedCluster
 from txserf.errors import Disconnected
@@ -35,9 +36,14 @@ class EndTests(SynchronousTestCase):
         return told
 
     def test_what_it_fails_by_is_told(self) -> None:
-        reason = BrokenPipeError()
+        reason = RuntimeError()
         self.assertEqual(self.failures(fail(reason)), [reason])
-        self.assertEqual(len(self.flushLoggedErrors(BrokenPipeError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_an_output_that_is_gone_is_told_without_a_traceback(self) -> None:
+        log, reason = Log(self), BrokenPipeError("gone")
+        self.assertEqual(self.failures(fail(reason)), [reason])
+        self.assertIn("stopped showing: gone", log.texts)
 
     def test_a_stop_is_no_failure(self) -> None:
         self.assertEqual(self.failures(fail(Disconnected())), [])

@@ -85,9 +85,13 @@ class Demo(Service):
         self._failed(failure.value or AssertionError())
 
     def _ended(self, failure: Failure) -> None:
-        if not failure.check(CancelledError, Disconnected):
+        if failure.check(CancelledError, Disconnected):
+            return
+        if failure.check(OSError):  # whoever reads the output is gone, as a follower may find out first
+            self._log.error("stopped showing: {reason}", reason=failure.getErrorMessage())
+        else:
             self._log.failure("the demonstration failed", failure)
-            self._failed(failure.value or AssertionError())
+        self._failed(failure.value or AssertionError())
 
     async def _happen(self, follower: Follower) -> None:
         from twisted.internet import reactor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from tests.agents import Agent
 from tests.real.helpers import in_reactor
@@ -105,7 +106,9 @@ async def test_it_ends_where_nobody_reads_what_it_shows(twistd: Start) -> None:
     await running.line("member n2")
     running.process.closeStdout()
     assert await running.ended == 1
-    assert "stopped following: [Errno 32] Broken pipe" in running.log
+    # Who of those that write finds out first depends on the moment.
+    assert re.search(r"stopped (following|showing): \[Errno 32\] Broken pipe", running.log), running.log
+    assert "Traceback" not in running.log
 
 
 @in_reactor
