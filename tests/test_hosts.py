@@ -195,6 +195,9 @@ class RefusalTests(SynchronousTestCase):
             "user:s3cret@a",
             "s3cret@a",
             ":s3cret@a:7373",
+            "serf://:s3cret?x@a",
+            "serf://:s3cret#x@a",
+            "serf://a?AuthKey=x@s3cret",
         ):
             text = self.refused(entry)
             self.assertNotIn("s3cret", text)

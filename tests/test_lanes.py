@@ -9,7 +9,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.fakes import ADDRESS, NO_MEMBERS, Agent, Endpoint
 from tests.fakes import MEMBERS as MEMBERS_BODY
 from tests.session_case import SessionCase, Told
-from txserf.commands import HANDSHAKE, INSTALL_KEY, JOIN, LIST_KEYS, MEMBERS, MEMBERS_FILTERED, STATS
+from txserf.commands import (
+    AUTH,
+    EVENT,
+    HANDSHAKE,
+    INSTALL_KEY,
+    JOIN,
+    LIST_KEYS,
+    MEMBERS,
+    MEMBERS_FILTERED,
+    STATS,
+)
 from txserf.errors import (
     AuthenticationError,
     ConnectionLost,
@@ -351,7 +361,62 @@ class MainLossTests(LaneCase):
         self.assertEqual(self.host.waiting, 0)
 
 
+class KeyTests(LaneCase):
+    """What a lane hears of keys, and the connection beside it."""
+
+    def test_a_lane_has_the_key_that_is_under_way_on_the_connection(self) -> None:
+        session = self.connected()
+        self.submit(session, AUTH, AuthKey="k")
+        self.submit(session, LIST_KEYS)
+        self.assertEqual([body for _, _, body in self.host.accept().greet()][1:], [{"AuthKey": "k"}])
+
+    def test_a_change_on_an_authenticated_connection_is_not_sent_again_for_what_a_lane_was_told(self) -> None:
+        session = self.connected()
+        self.submit(session, MEMBERS_FILTERED, Name=RISKY)
+        lane = self.host.accept_and_greet()  # without a key, for there was none yet
+        self.submit(session, AUTH, AuthKey="k")
+        self.agent.reply(self.agent.asked_one("auth").seq)
+        event = self.submit(session, EVENT, Name="e")
+        self.assertEqual(self.agent.asked_names(), ["event"])
+        lane.reply(lane.asked_one("members-filtered").seq, error="Authentication required")
+        lane.finish_closing()
+        self.assertEqual((self.agent.closed_by_client, event.told), (False, []))
+
+    def test_nor_on_one_that_is_given_up_for_it(self) -> None:
+        session = self.connected()
+        self.submit(session, MEMBERS_FILTERED, Name=RISKY)
+        event = self.submit(session, EVENT, Name="e")
+        self.agent.asked()
+        lane = self.host.accept_and_greet()
+        lane.reply(lane.asked_one("members-filtered").seq, error="Authentication required")
+        lane.finish_closing()
+        self.agent.finish_closing()
+        self.assertEqual(event.told, ["ConnectionLost"])
+
+    def test_what_comes_back_of_a_lane_once_all_is_given_up_ends_too(self) -> None:
+        session = self.connected()
+        filters = [self.submit(session, MEMBERS_FILTERED, Name=RISKY) for _ in range(2)]
+        lanes = [self.host.accept_and_greet() for _ in range(2)]
+        for number, lane in enumerate(lanes):
+            lane.reply(lane.asked_one("members-filtered").seq, error="Authentication required")
+            lane.finish_closing()
+            if not number:
+                self.agent.finish_closing()
+        self.assertEqual([operation.told for operation in filters], [["AuthenticationError"]] * 2)
+
+
 class GivenUpTests(LaneCase):
+    def test_who_is_told_of_it_may_close_all_with_another_that_waits_for_it(self) -> None:
+        session, join, lane = self.joining()
+        lane.send(b"\xc1")
+        waits = self.submit(session, JOIN, Existing=["b"])
+        join.addErrback(lambda _: session.disconnect())
+        lane.finish_closing()
+        self.agent.finish_closing()
+        self.clock.advance(1.0)
+        self.assertEqual((waits.told, self.host.waiting), (["Disconnected"], 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_what_is_submitted_to_a_lane_that_was_just_given_up_goes_by_the_next(self) -> None:
         session = self.connected()
         first = self.submit(session, LIST_KEYS)

@@ -18,6 +18,7 @@ from txserf.errors import (
     InvalidRequest,
     RequestTimeout,
 )
+from txserf.hosts import Host
 from txserf.session import Session
 
 #: What each command that needs arguments is given.
@@ -265,6 +266,17 @@ class LossTests(SessionCase):
 def reads(wire: str) -> bool:
     """Whether a command may be sent again, as Serf's manual has it."""
     return wire in {"members", "members-filtered", "stream", "monitor", "stop", "stats", "get-coordinate"}
+
+
+class RetriesTests(SessionCase):
+    def test_where_no_retry_is_left_a_loss_ends_reads_and_streams_too(self) -> None:
+        session = self.connected()
+        session.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
+        stream, members = self.submit(session, STREAM), self.submit(session, MEMBERS)
+        self.clock.advance(5.0)
+        self.agent.lose()
+        self.clock.advance(500.0)
+        self.assertEqual((stream.told, members.told), (["ConnectionLost"], ["ConnectionLost"]))
 
 
 class WithoutReconnectTests(SessionCase):
@@ -596,6 +608,39 @@ class AuthTests(SessionCase):
         self.assertEqual(handshake.told, [])
         self.clock.advance(0)
         self.assertEqual((handshake.told, handshake.seq, self.agent.asked()), (["replied"], 0, []))
+
+    def test_a_key_that_still_waits_outlives_the_end_of_another(self) -> None:
+        session = self.session()
+        first = self.submit(session, commands.AUTH, AuthKey="first")
+        self.submit(session, commands.AUTH, AuthKey="second")
+        session.abandon(first)
+        self.host.refuse()
+        self.clock.advance(1.0)
+        self.assertEqual(self.host.accept().greet()[1].body, {"AuthKey": "second"})
+
+    def test_a_refusal_of_the_key_before_does_not_count_against_the_one_that_was_submitted_since(
+        self,
+    ) -> None:
+        other = Endpoint()
+        hosts = [Host(endpoint=host, auth_key="old") for host in (self.host, other)]
+        session = Session(hosts, reconnect=False, reactor=self.clock, heartbeat=None)
+        session.connect()
+        for host in (self.host, other):
+            agent = host.accept()
+            if host is other:
+                auth = self.submit(session, commands.AUTH, AuthKey="new")
+            agent.greet("Invalid authentication token")
+            agent.finish_closing()
+        self.assertEqual(self.host.accept().greet()[1].body, {"AuthKey": "new"})
+        self.assertEqual(auth.told, ["replied"])
+
+    def test_of_several_the_first_may_disconnect_and_the_others_end_with_it(self) -> None:
+        session = self.session()
+        self.call(session, commands.HANDSHAKE).addCallback(lambda _: session.disconnect())
+        second = self.submit(session, commands.HANDSHAKE)
+        self.host.accept_and_greet().finish_closing()
+        self.clock.advance(0)
+        self.assertEqual(second.told, ["Disconnected"])
 
     def test_one_that_was_not_answered_before_a_disconnect_ends_with_it(self) -> None:
         session = self.connected()

@@ -151,12 +151,13 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_to: int | None = None  # the index of the host of the last connection
         self._connected_at = 0.0
         self._flaps = 0
-        self._rounds = 0  # begun so far
+        self._rounds = 0  # changes as somebody starts it again
         self._gave_up: SerfError | None = (
             None  # why nothing is tried any more; None where it is, or never was
         )
         self._looping = False
         self._afterwards: Callable[[], None] | None = None  # for when a connector is ready to dial again
+        self._outdated = False  # the connection that is opening has another key than the next one will have
         self._again = False  # start as soon as the connection that is closing is gone
         self._waiting: list[Deferred[SerfProtocol]] = []
         self._closing: list[Deferred[None]] = []
@@ -174,6 +175,11 @@ class SerfClientFactory(ReconnectingClientFactory):
             self.phase = Phase.DIALLING
             self._rounds += 1
             self._once_disconnected(self._begin_round)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a connection, or there will be another attempt, without a `start`."""
+        return self.phase is not Phase.IDLE or self._again
 
     @property
     def open_connection(self) -> SerfProtocol | None:
@@ -220,6 +226,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         """
         if key != self.auth_key:
             self.auth_key = key
+            self._outdated = self._opening is not None
+            self._left += self._refused
             self._refused.clear()  # that was another key: a host may like this one
 
     def stopTrying(self) -> None:
@@ -261,9 +269,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._log.info("connected to {host}", host=protocol.host)
         if self._observer is not None:
             self._observer.connected(protocol)
-        waiting, self._waiting = self._waiting, []
-        for asker in waiting:
-            asker.callback(protocol)
+        while self._waiting and self.open_connection is protocol:
+            self._waiting.pop(0).callback(protocol)
 
     def connection_closed(
         self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
@@ -295,6 +302,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> SerfProtocol:
         self._opening = self._new_protocol(self._label, self.hosts[0])
+        self._outdated = False
         return self._opening
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
@@ -316,6 +324,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         """
         host = self.hosts[self._trying]
         protocol = self._new_protocol(host.label, host, owner)
+        if self.connection is not None and self.connection.auth_key is not None:
+            protocol.auth_key = self.connection.auth_key  # the agent has accepted it
         return protocol, dial(host, protocol, self._real_reactor(), self.connect_timeout)
 
     def _new_protocol(self, label: str, host: Host, owner: Owner | None = None) -> SerfProtocol:
@@ -379,6 +389,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._label = host.label
         self._next = (index + 1) % len(self.hosts)
         self._opening = protocol = self._new_protocol(host.label, host)
+        self._outdated = False
         dialling = dial(host, protocol, self._real_reactor(), self.connect_timeout)
         if self._opening is protocol:  # else all of it is over already
             self._dialling = dialling
@@ -397,7 +408,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._dialling = None
         self._failures.append((self._label, reason))
         if isinstance(reason, AuthenticationError):
-            self._refused[self._trying] = reason
+            if self._outdated:
+                self._left.append(self._trying)
+            else:
+                self._refused[self._trying] = reason
         self._log.info("no connection to {host}: {reason}", host=self._label, reason=reason_text(reason))
         self._once_disconnected(self._round_over if self.connector is not None else self._try_hosts)
 

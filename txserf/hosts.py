@@ -197,6 +197,8 @@ def _without_zone(entry: str) -> tuple[str, str]:
 
 def _blotted(entry: str) -> str:
     """Return *entry* as it may be shown: whatever stands where a key may stand is left out."""
+    if re.search(r"[?#].*@", entry, flags=re.DOTALL):  # a key in front of the @, or one with an @ in it
+        return re.sub(r"^([\w+.-]+://)?.*", r"\1***", entry, flags=re.DOTALL)
     shown = re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL)
     # What was meant as a query, and userinfo, which may have any sign of these in it.
     shown = re.sub(r"(authkey).*", r"\1***", shown, flags=re.DOTALL | re.IGNORECASE)

@@ -124,7 +124,7 @@ class SerfProtocol(Protocol):
         self.host = host
         self.state = State.NEW
         self.greeting: list[Awaited] = []
-        self._auth_key = auth_key
+        self.auth_key = auth_key
         self._clock = time_source(reactor)
         self._deadlines = Deadlines(partial(time_source, reactor))
         self._connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
@@ -152,8 +152,8 @@ class SerfProtocol(Protocol):
         self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
         self.greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
         self.greeting[0].result.addCallback(self._shaken)
-        if self._auth_key is not None:
-            auth = Awaited(commands.AUTH, commands.AUTH.arguments({"AuthKey": self._auth_key}))
+        if self.auth_key is not None:
+            auth = Awaited(commands.AUTH, commands.AUTH.arguments({"AuthKey": self.auth_key}))
             auth.result.addCallback(self._authenticated)
             self.greeting.append(auth)
         for opening in self.greeting:
@@ -428,7 +428,7 @@ class SerfProtocol(Protocol):
     def _shaken(self, reply: Reply) -> None:
         if reply.error:
             self.give_up(ProtocolError(f"{self.host} refused the handshake: {reply.error}"))
-        elif self._auth_key is None:
+        elif self.auth_key is None:
             self._ready()
 
     def _authenticated(self, reply: Reply) -> None:

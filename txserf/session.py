@@ -71,9 +71,10 @@ class Session:
         if not reconnect:
             self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
         self._queue: dict[Operation, None] = {}  # waiting for a connection, in order
-        self._greeted: dict[Operation, None] = {}  # answered with the connection's own, in the next turn
+        self._greeted: dict[Operation, None] = {}  # to be answered with the connection's own
         self._lanes: dict[Route, Lane] = {}
         self._all_lanes: set[Lane] = set()
+        self._given_up_by_lane = False  # the connection, for a lane was told that the agent wants a key
         self._key: str | None = None  # the last that was submitted and accepted; None: those of the hosts
         self._flush_due: Deadline | None = None  # when what a lane gave back is sent, if it was not before
 
@@ -92,12 +93,11 @@ class Session:
         """Send operations in one write: now, or once there is a connection."""
         connection = self.factory.connection
         if connection is not None and connection.state is _READY:
+            self._submit_keys(operations)
             self._send(connection, operations, asked_now=True)
             return
-        for operation in operations:
-            self._queue[operation] = None
-            if operation.command is commands.AUTH:
-                self.factory.use_key(operation.values["AuthKey"])
+        self._queue.update(dict.fromkeys(operations))
+        self._submit_keys(operations)
         self.factory.start()
 
     def submit_one(self, operation: Operation) -> None:
@@ -131,7 +131,8 @@ class Session:
         operation.done = True
         self.deadlines.forget(operation)
         if operation.deadline is not None:
-            self._forget_deadline(operation)
+            self.deadlines.forget(operation.deadline)
+            operation.deadline = None
 
     def disconnect(self) -> Deferred[None]:
         """
@@ -139,8 +140,6 @@ class Session:
 
         :returns: a Deferred of None, once the transports are closed.
         """
-        for operation in self._greeted:
-            self._forget_deadline(operation)  # or it would be answered before it is told
         waiting = [*self._queue, *self._greeted]
         self._queue, self._greeted = {}, {}
         for lane in self._all_lanes:
@@ -180,8 +179,15 @@ class Session:
         lanes, self._lanes = self._lanes, {}
         for lane in lanes.values():
             lane.retire()
+        by_lane, self._given_up_by_lane = self._given_up_by_lane, False
+        if by_lane and isinstance(reason, AuthenticationError):
+            # What a lane was told says nothing of what was done on this one.
+            reason = ConnectionLost(str(reason), host=reason.host)
         # Nothing was done on a connection that wanted a key: all of it may go to another host.
         self._take_back(reason, unanswered, untouched=isinstance(reason, AuthenticationError))
+        if not self.factory.goes_on and self._flush_due is None:
+            queue, self._queue = list(self._queue), {}
+            self._fail(queue, reason)
         if not self.reconnect:
             self.deadlines.close()  # nothing may be due any more: then no timer is left behind
 
@@ -204,8 +210,9 @@ class Session:
             del self._lanes[lane.route]
         again: list[Exchange] = []
         wants_key = lane.was_ready and isinstance(reason, AuthenticationError)
-        if wants_key and self.factory.open_connection is not None:
+        if wants_key and self.factory.auth_key is None and self.factory.open_connection is not None:
             # What the agent wants of one connection it wants of all: the next host's turn has come.
+            self._given_up_by_lane = True
             self.factory.open_connection.give_up(copy.copy(reason))
         for exchange in unanswered:
             if lane.route is Route.ALONE and isinstance(exchange, Operation) and self._was_refused(exchange):
@@ -217,21 +224,17 @@ class Session:
                 again.append(exchange)
         # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
         alone = lane.route is Route.ALONE and self.factory.open_connection is not None
-        self._take_back(reason, again, untouched=alone or wants_key)
-        if type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key):
-            self._fail(waiting, reason)
-        elif waiting:
+        fails = type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key)
+        if waiting and not fails:
             # It could not be opened, though the session is connected: the agent may have just gone.
             self._queue.update(dict.fromkeys(waiting))
             if self._flush_due is None:
                 self._flush_due = self.deadlines.add(self.factory.initialDelay, self._flush)
+        self._take_back(reason, again, untouched=alone or wants_key)
+        if fails:
+            self._fail(waiting, reason)
 
     # How it works
-
-    def _forget_deadline(self, operation: Operation) -> None:
-        assert operation.deadline is not None
-        self.deadlines.forget(operation.deadline)
-        operation.deadline = None
 
     def _was_refused(self, operation: Operation) -> bool:
         # Closed twice beside a connection that stays open: that is not the agent's death, but what it
@@ -281,10 +284,10 @@ class Session:
         for operation in others:
             if not operation.done:
                 self._lane(operation.route).submit(operation)
+        self._greeted.update(dict.fromkeys(greeted))
         for operation in greeted:
             if asked_now:
                 # In a turn of its own: whoever asks may be a callback.
-                self._greeted[operation] = None
                 operation.deadline = self.deadlines.add(0.0, partial(self._greet, operation))
             else:
                 self._greet(operation)
@@ -308,15 +311,15 @@ class Session:
 
     def _greet(self, operation: Operation) -> None:
         operation.deadline = None
-        self._greeted.pop(operation, None)
-        if not operation.done:
+        if operation in self._greeted:  # else it was abandoned, or all of it was closed
+            del self._greeted[operation]
             operation.replied("", None)
 
     def _take_back(self, reason: SerfError, unanswered: list[Exchange], untouched: bool = False) -> None:
         failed: list[Exchange] = []
         interrupted: list[Operation] = []
         again: list[Operation] = []
-        closed = type(reason) is Disconnected
+        closed = type(reason) is Disconnected or not self.factory.goes_on
         for exchange in unanswered:
             if not isinstance(exchange, Operation):
                 failed.append(exchange)
@@ -348,7 +351,14 @@ class Session:
                 self._withdraw_key(exchange)
             exchange.lost(copy.copy(reason))
 
+    def _submit_keys(self, operations: Sequence[Operation]) -> None:
+        # From now on, and not once it is accepted: a lane that is dialled meanwhile needs it too.
+        for operation in operations:
+            if operation.command is commands.AUTH:
+                self.factory.use_key(operation.values["AuthKey"])
+
     def _withdraw_key(self, operation: Operation) -> None:
         # A key that was submitted and not accepted, for whatever reason, opens no connection any more.
         if operation.command is commands.AUTH:
             self.factory.use_key(self._key)
+            self._submit_keys([other for other in self._queue if other is not operation and not other.done])
