@@ -1323,6 +1323,18 @@ class ConnectedTests(ClientCase):
         self.hosts[1].accept_and_greet()
         self.assertIs(self.successResultOf(waiting), client)
 
+    def test_who_asks_for_the_next_connection_as_this_one_is_told_does_not_get_this_one(self) -> None:
+        client = self.client([self.hosts[0]])
+        asked: list[Deferred[Client]] = []
+        client.handshake().request().addCallback(
+            lambda _: asked.append(client.disconnect().connect().when_connected())
+        )
+        self.hosts[0].accept_and_greet()
+        self.assertNoResult(asked[0])
+        self.hosts[0].agents[0].finish_closing()
+        self.hosts[0].accept_and_greet()
+        self.assertIs(self.successResultOf(asked[0]), client)
+
     def test_a_client_that_gave_up_leaves_no_timer(self) -> None:
         waiting = self.client().members().request()
         for host in self.hosts:

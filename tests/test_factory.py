@@ -484,24 +484,6 @@ class WaitingTests(FactoryCase):
         self.assertNotIn("s3cret", str(error))
 
 
-class ReadyTests(FactoryCase):
-    def test_who_asks_for_the_next_connection_as_this_one_is_told_does_not_get_this_one(self) -> None:
-        factory = self.factory([self.a])
-        asked: list[Deferred[SerfProtocol]] = []
-
-        def again(_: object) -> None:
-            factory.disconnect()
-            factory.start()
-            asked.append(factory.when_connected())
-
-        factory.when_connected().addCallback(again)
-        factory.start()
-        self.a.accept_and_greet().finish_closing()
-        self.assertNoResult(asked[0])
-        self.a.accept_and_greet()
-        self.assertIs(self.successResultOf(asked[0]), factory.connection)
-
-
 class StoppingTests(FactoryCase):
     def test_one_that_connects_though_it_was_cancelled_is_closed(self) -> None:
         factory = self.factory([self.a])

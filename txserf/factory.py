@@ -152,9 +152,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_at = 0.0
         self._flaps = 0
         self._rounds = 0  # changes as somebody starts it again
-        self._gave_up: SerfError | None = (
-            None  # why nothing is tried any more; None where it is, or never was
-        )
+        # Why nothing is tried any more; None where it is, or never was.
+        self._gave_up: SerfError | None = None
         self._looping = False
         self._afterwards: Callable[[], None] | None = None  # for when a connector is ready to dial again
         self._outdated = False  # the connection that is opening has another key than the next one will have
