@@ -10,7 +10,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import new_folder
-from txserf import config, logs, scripts
+from txserf import commands, config, scripts
 from txserf.config import SETTINGS, ConfigError, Kind
 
 
@@ -170,7 +170,7 @@ class CheckTests(SynchronousTestCase):
             config.check(config.merged({"monitor": level}, {}))
 
     def test_the_help_of_the_monitor_has_every_level(self) -> None:
-        for level in logs.LEVELS:
+        for level in commands.LOG_LEVELS:
             self.assertIn(level, config.BY_NAME["monitor"].help)
 
     def test_a_state_needs_handlers(self) -> None:

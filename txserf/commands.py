@@ -21,6 +21,9 @@ import attrs
 from txserf import constant, model, wire
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
 
+#: The levels of an agent's log, the lowest first; it takes them in any case.
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
+
 AUTHENTICATION_REQUIRED = "Authentication required"
 
 _NANOSECONDS = 1_000_000_000

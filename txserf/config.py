@@ -17,9 +17,9 @@ from typing import Any
 import attrs
 
 from txserf import constant
+from txserf.commands import LOG_LEVELS
 from txserf.errors import InvalidHostURL, InvalidRequest
 from txserf.hosts import parse_hosts
-from txserf.logs import LEVELS
 from txserf.scripts import parse_filter
 
 
@@ -158,7 +158,7 @@ SETTINGS = (
     Setting(
         "monitor",
         Kind.TEXT,
-        f"Show the agent's log too, from this level up: {', '.join(LEVELS)}.",
+        f"Show the agent's log too, from this level up: {', '.join(LOG_LEVELS)}.",
         short="m",
     ),
     Setting(
@@ -279,8 +279,8 @@ def _check_shown(stream: str | None, monitor: str | None) -> None:
         parse_filter(stream or "*")
     except InvalidRequest as error:
         raise ConfigError(f"--stream {stream!r}: {error}") from None
-    if monitor and monitor.upper() not in LEVELS:
-        raise ConfigError(f"--monitor {monitor!r}: there are {', '.join(LEVELS)}")
+    if monitor and monitor.upper() not in LOG_LEVELS:
+        raise ConfigError(f"--monitor {monitor!r}: there are {', '.join(LOG_LEVELS)}")
 
 
 def _check_state(path: Path) -> None:

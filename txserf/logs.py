@@ -14,10 +14,7 @@ from txserf.protocol import SerfProtocol
 from txserf.session import Session
 from txserf.streams import Listener, Stream, Subscription
 
-#: Serf's levels, the lowest first. An agent takes them in any case.
-LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
-
-_RANKS = {level: rank for rank, level in enumerate(LEVELS)}
+_RANKS = {level: rank for rank, level in enumerate(commands.LOG_LEVELS)}
 
 # How many lines an agent replays when a monitor is opened.
 _REPLAYED = 512

@@ -13,7 +13,7 @@ import attrs
 
 from txserf.embedded.agenda import Agenda, Entry
 from txserf.embedded.queries import ReceivedQuery
-from txserf.model import Member, MemberEvent, UserEvent
+from txserf.model import MEMBER_KINDS, Member, MemberEvent, UserEvent
 
 QUIET = 1.0
 AT_MOST = 3.0
@@ -21,16 +21,7 @@ AT_MOST = 3.0
 #: What streams are made of.
 AgentEvent = UserEvent | MemberEvent | ReceivedQuery
 
-_TYPES = {
-    "*",
-    "user",
-    "query",
-    "member-join",
-    "member-leave",
-    "member-failed",
-    "member-update",
-    "member-reap",
-}
+_TYPES = {"*", "user", "query", *(f"member-{kind}" for kind in MEMBER_KINDS)}
 
 
 class BadFilter(ValueError):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from txserf.commands import LOG_LEVELS
+
 #: Lines that are kept, and replayed to a new follower.
 KEPT = 512
-
-#: The levels, from the one that shows most.
-LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
 
 Follower = Callable[[str], None]
 
@@ -19,7 +18,7 @@ def shows(minimum: str, line: str) -> bool:
     start = line.find("[")
     end = line.find("]", start)
     level = line[start + 1 : end] if 0 <= start < end else ""
-    return level not in LEVELS or LEVELS.index(level) >= LEVELS.index(minimum)
+    return level not in LOG_LEVELS or LOG_LEVELS.index(level) >= LOG_LEVELS.index(minimum)
 
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f"}
@@ -60,7 +59,7 @@ class AgentLog:
         return iter(tuple(self._lines))
 
     def write(self, level: str, text: str) -> None:
-        """Write a line, such as ``agent: Serf agent starting``; *level* is one of `LEVELS`."""
+        """Write a line, such as ``agent: Serf agent starting``; *level* is one of `LOG_LEVELS`."""
         line = f"{self._date()} [{level}] {text}"
         self._lines.append(line)
         for follower in tuple(self._followers):

@@ -14,7 +14,7 @@ from txserf import commands
 from txserf.commands import Command
 from txserf.embedded import actions
 from txserf.embedded.events import AgentEvent, BadFilter, EventFilter, parse_filters
-from txserf.embedded.log import LEVELS, quoted, shows
+from txserf.embedded.log import quoted, shows
 from txserf.embedded.membership import Known
 from txserf.embedded.process import AgentProcess
 from txserf.embedded.queries import INTERNAL, Content, Question, ReceivedQuery, Refused, RunningQuery
@@ -249,7 +249,7 @@ class Session:
 
     def monitor(self, values: Values, seq: int) -> Answer:
         level = values["LogLevel"].upper()
-        if level not in LEVELS:
+        if level not in commands.LOG_LEVELS:
             return Answer(f"Unknown log level: {level}")
         if self._monitor is not None:
             return Answer("Monitor already exists")
