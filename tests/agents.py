@@ -369,9 +369,8 @@ def _run_beside(agents: list[Agent], command: list[str]) -> int:
     if agents[0].rpc_auth is not None:
         environ["SERF_RPC_AUTH"] = agents[0].rpc_auth
     serf = serf_binary().absolute()
-    if shutil.which("serf") != str(
-        serf
-    ):  # the folder of one that is found anyway may have other programs too
+    # The folder of one that is found anyway may have other programs too.
+    if shutil.which("serf") != str(serf):
         environ["PATH"] = os.pathsep.join((str(serf.parent), os.environ.get("PATH", os.defpath)))
     # A Ctrl-C reaches the command by itself, the terminal sends it to both. What is
     # handled here, rather than ignored, is back to its default in the command.

@@ -224,6 +224,20 @@ class Endpoint:
         agent.greet()
         return agent
 
+    def prepare_late(self) -> Callable[[], Agent]:
+        """Return what connects the only attempt that waits, and answers its greeting, though it was cancelled."""
+        ((_, factory),) = self._waiting
+
+        def connect() -> Agent:
+            protocol = factory.buildProtocol(ADDRESS)
+            assert protocol is not None
+            agent = Agent(protocol)
+            for asked in agent.asked():
+                agent.reply(asked.seq)
+            return agent
+
+        return connect
+
     def refuse(self, reason: Exception | None = None) -> None:
         """Refuse the oldest attempt that waits."""
         connecting, _ = self._waiting.pop(0)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fakes import ADDRESS, MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
+from tests.fakes import MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
@@ -488,12 +488,9 @@ class StoppingTests(FactoryCase):
     def test_one_that_connects_though_it_was_cancelled_is_closed(self) -> None:
         factory = self.factory([self.a])
         factory.start()
-        ((_, dialled),) = self.a._waiting
+        connect = self.a.prepare_late()
         factory.disconnect()
-        late = Agent(dialled.buildProtocol(ADDRESS))  # type: ignore[arg-type]  # it builds one
-        for asked in late.asked():
-            late.reply(asked.seq)
-        self.assertTrue(late.closed_by_client)
+        self.assertTrue(connect().closed_by_client)
         self.assertIsNone(factory.connection)
 
     def test_disconnect_fires_once_the_transport_is_closed(self) -> None:

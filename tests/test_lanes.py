@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.fakes import ADDRESS, NO_MEMBERS, Agent, Endpoint
 from tests.fakes import MEMBERS as MEMBERS_BODY
+from tests.fakes import NO_MEMBERS, Agent, Endpoint
 from tests.session_case import SessionCase, Told
 from txserf.commands import (
     AUTH,
@@ -542,12 +542,9 @@ class DisconnectTests(LaneCase):
     def test_a_lane_that_connects_though_it_was_cancelled_is_closed(self) -> None:
         session = self.connected()
         self.submit(session, JOIN, Existing=["a"])
-        ((_, factory),) = self.host._waiting
+        connect = self.host.prepare_late()
         session.disconnect()
-        late = Agent(factory.buildProtocol(ADDRESS))  # type: ignore[arg-type]  # it builds one
-        for asked in late.asked():
-            late.reply(asked.seq)
-        self.assertTrue(late.closed_by_client)
+        self.assertTrue(connect().closed_by_client)
 
     def test_its_deferred_waits_for_the_lanes_transport_too(self) -> None:
         session, join, lane = self.joining()

@@ -33,7 +33,7 @@ from txserf.errors import (
     reason_text,
 )
 from txserf.exchanges import Exchange
-from txserf.hosts import Host, Hosts, parse_hosts
+from txserf.hosts import Host, Hosts, address_label, parse_hosts
 from txserf.protocol import Owner, SerfProtocol, State, time_source
 
 
@@ -151,7 +151,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_to: int | None = None  # the index of the host of the last connection
         self._connected_at = 0.0
         self._flaps = 0
-        self._rounds = 0  # changes as somebody starts it again
+        self._starts = 0  # how often it was started
         # Why nothing is tried any more; None where it is, or never was.
         self._gave_up: SerfError | None = None
         self._looping = False
@@ -172,7 +172,7 @@ class SerfClientFactory(ReconnectingClientFactory):
             self._gave_up = None
             self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own
             self.phase = Phase.DIALLING
-            self._rounds += 1
+            self._starts += 1
             self._once_disconnected(self._begin_round)
 
     @property
@@ -354,7 +354,6 @@ class SerfClientFactory(ReconnectingClientFactory):
         return self.clock
 
     def _begin_round(self) -> None:
-        self._rounds += 1
         count = len(self.hosts)
         order = [(self._next + step) % count for step in range(count)]
         # A host that refused the key is not asked again while another one may do.
@@ -461,14 +460,14 @@ class SerfClientFactory(ReconnectingClientFactory):
         # A host that wanted a key is one that failed in this round, which goes on.
         again = again or (isinstance(reason, AuthenticationError) and bool(self.continueTrying))
         self.phase = Phase.DIALLING if again else Phase.IDLE
-        rounds = self._rounds
+        starts = self._starts
         self._log.info("{reason}", reason=reason_text(reason))
         if self._observer is not None:
             self._observer.lost(reason, unanswered)
         else:
             for exchange in unanswered:
                 exchange.lost(copy.copy(reason))
-        if rounds != self._rounds:
+        if starts != self._starts:
             return  # whoever was told has closed it, and started it again
         if not again and not self._again:
             self._gave_up = reason if self.continueTrying else None
@@ -499,7 +498,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 def _label(address: Any) -> str:
     """What errors and log lines call the address of a connector."""
     if hasattr(address, "port"):
-        return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+        return address_label(address.host, address.port)
     return os.fsdecode(getattr(address, "name", None) or str(address))
 
 

@@ -80,7 +80,7 @@ class Host:
             if kind.__repr__ is not object.__repr__:
                 return repr(self.endpoint)
             return f"{kind.__name__} at {id(self.endpoint):#x}"
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return address_label(self.address, self.port)
 
     def dialled_by(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
         """Return the endpoint that reaches it, which gives up after *timeout* seconds."""
@@ -93,6 +93,11 @@ class Host:
         except ValueError:
             return HostnameEndpoint(reactor, self.address, self.port, timeout)
         return TCP4ClientEndpoint(reactor, self.address, self.port, timeout)
+
+
+def address_label(address: str, port: int) -> str:
+    """Return an address as it is shown: that of IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _is_ipv6(address: str) -> bool:

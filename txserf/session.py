@@ -93,7 +93,6 @@ class Session:
         """Send operations in one write: now, or once there is a connection."""
         connection = self.factory.connection
         if connection is not None and connection.state is _READY:
-            self._submit_keys(operations)
             self._send(connection, operations, asked_now=True)
             return
         self._queue.update(dict.fromkeys(operations))
@@ -140,8 +139,8 @@ class Session:
 
         :returns: a Deferred of None, once the transports are closed.
         """
-        waiting = [*self._queue, *self._greeted]
-        self._queue, self._greeted = {}, {}
+        waiting = [*self._take_queue(), *self._greeted]
+        self._greeted = {}
         for lane in self._all_lanes:
             waiting += lane.take_waiting()
         if self._flush_due is not None:
@@ -172,8 +171,7 @@ class Session:
     # What the factory tells
 
     def connected(self, protocol: SerfProtocol) -> None:
-        queue, self._queue = list(self._queue), {}
-        self._send(protocol, queue)
+        self._send(protocol, self._take_queue())
 
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
         lanes, self._lanes = self._lanes, {}
@@ -186,13 +184,12 @@ class Session:
         # Nothing was done on a connection that wanted a key: all of it may go to another host.
         self._take_back(reason, unanswered, untouched=isinstance(reason, AuthenticationError))
         if not self.factory.goes_on and self._flush_due is None:
-            queue, self._queue = list(self._queue), {}
-            self._fail(queue, reason)
+            self._fail(self._take_queue(), reason)
         if not self.reconnect:
             self.deadlines.close()  # nothing may be due any more: then no timer is left behind
 
     def gave_up(self, reason: SerfError) -> None:
-        queue, self._queue = list(self._queue), {}
+        queue = self._take_queue()
         if isinstance(reason, AuthenticationError):
             self._key = None
             self.factory.use_key(None)
@@ -215,7 +212,8 @@ class Session:
             self._given_up_by_lane = True
             self.factory.open_connection.give_up(copy.copy(reason))
         for exchange in unanswered:
-            if lane.route is Route.ALONE and isinstance(exchange, Operation) and self._was_refused(exchange):
+            if lane.route is Route.ALONE and isinstance(exchange, Operation) and self._ended_twice(exchange):
+                self.settle(exchange)
                 if type(reason) is ConnectionLost:
                     exchange.refused(exchange.command.refusal(_CLOSED))
                 else:
@@ -236,14 +234,15 @@ class Session:
 
     # How it works
 
-    def _was_refused(self, operation: Operation) -> bool:
-        # Closed twice beside a connection that stays open: that is not the agent's death, but what it
-        # thinks of the request.
+    def _ended_twice(self, operation: Operation) -> bool:
+        # Twice beside a connection that stays open: that is not the agent's death, but what it thinks of
+        # the request. The first time is noted here.
         beside, operation.closed_beside = operation.closed_beside, self.factory.open_connection
-        if operation.done or beside is None or beside is not operation.closed_beside:
-            return False
-        self.settle(operation)
-        return True
+        return not operation.done and beside is not None and beside is operation.closed_beside
+
+    def _take_queue(self) -> list[Operation]:
+        queue, self._queue = list(self._queue), {}
+        return queue
 
     def _flush(self) -> None:
         self._flush_due = None
@@ -265,6 +264,8 @@ class Session:
             if operations:
                 connection.send(operations)
             return
+        if asked_now:
+            self._submit_keys(operations)
         main: list[Operation] = []
         greeted: list[Operation] = []
         others: list[Operation] = []
