@@ -18,9 +18,9 @@ from twisted.internet.testing import StringTransport
 
 import txserf
 from txserf import wire
-from txserf.factory import Phase
-from txserf.protocol import SerfProtocol
-from txserf.session import Session
+from txserf.connection.factory import Phase
+from txserf.connection.protocol import SerfProtocol
+from txserf.connection.session import Session
 
 ROUNDS, EVENTS, CHUNK = 15, 20_000, 65_536
 

@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 import txserf
 from tests.agents import Agent
 from txserf import wire
-from txserf.work import Observer, Outcome
+from txserf.handlers.work import Observer, Outcome
 
 AGENT, FUNCTION, SCRIPT = "serf agent, script", "txserf, function", "txserf, script"
 

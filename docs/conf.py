@@ -33,12 +33,12 @@ nitpick_ignore = [
     ("py:class", "Callback"),
     ("py:class", "Hosts"),
     ("py:class", "T"),
-    ("py:class", "txserf.handlers.F"),
+    ("py:class", "txserf.handlers.router.F"),
     # Not public, but in the signature of what is.
     ("py:class", "txserf.commands.Command"),
-    ("py:class", "txserf.dispatch.Kept"),
-    ("py:class", "txserf.protocol.Owner"),
-    ("py:class", "txserf.routes.Routes"),
+    ("py:class", "txserf.handlers.running.Kept"),
+    ("py:class", "txserf.connection.protocol.Owner"),
+    ("py:class", "txserf.handlers.routes.Routes"),
 ]
 # There is no network at a build, so that the pages of others can't be linked.
 nitpick_ignore_regex = [("py:.*", r"(collections|datetime|ipaddress|os|pathlib|twisted)\..*|Deferred")]

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Log
 from txserf import Query, QueryResult, Router, Serf
-from txserf.dispatch import RouterService
 from txserf.embedded import EmbeddedCluster
+from txserf.handlers.running import RouterService
 
 
 class RouterCase(SynchronousTestCase):

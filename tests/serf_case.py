@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Asked, Endpoint
-from txserf.serf import Serf
+from txserf.serf.serf import Serf
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Agent, Endpoint
-from txserf.calls import Call
 from txserf.commands import Command
+from txserf.connection.operation import Operation
+from txserf.connection.session import Session
 from txserf.errors import RpcError, SerfError
-from txserf.operations import Operation
-from txserf.session import Session
+from txserf.serf.call import Call
 
 
 class Told(Operation):

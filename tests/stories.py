@@ -15,13 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import DONE, NO_MEMBERS, Agent, Asked, Endpoint, answer, body_of, reply, user_event
 from tests.session_case import Told
 from txserf import commands
-from txserf.calls import Call
-from txserf.client import Client
+from txserf.client.client import Client
+from txserf.client.requests import Response
 from txserf.commands import Command
+from txserf.connection.session import Session
 from txserf.errors import SerfError, StopReceiveData
 from txserf.model import KeyReply
-from txserf.responses import Response
-from txserf.session import Session
+from txserf.serf.call import Call
 
 #: The bodies of replies that have one.
 BODIES: dict[str, dict[str, Any]] = {

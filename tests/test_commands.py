@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import DONE, answer
 from txserf import commands, constant, wire
-from txserf.client import Client
+from txserf.client.client import Client
 from txserf.commands import Command
 from txserf.errors import InvalidRequest, JoinError, KeyringError, ProtocolError, QueryError, RpcError
 from txserf.model import KeyReply

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txserf
 from txserf import commands, errors
+from txserf.client.requests import REQUESTS, Response
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
@@ -32,7 +33,6 @@ from txserf.errors import (
     reason_text,
 )
 from txserf.model import KeyReply, QueryResult
-from txserf.responses import REQUESTS, Response
 
 #: Each error with what it is directly, as the design has it.
 BASES: dict[type[Exception], tuple[type[Exception], ...]] = {

@@ -3,42 +3,85 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 PACKAGE = Path(__file__).parents[1] / "txserf"
 
-# From the bottom to the top. A module imports what stands on lines above its own,
-# and what stands before it on its line. `__init__` has the public names of all.
+# From the bottom to the top: a name is a folder of the package, or a module beside the folders. A layer imports
+# those that stand before it, whole folders too; those with a | between them on a line do not know each other.
 ORDER = """
-    constant errors checks
-    wire model commands
-    deadlines
-    exchanges
-    protocol
-    hosts
-    factory
-    operations lanes session
-    chain responses batch client
-    calls feed streams logs queries serf
-    cluster
-    scripts routes ltimes identity work intake dispatch handlers
-    embedded
-    config apps jsonlog metrics web reload guard
-    follow demo service pytest_plugin
+    constant errors
+    wire model callbacks arguments
+    commands
+    connection | embedded
+    client | serf
+    cluster handlers
+    service
+    pytest_plugin
     __init__
 """
-RANK = {name: rank for rank, name in enumerate(ORDER.split())}
+
+# The same for the modules of one folder, from the first to the last.
+INSIDE = {
+    "connection": "exchange deadlines protocol hosts factory operation lanes session",
+    "client": "requests batch client",
+    "serf": "call feed streams logs query serf",
+    "handlers": "scripts routes handled agent work intake running router",
+    "service": "settings apps jsonlog metrics web reload readiness follow demo making",
+}
+
+
+class Places:
+    """
+    Where each layer, and each module of a folder, stands.
+
+    :param order: the layers, written as `ORDER` is.
+    :param inside: the modules of each folder, written as `INSIDE` is.
+    """
+
+    def __init__(self, order: str, inside: Mapping[str, str]) -> None:
+        lines = [line.split() for line in order.splitlines()]
+        self.layers = [name for line in lines for name in line if name != "|"]
+        self.apart = {frozenset(pair) for line in lines if "|" in line for pair in combinations(line, 2)}
+        self.inside = {folder: [*modules.split(), "__init__"] for folder, modules in inside.items()}
+
+    def may_import(self, importer: str, imported: str) -> bool:
+        """Whether the module *importer* may import *imported*: dotted names without the leading ``txserf.``."""
+        layer, _, module = importer.partition(".")
+        other_layer, _, other = imported.partition(".")
+        if layer != other_layer:
+            apart = frozenset((layer, other_layer)) in self.apart
+            return not apart and self.layers.index(other_layer) < self.layers.index(layer)
+        order = self.inside.get(layer)
+        return order is None or order.index(other or "__init__") < order.index(module or "__init__")
+
+
+PLACES = Places(ORDER, INSIDE)
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
-    """Give each module: its path, the layer that it belongs to, and its tree."""
+    """Give each module: its path, its dotted name without the leading ``txserf.``, and its tree."""
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE)
-        layer = place.parts[0].removesuffix(".py")
-        yield str(place), layer, ast.parse(path.read_text(), str(path))
+        parts = place.with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        yield str(place), ".".join(parts), ast.parse(path.read_text(), str(path))
+
+
+NAMES = {name for _, name, _ in modules()}
+
+
+def module_of(name: str) -> str:
+    """Return the module that the import of *name* loads: ``txserf.wire.pack`` is ``wire``."""
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in NAMES:
+        parts.pop()
+    return ".".join(parts) or "__init__"
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -75,18 +118,36 @@ def is_in(name: str, package: str) -> bool:
 
 class LayerTests(SynchronousTestCase):
     def test_every_module_has_its_place(self) -> None:
-        self.assertEqual({layer for _, layer, _ in modules()} - set(RANK), set())
+        homeless = []
+        for path, name, _ in modules():
+            layer, _, module = name.partition(".")
+            known = PLACES.inside.get(layer, [module or "__init__"])
+            if layer not in PLACES.layers or (module or "__init__") not in known:
+                homeless.append(path)
+        self.assertEqual(homeless, [])
 
-    def test_no_module_imports_upward(self) -> None:
+    def test_no_module_imports_upward_or_aside(self) -> None:
         upward = []
-        for path, layer, tree in modules():
-            for name in imported(tree):
-                if is_in(name, "txserf") and layer != "__init__":
-                    # `from txserf import wire` names a module; `from txserf import Serf` comes from the top.
-                    other = name.split(".")[1] if name.count(".") else "__init__"
-                    if RANK.get(other, RANK["__init__"]) > RANK.get(layer, len(RANK)):
-                        upward.append(f"{path} imports {name}")
+        for path, name, tree in modules():
+            for other in imported(tree):
+                if is_in(other, "txserf") and name != "__init__":
+                    module = module_of(other)
+                    if module != name and not PLACES.may_import(name, module):
+                        upward.append(f"{path} imports {other}")
         self.assertEqual(upward, [])
+
+    def test_an_import_upward_or_aside_is_found(self) -> None:
+        places = Places("low\nleft | right\ntop", {"left": "a b"})
+        allowed = [("left.a", "low"), ("left.b", "left.a"), ("top", "left.b"), ("left", "left.b")]
+        refused = [
+            ("low", "left.a"),
+            ("left.a", "right"),
+            ("right", "left"),
+            ("left.a", "left.b"),
+            ("left.a", "left"),
+        ]
+        self.assertEqual([pair for pair in allowed if not places.may_import(*pair)], [])
+        self.assertEqual([pair for pair in refused if places.may_import(*pair)], [])
 
     def test_only_the_codec_imports_msgpack(self) -> None:
         users = {path for path, _, tree in modules() for name in imported(tree) if is_in(name, "msgpack")}

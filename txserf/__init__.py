@@ -31,11 +31,12 @@ from txserf.errors import (
 
 if TYPE_CHECKING:
     from txserf import embedded as embedded
-    from txserf.client import Client
-    from txserf.factory import SerfClientFactory
-    from txserf.handlers import Router
-    from txserf.hosts import Host
-    from txserf.logs import LogStream
+    from txserf.client.client import Client
+    from txserf.client.requests import Response, Responses
+    from txserf.connection.factory import SerfClientFactory
+    from txserf.connection.hosts import Host
+    from txserf.connection.protocol import SerfProtocol
+    from txserf.handlers.router import Router
     from txserf.model import (
         Ack,
         Answer,
@@ -50,37 +51,36 @@ if TYPE_CHECKING:
         QueryResult,
         UserEvent,
     )
-    from txserf.protocol import SerfProtocol
-    from txserf.queries import Query
-    from txserf.responses import Response, Responses
-    from txserf.serf import Serf
-    from txserf.streams import EventStream
+    from txserf.serf.logs import LogStream
+    from txserf.serf.query import Query
+    from txserf.serf.serf import Serf
+    from txserf.serf.streams import EventStream
 
 # What is loaded at its first use: the upper layers import a good part of
 # Twisted, which a program that wants an error or a constant need not pay for.
 _LAZY = {
     "Ack": "txserf.model",
     "Answer": "txserf.model",
-    "Client": "txserf.client",
+    "Client": "txserf.client.client",
     "Coordinate": "txserf.model",
-    "EventStream": "txserf.streams",
+    "EventStream": "txserf.serf.streams",
     "Gap": "txserf.model",
-    "Host": "txserf.hosts",
+    "Host": "txserf.connection.hosts",
     "KeyReply": "txserf.model",
     "LogLine": "txserf.model",
-    "LogStream": "txserf.logs",
+    "LogStream": "txserf.serf.logs",
     "Member": "txserf.model",
     "MemberEvent": "txserf.model",
     "MemberStatus": "txserf.model",
-    "Query": "txserf.queries",
+    "Query": "txserf.serf.query",
     "QueryEvent": "txserf.model",
     "QueryResult": "txserf.model",
-    "Response": "txserf.responses",
-    "Responses": "txserf.responses",
-    "Router": "txserf.handlers",
-    "Serf": "txserf.serf",
-    "SerfClientFactory": "txserf.factory",
-    "SerfProtocol": "txserf.protocol",
+    "Response": "txserf.client.requests",
+    "Responses": "txserf.client.requests",
+    "Router": "txserf.handlers.router",
+    "Serf": "txserf.serf.serf",
+    "SerfClientFactory": "txserf.connection.factory",
+    "SerfProtocol": "txserf.connection.protocol",
     "UserEvent": "txserf.model",
     "embedded": "txserf.embedded",
 }

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from txserf import config, metrics
+from txserf.service import metrics, settings
 
 
 def definition_list(entries: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
@@ -28,13 +28,13 @@ def definition_list(entries: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return lines
 
 
-def option_entry(row: config.Setting) -> tuple[str, list[str]]:
+def option_entry(row: settings.Setting) -> tuple[str, list[str]]:
     """Describe an option."""
-    takes = "" if row.kind is config.Kind.FLAG else f" *{row.kind.name}*"
+    takes = "" if row.kind is settings.Kind.FLAG else f" *{row.kind.name}*"
     short = "" if row.short is None else f", ``-{row.short}``"
-    numbers = (config.Kind.NUMBER, config.Kind.SECONDS)
+    numbers = (settings.Kind.NUMBER, settings.Kind.SECONDS)
     notes = [row.rule] if row.kind in numbers or row.choices else []
-    if row.kind in (config.Kind.LIST, config.Kind.FLAG):
+    if row.kind in (settings.Kind.LIST, settings.Kind.FLAG):
         notes.append(f"in the file {row.rule}")
     if row.default is not None:
         notes.append(f"default ``{row.shown_default}``")
@@ -68,7 +68,7 @@ class OptionTable(_Table):
     """Put a paragraph for each option where the directive stands."""
 
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
-        return map(option_entry, config.SETTINGS)
+        return map(option_entry, settings.SETTINGS)
 
 
 class MetricTable(_Table):

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from tests.real.helpers import Listeners, reactor, wait_for
 from tests.real.processes import Start
 from tests.real.routers import Run, Running
-from txserf.client import Client
+from txserf.client.client import Client
 
 #: Makes a `Client` that is disconnected behind the test.
 NewClient = Callable[..., Client]

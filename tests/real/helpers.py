@@ -18,8 +18,8 @@ from tests.in_reactor import in_reactor as in_reactor
 from tests.in_reactor import reactor as reactor
 from tests.in_reactor import wait_for as wait_for
 from txserf import wire
-from txserf.client import Client
-from txserf.responses import Response
+from txserf.client.client import Client
+from txserf.client.requests import Response
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any
 from tests.agents import Agent
 from tests.real.helpers import Watched
 from txserf import Router, Serf
-from txserf.dispatch import RouterService
-from txserf.work import Observer, Outcome
+from txserf.handlers.running import RouterService
+from txserf.handlers.work import Observer, Outcome
 
 
 class Handled(Watched):

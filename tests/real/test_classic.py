@@ -30,7 +30,7 @@ from tests.real.helpers import (
     round_trip,
     wait_for,
 )
-from txserf.factory import SerfClientFactory
+from txserf.connection.factory import SerfClientFactory
 
 
 class Classic:

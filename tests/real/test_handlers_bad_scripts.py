@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 from tests.agents import Agent, holds_in_time
 from tests.real.helpers import in_reactor
 from tests.real.routers import Run
-from txserf.work import Outcome
+from txserf.handlers.work import Outcome
 
 
 def alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from tests.agents import Agent, cluster, holds_in_time
 from tests.real.helpers import in_reactor
 from tests.real.routers import Run
-from txserf.work import Outcome
+from txserf.handlers.work import Outcome
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ import txserf
 from tests.agents import Agent
 from tests.real.conftest import Listen, NewClient
 from tests.real.helpers import LIMIT, UNUSED, Proxy, Seen, fails, in_reactor, round_trip
-from txserf.factory import SerfClientFactory
-from txserf.responses import Response, Responses
+from txserf.client.requests import Response, Responses
+from txserf.connection.factory import SerfClientFactory
 
 
 @pytest.fixture(autouse=True)

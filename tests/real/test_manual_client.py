@@ -21,7 +21,7 @@ from tests.agents import Agent, cluster
 from tests.real.conftest import Listen, NewClient
 from tests.real.helpers import LIMIT, ScriptedServer, Seen, accepted, fails, in_reactor, reactor, round_trip
 from txserf import constant
-from txserf.responses import Response
+from txserf.client.requests import Response
 
 
 @pytest.fixture

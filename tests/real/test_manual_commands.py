@@ -19,7 +19,7 @@ from tests.agents import Agent, cluster
 from tests.real.conftest import NewClient
 from tests.real.helpers import LIMIT, Seen, fails, in_reactor, round_trip
 from txserf import constant
-from txserf.responses import Response
+from txserf.client.requests import Response
 
 SOON = timedelta(milliseconds=300)
 

@@ -18,7 +18,7 @@ import txserf
 from tests.agents import Agent
 from tests.real.helpers import Watched, reactor
 from txserf import Gap, QueryEvent, QueryResult, UserEvent
-from txserf.factory import SerfClientFactory
+from txserf.connection.factory import SerfClientFactory
 
 #: How many agents are killed; the environment may want another number.
 KILLS = int(os.environ.get("TXSERF_KILLS", "100"))

@@ -12,7 +12,7 @@ import txserf
 from tests.agents import Agent
 from tests.real.helpers import fails, in_reactor
 from txserf import Ack, Answer, Gap, QueryEvent, UserEvent
-from txserf.factory import SerfClientFactory
+from txserf.connection.factory import SerfClientFactory
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.agents import cluster
 from txserf import Client, StopReceiveData
-from txserf.responses import Response
+from txserf.client.requests import Response
 
 
 async def deploy(client: Client, version: str) -> int:

@@ -1,0 +1,786 @@
+"""Failing over among hosts, and backing off."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.fakes import MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
+from txserf.connection.exchange import Exchange
+from txserf.connection.factory import Phase, SerfClientFactory
+from txserf.connection.hosts import Host
+from txserf.connection.protocol import SerfProtocol
+from txserf.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLost,
+    Disconnected,
+    InvalidHostURL,
+    InvalidRequest,
+    ProtocolError,
+    SerfError,
+)
+
+
+class Observer:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def connected(self, protocol: SerfProtocol) -> None:
+        self.events.append("connected")
+
+    def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
+        self.events.append(f"lost: {type(reason).__name__}")
+
+    def gave_up(self, reason: SerfError) -> None:
+        self.events.append(f"gave up: {type(reason).__name__}")
+
+
+class FactoryCase(SynchronousTestCase):
+    """A factory for three hosts in memory, called a, b and c here."""
+
+    def setUp(self) -> None:
+        self.patch(os, "environ", {n: v for n, v in os.environ.items() if not n.startswith("SERF_")})
+        self.clock = Clock()
+        self.a, self.b, self.c = self.hosts = [Endpoint(), Endpoint(), Endpoint()]
+
+    def factory(self, hosts: Any = None, **settings: Any) -> SerfClientFactory:
+        factory = SerfClientFactory(self.hosts if hosts is None else hosts, reactor=self.clock, **settings)
+        factory.jitter = 0
+        return factory
+
+    def keyed(self) -> list[Host]:
+        return [Host(endpoint=host, auth_key="s3cret") for host in self.hosts]
+
+    @property
+    def attempts(self) -> list[int]:
+        return [host.attempts for host in self.hosts]
+
+    def refuse_key(self, host: Endpoint) -> None:
+        """Answer the attempt that waits: the key is wrong."""
+        agent = host.accept()
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+
+    def fail_round(self) -> None:
+        """Refuse all that is tried, until nothing is."""
+        while waiting := [host for host in self.hosts if host.waiting]:
+            waiting[0].refuse()
+
+    def wait_of(self, factory: SerfClientFactory) -> float:
+        """Return how long the factory waits for the next round."""
+        self.assertIs(factory.phase, Phase.WAITING)
+        (call,) = self.clock.getDelayedCalls()
+        return round(call.getTime() - self.clock.seconds(), 9)
+
+    def reason(self, waiting: Deferred[Any], kind: type[BaseException]) -> Any:
+        return self.failureResultOf(waiting, kind).value
+
+
+class RoundTests(FactoryCase):
+    def test_nothing_is_tried_before_it_is_started(self) -> None:
+        self.factory()
+        self.assertEqual(self.attempts, [0, 0, 0])
+
+    def test_hosts_are_tried_in_order_one_at_a_time(self) -> None:
+        self.factory().start()
+        self.assertEqual(self.attempts, [1, 0, 0])
+        self.a.refuse()
+        self.assertEqual(self.attempts, [1, 1, 0])
+        self.b.refuse()
+        self.assertEqual(self.attempts, [1, 1, 1])
+
+    def test_there_is_no_delay_within_a_round(self) -> None:
+        factory = self.factory()
+        factory.start()
+        self.a.refuse()
+        self.b.refuse()
+        self.c.accept_and_greet()
+        self.assertEqual(self.clock.seconds(), 0)
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_start_twice_is_start_once(self) -> None:
+        factory = self.factory()
+        factory.start()
+        factory.start()
+        self.a.accept_and_greet()
+        factory.start()
+        self.assertEqual(self.attempts, [1, 0, 0])
+
+    def test_the_next_round_begins_with_the_first_host(self) -> None:
+        self.factory().start()
+        self.fail_round()
+        self.clock.advance(0.1)
+        self.assertEqual(self.attempts, [2, 1, 1])
+
+    def test_an_endpoint_that_fails_at_once_is_one_that_failed(self) -> None:
+        self.a.at_once = RuntimeError("no")
+        self.factory().start()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_an_endpoint_that_raises_is_one_that_failed(self) -> None:
+        factory = self.factory([RaisingEndpoint(), self.b])
+        factory.start()
+        self.b.accept_and_greet()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_an_endpoint_that_never_fires_is_given_up_after_the_connect_timeout(self) -> None:
+        self.factory(connect_timeout=3.0).start()
+        self.clock.advance(2.9)
+        self.assertEqual(self.attempts, [1, 0, 0])
+        self.clock.advance(0.2)
+        self.assertEqual((self.attempts, self.a.cancelled), ([1, 1, 0], 1))
+
+    def test_a_host_that_accepts_and_never_answers_is_given_up_after_the_connect_timeout(self) -> None:
+        self.factory(connect_timeout=3.0).start()
+        agent = self.a.accept()
+        self.clock.advance(3.1)
+        agent.finish_closing()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_a_host_that_refuses_the_handshake_is_one_that_failed(self) -> None:
+        self.factory().start()
+        agent = self.a.accept()
+        agent.greet("Unsupported IPC version")
+        agent.finish_closing()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_a_host_that_is_no_agent_is_one_that_failed(self) -> None:
+        self.factory().start()
+        agent = self.a.accept()
+        agent.send(b"HTTP/1.1 400 Bad Request\r\n")
+        agent.finish_closing()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_thousands_of_hosts_that_fail_at_once_need_no_stack(self) -> None:
+        factory = self.factory([Endpoint(RuntimeError("no")) for _ in range(3000)] + [self.b])
+        factory.start()
+        self.b.accept_and_greet()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_an_endpoint_that_answers_within_connect_is_as_good_as_any(self) -> None:
+        immediate = ImmediateEndpoint()
+        factory = self.factory([immediate])
+        factory.start()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+        self.clock.advance(10)
+        immediate.agents[0].lose()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+        self.assertEqual(len(immediate.agents), 2)
+
+    def test_the_list_is_read_when_it_is_made(self) -> None:
+        self.assertRaises(InvalidHostURL, SerfClientFactory, "a:0")
+
+
+class BackOffTests(FactoryCase):
+    def waits(self, factory: SerfClientFactory, rounds: int) -> list[float]:
+        factory.start()
+        waits = []
+        for _ in range(rounds):
+            self.fail_round()
+            waits.append(self.wait_of(factory))
+            self.clock.advance(waits[-1] + 1e-6)  # the wait was rounded
+        return waits
+
+    def test_the_wait_grows_from_a_tenth_of_a_second_to_thirty(self) -> None:
+        waits = self.waits(self.factory(), 10)
+        self.assertAlmostEqual(waits[0], 0.1)
+        self.assertEqual(waits, sorted(waits))
+        self.assertGreater(waits[1], waits[0])
+        self.assertAlmostEqual(waits[-1], 30)
+
+    def test_it_has_jitter_and_never_passes_the_most(self) -> None:
+        factory = self.factory([self.a])
+        factory.jitter = 0.5
+        waits = self.waits(factory, 60)
+        self.assertGreater(len(set(waits[20:])), 5)
+        self.assertLessEqual(max(waits), 30)
+        self.assertGreaterEqual(min(waits), 0)
+
+    def test_it_can_be_set(self) -> None:
+        factory = self.factory([self.a])
+        factory.initialDelay, factory.factor, factory.maxDelay = 1, 3, 20
+        self.assertEqual(self.waits(factory, 5), [1, 3, 9, 20, 20])
+
+    def test_a_connection_that_got_through_resets_it(self) -> None:
+        factory = self.factory()
+        self.waits(factory, 5)
+        agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+        agent.lose()
+        self.fail_round()
+        self.assertAlmostEqual(self.wait_of(factory), 0.1)
+
+    def test_a_connection_that_did_not_get_through_does_not(self) -> None:
+        factory = self.factory()
+        self.waits(factory, 5)
+        self.a.accept().lose()
+        self.fail_round()
+        self.assertGreater(self.wait_of(factory), 1)
+
+    def test_without_retries_there_is_one_round(self) -> None:
+        factory = self.factory()
+        factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
+        factory.start()
+        waiting = factory.when_connected()
+        self.fail_round()
+        self.reason(waiting, ConnectError)
+        self.assertEqual((factory.phase, self.clock.getDelayedCalls()), (Phase.IDLE, []))
+
+    def test_retries_are_the_rounds_that_may_follow(self) -> None:
+        factory = self.factory()
+        factory.maxRetries = 2  # type: ignore[assignment]  # as above
+        factory.start()
+        waiting = factory.when_connected()
+        for _ in range(2):
+            self.fail_round()
+            self.assertNoResult(waiting)
+            self.clock.advance(30)
+        self.fail_round()
+        self.reason(waiting, ConnectError)
+        self.assertEqual(self.attempts, [3, 3, 3])
+
+    def test_a_host_that_loses_each_connection_at_once_is_not_tried_at_once_for_ever(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        tried_at = []
+        for _ in range(8):
+            while not self.a.waiting:
+                self.clock.advance(0.05)
+            tried_at.append(self.clock.seconds())
+            self.a.accept_and_greet().lose()
+        self.assertGreater(tried_at[-1], 5)
+
+    def test_a_flapping_host_among_good_ones_does_not_hold_anybody_up(self) -> None:
+        self.factory().start()
+        self.a.accept_and_greet().lose()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_after_a_connection_that_held_the_wait_begins_anew(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        for _ in range(6):
+            while not self.a.waiting:
+                self.clock.advance(0.05)
+            self.a.accept_and_greet().lose()
+        while not self.a.waiting:
+            self.clock.advance(0.05)
+        agent = self.a.accept_and_greet()
+        self.clock.advance(3600)
+        agent.reply(agent.asked()[-1].seq)
+        agent.lose()
+        self.fail_round()
+        self.assertAlmostEqual(self.wait_of(factory), 0.1)
+
+
+class LossTests(FactoryCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.observer = Observer()
+        self.made = self.factory(observer=self.observer)
+        self.made.start()
+        self.agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+
+    def test_a_failover_is_a_connection_to_another_host_whatever_they_are_called(self) -> None:
+        for host in self.hosts:
+            self.patch(host, "__class__", type("Alike", (Endpoint,), {"__repr__": lambda _: "alike"}))
+        factory = self.factory()
+        factory.start()
+        self.a.accept_and_greet().lose()
+        self.b.accept_and_greet().lose()
+        self.c.refuse()
+        self.a.refuse()
+        self.b.accept_and_greet()
+        self.assertEqual((factory.connections, factory.failovers), (3, 1))
+
+    def test_once_connected_the_failures_before_it_are_forgotten(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        self.a.refuse()
+        self.clock.advance(0.1)
+        self.assertEqual(len(factory.last_failures), 1)
+        self.a.accept_and_greet()
+        self.assertEqual(factory.last_failures, ())
+
+    def test_after_a_loss_the_next_host_comes_first_at_once(self) -> None:
+        self.agent.lose()
+        self.assertEqual(self.attempts, [1, 1, 0])
+        self.assertIsNone(self.made.connection)
+
+    def test_the_lost_host_comes_last_in_that_round(self) -> None:
+        self.agent.lose()
+        self.b.refuse()
+        self.c.refuse()
+        self.a.accept_and_greet()
+        self.assertIs(self.made.phase, Phase.CONNECTED)
+
+    def test_the_observer_is_told_in_order(self) -> None:
+        self.agent.lose()
+        self.b.accept_and_greet()
+        self.assertEqual(self.observer.events, ["connected", "lost: ConnectionLost", "connected"])
+
+    def test_a_protocol_error_is_a_loss(self) -> None:
+        self.agent.send(b"\xc1")
+        self.agent.finish_closing()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_without_an_observer_calls_are_failed(self) -> None:
+        factory = self.factory([self.b])
+        factory.start()
+        agent = self.b.accept_and_greet()
+        calls = [self.successResultOf(factory.when_connected()).call("members") for _ in range(2)]
+        agent.lose()
+        first, second = (self.reason(call, ConnectionLost) for call in calls)
+        self.assertIsNot(first, second)
+
+    def test_without_retries_nothing_follows_a_loss(self) -> None:
+        factory = self.factory([self.b])
+        factory.maxRetries = 0  # type: ignore[assignment]  # as above
+        factory.start()
+        self.b.accept_and_greet().lose()
+        self.assertEqual((factory.phase, self.b.attempts), (Phase.IDLE, 1))
+
+
+class AuthenticationTests(FactoryCase):
+    def test_a_host_that_refused_the_key_is_not_asked_again_while_another_may_do(self) -> None:
+        self.factory(self.keyed()).start()
+        self.refuse_key(self.a)
+        for _ in range(3):
+            self.fail_round()
+            self.clock.advance(30)
+        self.fail_round()
+        self.assertEqual(self.attempts, [1, 4, 4])
+
+    def test_where_all_refused_it_stops_and_all_are_told(self) -> None:
+        observer = Observer()
+        factory = self.factory(self.keyed(), observer=observer)
+        factory.start()
+        askers = [factory.when_connected(), factory.when_connected()]
+        for host in self.hosts:
+            self.refuse_key(host)
+        first, second = (self.reason(asker, AuthenticationError) for asker in askers)
+        self.assertIsNot(first, second)
+        self.assertEqual(observer.events, ["gave up: AuthenticationError"])
+        self.clock.advance(1000)
+        self.assertEqual((self.attempts, factory.phase), ([1, 1, 1], Phase.IDLE))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_where_the_rest_comes_to_refuse_in_a_later_round_it_stops_too(self) -> None:
+        factory = self.factory(self.keyed())
+        factory.start()
+        waiting = factory.when_connected()
+        self.refuse_key(self.a)
+        self.refuse_key(self.b)
+        self.c.refuse()
+        self.clock.advance(1)
+        self.assertNoResult(waiting)
+        self.refuse_key(self.c)
+        self.reason(waiting, AuthenticationError)
+
+    def test_started_again_it_asks_them_all_again(self) -> None:
+        factory = self.factory(self.keyed())
+        factory.start()
+        for host in self.hosts:
+            self.refuse_key(host)
+        factory.start()
+        self.a.accept_and_greet()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_after_a_good_connection_they_are_asked_again(self) -> None:
+        self.factory(self.keyed()).start()
+        self.refuse_key(self.a)
+        agent = self.b.accept_and_greet()
+        self.clock.advance(10)
+        agent.lose()
+        self.c.refuse()
+        self.assertEqual(self.attempts, [2, 1, 1])
+
+    def test_authentication_required_goes_on_with_the_next_host(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+        assert factory.connection is not None
+        factory.connection.call("members").addErrback(lambda _: None)
+        agent.reply(agent.asked_one("members").seq, error="Authentication required")
+        agent.finish_closing()
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_each_host_is_shown_its_own_key(self) -> None:
+        self.factory([Host(endpoint=self.a, auth_key="ka"), Host(endpoint=self.b)]).start()
+        self.assertEqual(self.a.accept().asked()[1].body, {"AuthKey": "ka"})
+        self.a.agents[0].lose()
+        self.assertEqual([name for name, _, _ in self.b.accept().asked()], ["handshake"])
+
+
+class WaitingTests(FactoryCase):
+    def test_each_asker_has_a_deferred_of_its_own(self) -> None:
+        factory = self.factory()
+        factory.start()
+        first, second = factory.when_connected(), factory.when_connected()
+        first.addCallback(lambda _: "changed")
+        self.a.accept_and_greet()
+        self.assertEqual(self.successResultOf(first), "changed")
+        self.assertIs(self.successResultOf(second), factory.connection)
+
+    def test_it_fires_once_handshake_and_auth_are_through(self) -> None:
+        factory = self.factory(self.keyed())
+        factory.start()
+        waiting = factory.when_connected()
+        agent = self.a.accept()
+        agent.reply(0)
+        self.assertNoResult(waiting)
+        agent.reply(1)
+        self.successResultOf(waiting)
+
+    def test_an_asker_may_cancel(self) -> None:
+        factory = self.factory()
+        factory.start()
+        first, second = factory.when_connected(), factory.when_connected()
+        first.cancel()
+        self.reason(first, CancelledError)
+        self.a.accept_and_greet()
+        self.successResultOf(second)
+
+    def test_it_outlasts_rounds_that_fail(self) -> None:
+        factory = self.factory()
+        factory.start()
+        waiting = factory.when_connected()
+        self.fail_round()
+        self.clock.advance(1)
+        self.a.accept_and_greet()
+        self.successResultOf(waiting)
+
+    def test_a_connect_error_has_each_host_and_its_reason_in_order(self) -> None:
+        factory = self.factory(self.keyed())
+        factory.maxRetries = 0  # type: ignore[assignment]  # as above
+        factory.start()
+        waiting = factory.when_connected()
+        self.refuse_key(self.a)
+        agent = self.b.accept()
+        agent.send(b"\xc1")
+        agent.finish_closing()
+        self.c.refuse(RuntimeError("no such thing"))
+        error = self.reason(waiting, ConnectError)
+        self.assertEqual([host for host, _ in error.failures], [host.label for host in factory.hosts])
+        kinds = [type(reason) for _, reason in error.failures]
+        self.assertEqual(kinds, [AuthenticationError, ProtocolError, RuntimeError])
+        for host, _ in error.failures:
+            self.assertIn(host, str(error))
+        self.assertIn("no such thing", str(error))
+        self.assertNotIn("s3cret", str(error))
+
+
+class StoppingTests(FactoryCase):
+    def test_one_that_connects_though_it_was_cancelled_is_closed(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        connect = self.a.prepare_late()
+        factory.disconnect()
+        self.assertTrue(connect().closed_by_client)
+        self.assertIsNone(factory.connection)
+
+    def test_disconnect_fires_once_the_transport_is_closed(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_and_greet()
+        closed = factory.disconnect()
+        self.assertTrue(agent.closed_by_client)
+        self.assertNoResult(closed)
+        agent.finish_closing()
+        self.successResultOf(closed)
+        self.assertEqual((self.attempts, self.clock.getDelayedCalls()), ([1, 0, 0], []))
+
+    def test_disconnect_between_rounds_ends_the_wait(self) -> None:
+        factory = self.factory()
+        factory.start()
+        waiting = factory.when_connected()
+        self.fail_round()
+        self.successResultOf(factory.disconnect())
+        self.reason(waiting, Disconnected)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_disconnect_while_it_dials_cancels_the_attempt(self) -> None:
+        factory = self.factory()
+        factory.start()
+        self.successResultOf(factory.disconnect())
+        self.assertEqual((self.a.cancelled, self.attempts), (1, [1, 0, 0]))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_disconnect_while_a_handshake_is_under_way_closes_it(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept()
+        closed = factory.disconnect()
+        agent.finish_closing()
+        self.successResultOf(closed)
+        self.assertEqual((self.attempts, self.clock.getDelayedCalls()), ([1, 0, 0], []))
+
+    def test_disconnect_of_one_that_was_never_started_fires_at_once(self) -> None:
+        self.successResultOf(self.factory().disconnect())
+
+    def test_stop_trying_leaves_an_open_connection(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_and_greet()
+        factory.stopTrying()
+        self.assertFalse(agent.closed_by_client)
+        self.clock.advance(10)
+        agent.lose()
+        self.assertEqual((self.attempts, factory.phase), ([1, 0, 0], Phase.IDLE))
+
+    def test_stop_trying_ends_the_trying_and_the_waiting(self) -> None:
+        factory = self.factory()
+        factory.start()
+        waiting = factory.when_connected()
+        self.a.refuse()
+        factory.stopTrying()
+        self.reason(waiting, Disconnected)
+        self.clock.advance(1000)
+        self.assertEqual(self.attempts, [1, 1, 0])
+
+    def test_it_can_be_started_again(self) -> None:
+        factory = self.factory()
+        factory.start()
+        factory.disconnect()
+        factory.start()
+        next(host for host in self.hosts if host.waiting).accept_and_greet()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_started_while_it_closes_it_connects_once_that_is_closed(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_and_greet()
+        factory.disconnect()
+        factory.start()
+        waiting = factory.when_connected()
+        self.assertNoResult(waiting)
+        agent.finish_closing()
+        next(host for host in self.hosts if host.waiting).accept_and_greet()
+        self.successResultOf(waiting)
+
+    def test_started_while_a_handshake_is_being_closed_it_connects_after_that(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept()
+        factory.disconnect()
+        factory.start()
+        agent.finish_closing()
+        next(host for host in self.hosts if host.waiting).accept_and_greet()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_stopped_inside_a_failure_it_stops(self) -> None:
+        factory = self.factory()
+
+        @implementer(IStreamClientEndpoint)
+        class Stopping:
+            def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+                factory.stopTrying()
+                return fail(RuntimeError("no"))
+
+        factory.hosts = (Host(endpoint=Stopping()), *factory.hosts)
+        factory.start()
+        self.assertEqual(self.attempts, [0, 0, 0])
+        self.assertIs(factory.phase, Phase.IDLE)
+
+    def test_started_again_by_whoever_is_told_that_it_gave_up(self) -> None:
+        factory = self.factory()
+        factory.maxRetries = 0  # type: ignore[assignment]  # as above
+        factory.start()
+        factory.when_connected().addErrback(lambda _: factory.start())
+        self.fail_round_once()
+        self.assertEqual(self.attempts, [2, 1, 1])
+
+    def fail_round_once(self) -> None:
+        for host in self.hosts:
+            host.refuse()
+
+
+class SettingsTests(FactoryCase):
+    def test_wrong_ones_are_refused_at_once(self) -> None:
+        for wrong in (
+            {"heartbeat": 0},
+            {"heartbeat": "x"},
+            {"connect_timeout": -1},
+            {"connect_timeout": "5"},
+        ):
+            with self.assertRaises(InvalidRequest) as raised:
+                self.factory(**wrong)
+            self.assertIn(next(iter(wrong)), str(raised.exception))
+
+
+class ClassicTests(FactoryCase):
+    """``reactor.connectTCP(host, port, SerfClientFactory())``"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = Reactor()
+
+    def dial(self, **settings: Any) -> SerfClientFactory:
+        factory = SerfClientFactory(reactor=self.reactor, **settings)
+        factory.jitter = 0
+        self.connector = self.reactor.connectTCP("10.0.0.9", 7400, factory)
+        return factory
+
+    def accept(self) -> Agent:
+        agent = self.connector.accept()
+        agent.greet()
+        return agent
+
+    def test_it_can_be_started_again_as_a_call_is_told_of_the_loss(self) -> None:
+        factory = self.dial()
+        factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
+        agent = self.accept()
+        assert factory.connection is not None
+        factory.connection.call("members").addErrback(lambda _: factory.start())
+        agent.lose()
+        self.assertEqual(self.connector.attempts, 2)
+        self.accept()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_an_ipv6_address_and_a_path_are_shown_as_such(self) -> None:
+        for address, label in (
+            (IPv6Address("TCP", "::1", 7373), "[::1]:7373"),
+            (UNIXAddress("/tmp/agent"), "/tmp/agent"),
+        ):
+            factory = self.dial()
+            self.patch(self.connector, "getDestination", functools.partial(next, iter([address])))
+            factory.startedConnecting(self.connector)
+            self.assertEqual(factory.buildProtocol(None).host, label)
+
+    def test_it_shakes_hands_and_answers(self) -> None:
+        factory = self.dial()
+        waiting = factory.when_connected()
+        agent = self.accept()
+        call = self.successResultOf(waiting).call("members")
+        agent.reply(agent.asked_one("members").seq, MEMBERS)
+        self.assertEqual(self.successResultOf(call).body, MEMBERS)
+
+    def test_it_calls_the_agent_by_the_address_that_was_dialled(self) -> None:
+        factory = self.dial()
+        self.accept()
+        assert factory.connection is not None
+        self.assertEqual(factory.connection.host, "10.0.0.9:7400")
+
+    def test_it_reconnects_to_that_address_at_once(self) -> None:
+        factory = self.dial()
+        agent = self.accept()
+        self.reactor.advance(10)
+        agent.lose()
+        self.assertEqual(self.connector.attempts, 2)
+        self.accept()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_it_backs_off_where_that_address_refuses(self) -> None:
+        factory = self.dial()
+        self.connector.refuse()
+        self.assertEqual((self.connector.attempts, factory.phase), (1, Phase.WAITING))
+        self.reactor.advance(0.1)
+        self.assertEqual(self.connector.attempts, 2)
+        self.connector.refuse()
+        self.reactor.advance(0.1)
+        self.assertEqual(self.connector.attempts, 2)
+        self.reactor.advance(0.3)
+        self.accept()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_an_agent_that_never_answers_is_given_up_and_dialled_again(self) -> None:
+        self.dial(connect_timeout=3.0)
+        agent = self.connector.accept()
+        self.reactor.advance(3.1)
+        agent.finish_closing()
+        self.reactor.advance(0.1)
+        self.assertEqual(self.connector.attempts, 2)
+
+    def test_the_key_is_that_of_the_first_host(self) -> None:
+        self.dial(hosts="serf://x?AuthKey=k")
+        self.assertEqual(self.connector.accept().asked()[1].body, {"AuthKey": "k"})
+
+    def test_a_refused_key_ends_it(self) -> None:
+        factory = self.dial(hosts="serf://x?AuthKey=k")
+        waiting = factory.when_connected()
+        agent = self.connector.accept()
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+        self.reason(waiting, AuthenticationError)
+        self.reactor.advance(1000)
+        self.assertEqual(self.connector.attempts, 1)
+
+    def test_stop_trying_while_it_dials_stops_the_connector(self) -> None:
+        factory = self.dial()
+        waiting = factory.when_connected()
+        factory.stopTrying()
+        self.assertEqual(self.connector.state, "disconnected")
+        self.reason(waiting, Disconnected)
+        self.reactor.advance(1000)
+        self.assertEqual((self.connector.attempts, self.reactor.getDelayedCalls()), (1, []))
+
+    def test_stop_trying_between_two_attempts_ends_it(self) -> None:
+        factory = self.dial()
+        self.connector.refuse()
+        factory.stopTrying()
+        self.reactor.advance(1000)
+        self.assertEqual((self.connector.attempts, self.reactor.getDelayedCalls()), (1, []))
+
+    def test_disconnect_closes_and_does_not_dial_again(self) -> None:
+        factory = self.dial()
+        agent = self.accept()
+        closed = factory.disconnect()
+        agent.finish_closing()
+        self.successResultOf(closed)
+        self.reactor.advance(1000)
+        self.assertEqual((self.connector.attempts, self.reactor.getDelayedCalls()), (1, []))
+
+    def test_retries_are_counted_here_too(self) -> None:
+        factory = SerfClientFactory(reactor=self.reactor)
+        factory.maxRetries = 1  # type: ignore[assignment]  # as above
+        self.connector = self.reactor.connectTCP("10.0.0.9", 7400, factory)
+        waiting = factory.when_connected()
+        self.connector.refuse()
+        self.reactor.advance(30)
+        self.assertNoResult(waiting)
+        self.connector.refuse()
+        self.assertEqual(self.reason(waiting, ConnectError).failures[0][0], "10.0.0.9:7400")
+
+    def test_it_works_with_the_connector_of_twisteds_own_memory_reactor(self) -> None:
+        reactor = MemoryReactorClock()
+        factory = SerfClientFactory(reactor=reactor)
+        connector = reactor.connectTCP("10.0.0.9", 7400, factory)
+        dialled: list[object] = []
+        connector.connect = lambda: dialled.append(connector)
+        factory.clientConnectionFailed(connector, Failure(RuntimeError("no")))
+        reactor.advance(1)
+        self.assertEqual(len(dialled), 1)
+        protocol = factory.buildProtocol(connector.getDestination())
+        agent = Agent(protocol)
+        agent.greet()
+        reactor.advance(10)
+        agent.lose()
+        factory.clientConnectionLost(connector, Failure(RuntimeError("lost")))
+        self.assertEqual(len(dialled), 2)
+
+
+class SecrecyTests(FactoryCase):
+    def test_no_log_event_shows_a_key(self) -> None:
+        log = Log(self)
+        factory = self.factory(self.keyed())
+        factory.start()
+        for host in self.hosts:
+            self.refuse_key(host)
+        factory.start()
+        self.a.accept_and_greet().send(b"\xc1")
+        self.a.agents[-1].finish_closing()
+        self.assertNotIn("s3cret", log.everything)

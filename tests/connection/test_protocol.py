@@ -1,0 +1,966 @@
+"""One connection to an agent: what is sent, who gets what comes back, and how it ends."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet import error
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.fakes import ADDRESS, DONE, MEMBERS, Agent, Log, answer, cuts, header, reply, user_event
+from txserf import commands
+from txserf.connection.exchange import Exchange, Reply
+from txserf.connection.protocol import SerfProtocol, State
+from txserf.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    Disconnected,
+    InvalidRequest,
+    ProtocolError,
+    RequestTimeout,
+    SerfError,
+)
+
+HOST = "10.0.0.1:7373"
+
+
+class Owner:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.ready: list[SerfProtocol] = []
+        self.closed: list[tuple[SerfError, list[Exchange]]] = []
+
+    def connection_ready(self, protocol: SerfProtocol) -> None:
+        self.ready.append(protocol)
+
+    def connection_closed(
+        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
+    ) -> None:
+        self.closed.append((reason, unanswered))
+
+
+class ProtocolCase(SynchronousTestCase):
+    """A connection, its agent's end and its clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def connect(self, *, greet: bool = True, **settings: Any) -> tuple[SerfProtocol, Agent]:
+        protocol = SerfProtocol(host=HOST, reactor=self.clock, **settings)
+        agent = Agent(protocol)
+        if greet:
+            agent.greet()
+        return protocol, agent
+
+    def assertQuiet(self) -> None:
+        """Nothing is left in the reactor."""
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def reason(self, waiting: Deferred[Any], kind: type[Exception]) -> Any:
+        """Return why *waiting* failed."""
+        return self.failureResultOf(waiting, kind).value
+
+
+class OpeningTests(ProtocolCase):
+    def test_the_handshake_goes_out_at_once(self) -> None:
+        _, agent = self.connect(greet=False)
+        self.assertEqual(agent.asked(), [("handshake", 0, {"Version": 1})])
+
+    def test_handshake_and_auth_go_out_in_one_write(self) -> None:
+        _, agent = self.connect(greet=False, auth_key="s3cret")
+        self.assertEqual(len(agent.transport.writes), 1)
+        self.assertEqual(
+            agent.asked(), [("handshake", 0, {"Version": 1}), ("auth", 1, {"AuthKey": "s3cret"})]
+        )
+
+    def test_an_empty_key_is_shown_too(self) -> None:
+        _, agent = self.connect(greet=False, auth_key="")
+        self.assertEqual(agent.asked_names(), ["handshake", "auth"])
+
+    def test_it_is_open_once_the_handshake_is_through(self) -> None:
+        owner = Owner()
+        protocol, agent = self.connect(greet=False, owner=owner)
+        self.assertEqual((protocol.state, owner.ready), (State.OPENING, []))
+        agent.greet()
+        self.assertEqual((protocol.state, owner.ready), (State.READY, [protocol]))
+
+    def test_with_a_key_it_is_open_once_auth_is_through(self) -> None:
+        owner = Owner()
+        protocol, agent = self.connect(greet=False, owner=owner, auth_key="k")
+        agent.reply(0)
+        self.assertEqual((protocol.state, owner.ready), (State.OPENING, []))
+        agent.reply(1)
+        self.assertEqual((protocol.state, owner.ready), (State.READY, [protocol]))
+
+    def test_nothing_is_sent_before_it_is_open(self) -> None:
+        protocol, agent = self.connect(greet=False)
+        agent.asked()
+        self.reason(protocol.call("members"), Disconnected)
+        self.assertEqual(agent.asked(), [])
+
+    def test_a_refused_handshake_is_a_protocol_error(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner)
+        agent.greet("Unsupported IPC version")
+        agent.finish_closing()
+        ((reason, unanswered),) = owner.closed
+        self.assertIsInstance(reason, ProtocolError)
+        self.assertIn(HOST, str(reason))
+        self.assertIn("Unsupported IPC version", str(reason))
+        self.assertEqual(unanswered, [])
+
+    def test_a_refused_key_is_an_authentication_error_of_that_host(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner, auth_key="s3cret")
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+        reason, _ = owner.closed[0]
+        assert isinstance(reason, AuthenticationError)
+        self.assertEqual(reason.host, HOST)
+        self.assertNotIn("s3cret", str(reason))
+
+    def test_what_comes_behind_a_refusal_is_ignored(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner, auth_key="k")
+        agent.send(header(0, "Unsupported IPC version"), header(1), reply(5, MEMBERS))
+        agent.send(header(1))
+        self.assertEqual(owner.ready, [])
+
+    def test_an_agent_that_never_answers_the_handshake_is_given_up(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner, connect_timeout=3.0)
+        self.clock.advance(2.9)
+        self.assertFalse(agent.closed_by_client)
+        self.clock.advance(0.2)
+        self.assertTrue(agent.transport.aborted)
+        agent.finish_closing()
+        reason, _ = owner.closed[0]
+        self.assertIsInstance(reason, ConnectionLost)
+        self.assertIn("3.0 s", str(reason))
+        self.assertQuiet()
+
+    def test_an_agent_that_never_answers_auth_is_given_up(self) -> None:
+        _, agent = self.connect(greet=False, auth_key="k", connect_timeout=3.0)
+        agent.reply(0)
+        self.clock.advance(3.1)
+        self.assertTrue(agent.transport.aborted)
+
+    def test_a_loss_while_it_opens_is_a_connection_lost(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner)
+        agent.lose()
+        reason, unanswered = owner.closed[0]
+        self.assertIsInstance(reason, ConnectionLost)
+        self.assertEqual(unanswered, [])
+        self.assertQuiet()
+
+    def test_a_mistake_of_the_owner_is_not_swallowed(self) -> None:
+        class Mistaken(Owner):
+            def connection_ready(self, protocol: SerfProtocol) -> None:
+                raise AssertionError("a mistake")
+
+        _, agent = self.connect(greet=False, owner=Mistaken())
+        agent.greet()
+        agent.lose()
+        del agent
+        self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1)
+
+    def test_what_is_no_agent_is_a_protocol_error_with_the_host(self) -> None:
+        for data in (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            b"\x15\x03\x01\x00\x02\x02\x46",
+            b"\xc1",
+            b"SSH-2.0-x\r\n",
+        ):
+            owner = Owner()
+            _, agent = self.connect(greet=False, owner=owner)
+            agent.send(data)
+            self.assertTrue(agent.transport.aborted)
+            agent.finish_closing()
+            reason, _ = owner.closed[0]
+            self.assertIsInstance(reason, ProtocolError)
+            self.assertIn(HOST, str(reason))
+
+    def test_hostile_bytes_before_the_handshake_take_little_memory(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner)
+        # Each byte an empty map, which Python needs 70 times as much for.
+        data = b"\x94" + (b"\xdd\x00\x10\x00\x00" + b"\x80" * (1 << 20)) * 4
+        tracemalloc.start()
+        try:
+            for start in range(0, len(data), 65536):
+                if not agent.transport.aborted:
+                    agent.send(data[start : start + 65536])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertTrue(agent.transport.aborted)
+        self.assertLess(peak, 16 * 1024 * 1024)
+
+    def test_a_message_that_is_larger_than_an_answer_to_the_handshake_is_taken_once_it_is_open(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        body = {"Members": [MEMBERS["Members"][0]] * 2000}
+        agent.reply(1, body)
+        self.assertEqual(self.successResultOf(waiting).body, body)
+
+
+class CallCase(ProtocolCase):
+    """A connection that is open."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.protocol, self.agent = self.connect()
+
+    def assertWorks(self, protocol: SerfProtocol | None = None, agent: Agent | None = None) -> None:
+        """The connection is good: a further call is answered."""
+        protocol, agent = protocol or self.protocol, agent or self.agent
+        agent.asked()
+        waiting = protocol.call("members")
+        agent.reply(agent.asked_one("members").seq, MEMBERS)
+        self.assertEqual(self.successResultOf(waiting).body, MEMBERS)
+
+
+class CallTests(CallCase):
+    def test_a_call_fires_with_its_reply(self) -> None:
+        waiting = self.protocol.call("members")
+        asked = self.agent.asked_one("members")
+        self.agent.reply(asked.seq, MEMBERS)
+        self.assertEqual(self.successResultOf(waiting), Reply(asked.seq, "", MEMBERS))
+
+    def test_an_agents_error_is_a_reply(self) -> None:
+        waiting = self.protocol.call("event", {"Name": "e"})
+        self.agent.reply(1, error="no")
+        self.assertEqual(self.successResultOf(waiting), Reply(1, "no", None))
+
+    def test_a_joins_error_has_a_body(self) -> None:
+        waiting = self.protocol.call("join", {"Existing": ["a"]})
+        self.agent.reply(1, {"Num": 0}, "1 error occurred")
+        self.assertEqual(self.successResultOf(waiting), Reply(1, "1 error occurred", {"Num": 0}))
+
+    def test_calls_are_sent_without_waiting_for_each_other(self) -> None:
+        for _ in range(3):
+            self.protocol.call("stats")
+        self.assertEqual(self.agent.asked(), [("stats", 1, None), ("stats", 2, None), ("stats", 3, None)])
+
+    def test_replies_find_their_calls_in_any_order(self) -> None:
+        for order in itertools.permutations(range(3)):
+            protocol, agent = self.connect()
+            waiting = [protocol.call("join", {"Existing": ["a"]}) for _ in range(3)]
+            for index in order:
+                agent.reply(index + 1, {"Num": index})
+            replies = [self.successResultOf(call) for call in waiting]
+            self.assertEqual(replies, [Reply(index + 1, "", {"Num": index}) for index in range(3)])
+
+    def test_a_row_of_the_table_does_for_a_name(self) -> None:
+        self.protocol.call(commands.STATS)
+        self.agent.asked_one("stats")
+
+    def test_a_wrong_command_or_argument_raises_at_the_call_and_nothing_is_sent(self) -> None:
+        self.assertRaises(InvalidRequest, self.protocol.call, "no-such-command")
+        self.assertRaises(InvalidRequest, self.protocol.call, "event", {"Name": 7})
+        self.assertRaises(InvalidRequest, self.protocol.call, "event", {"Name": "\ud800"})
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_reply_to_an_unknown_seq_is_logged_and_harmless(self) -> None:
+        log = Log(self)
+        self.agent.reply(77, MEMBERS)
+        self.assertTrue(any("77" in text and HOST in text for text in log.texts))
+        self.assertWorks()
+
+    def test_many_replies_to_unknown_seqs_are_logged_once_and_counted_at_the_end(self) -> None:
+        log = Log(self)
+        self.agent.send(*(header(seq) for seq in range(100, 1100)))
+        self.assertEqual(len([text for text in log.texts if "never sent" in text]), 1)
+        self.agent.lose()
+        first, last = (text for text in log.texts if "never sent" in text)
+        self.assertIn("100", first)
+        self.assertIn("1000", last)
+        self.assertIn(HOST, last)
+
+    def test_a_single_reply_to_an_unknown_seq_is_not_counted_at_the_end(self) -> None:
+        log = Log(self)
+        self.agent.send(header(77))
+        self.agent.lose()
+        self.assertEqual(len([text for text in log.texts if "never sent" in text]), 1)
+
+    def test_a_second_reply_is_harmless(self) -> None:
+        waiting = self.protocol.call("members")
+        self.agent.reply(1, MEMBERS)
+        self.agent.reply(1, MEMBERS)
+        self.successResultOf(waiting)
+        self.assertWorks()
+
+    def test_a_call_fired_inside_a_reply_is_sent(self) -> None:
+        first = self.protocol.call("stats")
+        second = first.addCallback(lambda _: self.protocol.call("members"))
+        self.agent.asked()
+        self.agent.reply(1, {})
+        self.agent.asked_one("members")
+        self.agent.reply(2, MEMBERS)
+        self.assertEqual(self.successResultOf(second).body, MEMBERS)
+
+    def test_a_cancelled_call_leaves_the_connection_good(self) -> None:
+        waiting = self.protocol.call("members")
+        waiting.cancel()
+        self.reason(waiting, CancelledError)
+        self.agent.reply(1, MEMBERS)
+        self.assertWorks()
+
+    def test_a_late_reply_is_dropped_and_the_connection_stays_good(self) -> None:
+        waiting = self.protocol.call("members", timeout=2.0)
+        self.clock.advance(1.9)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.2)
+        error = self.reason(waiting, RequestTimeout)
+        self.assertIn("members", str(error))
+        self.assertIn(HOST, str(error))
+        self.agent.reply(1, MEMBERS)
+        self.assertWorks()
+
+    def test_an_answer_in_time_takes_its_deadline_along(self) -> None:
+        waiting = self.protocol.call("members", timeout=2.0)
+        self.agent.reply(1, MEMBERS)
+        self.successResultOf(waiting)
+        self.agent.lose()
+        self.assertQuiet()
+
+    def test_without_a_timeout_a_call_waits_as_long_as_the_connection_lasts(self) -> None:
+        protocol, agent = self.connect(heartbeat=None)
+        waiting = protocol.call("members")
+        self.clock.advance(100_000)
+        agent.reply(1, MEMBERS)
+        self.successResultOf(waiting)
+
+
+class AuthenticationRequiredTests(ProtocolCase):
+    def test_it_ends_the_connection_for_its_call_and_all_behind_it(self) -> None:
+        protocol, agent = self.connect()
+        calls = [protocol.call("event", {"Name": "e"}), protocol.call("members")]
+        # The body of the first was read as a header: two errors, one Seq.
+        error = header(1, "Authentication required")
+        agent.send(error, error, header(2, "Authentication required"))
+        self.assertTrue(agent.transport.aborted)
+        agent.finish_closing()
+        for call in calls:
+            self.assertEqual(self.reason(call, AuthenticationError).host, HOST)
+
+    def test_its_calls_are_the_owners(self) -> None:
+        owner = Owner()
+        protocol, agent = self.connect(owner=owner)
+        protocol.call("members")
+        agent.reply(1, error="Authentication required")
+        agent.finish_closing()
+        reason, unanswered = owner.closed[0]
+        self.assertIsInstance(reason, AuthenticationError)
+        self.assertEqual([exchange.command.wire for exchange in unanswered], ["members"])
+
+    def test_no_body_follows_it_though_one_follows_other_errors(self) -> None:
+        owner = Owner()
+        protocol, agent = self.connect(owner=owner)
+        protocol.call("join", {"Existing": ["a"]})
+        agent.send(header(1, "Authentication required"), header(1, "Authentication required"))
+        agent.finish_closing()
+        self.assertIsInstance(owner.closed[0][0], AuthenticationError)
+
+
+class StreamTests(CallCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.records: list[Mapping[str, Any]] = []
+
+    def stream(self, command: str = "stream", **arguments: Any) -> Deferred[Reply]:
+        """Open a stream as Seq 1."""
+        waiting = self.protocol.call(command, arguments, on_record=self.records.append)
+        self.agent.asked_one(command)
+        return waiting
+
+    def test_records_go_to_their_stream(self) -> None:
+        others: list[Mapping[str, Any]] = []
+        self.stream()
+        self.protocol.call("stream", on_record=others.append)
+        self.agent.send(header(1), header(2))
+        self.agent.send(reply(1, user_event("a")), reply(2, user_event("b")), reply(1, user_event("c")))
+        self.assertEqual([record["Name"] for record in self.records], ["a", "c"])
+        self.assertEqual([record["Name"] for record in others], ["b"])
+
+    def test_replies_and_records_interleave(self) -> None:
+        self.stream()
+        waiting = self.protocol.call("members")
+        self.agent.send(header(1), reply(1, user_event("a")), reply(2, MEMBERS), reply(1, user_event("b")))
+        self.assertEqual(len(self.records), 2)
+        self.assertEqual(self.successResultOf(waiting).body, MEMBERS)
+
+    def test_a_refused_stream_has_no_records(self) -> None:
+        waiting = self.stream(Type="nonsense")
+        self.agent.reply(1, error="Invalid event filter")
+        self.assertEqual(self.successResultOf(waiting).error, "Invalid event filter")
+        self.assertWorks()
+
+    def test_a_record_whose_callback_raises_is_logged_and_the_next_still_comes(self) -> None:
+        seen: list[object] = []
+
+        def broken(record: Mapping[str, Any]) -> None:
+            seen.append(record)
+            raise RuntimeError("a mistake")
+
+        self.protocol.call("stream", on_record=broken)
+        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
+        self.assertEqual(len(seen), 2)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+        self.assertWorks()
+
+    def test_a_stopped_streams_records_are_swallowed_before_and_after_the_reply(self) -> None:
+        self.stream()
+        self.agent.reply(1)
+        stopping = self.protocol.call("stop", {"Stop": 1})
+        self.agent.send(reply(1, user_event("before")))
+        self.agent.send(header(2), reply(1, user_event("after")), reply(1, user_event("after")))
+        self.successResultOf(stopping)
+        # Until the agent has confirmed the stop, what comes is the stream's.
+        self.assertEqual([record["Name"] for record in self.records], ["before"])
+        self.assertWorks()
+
+    def test_a_stop_of_another_seq_stops_nothing(self) -> None:
+        self.stream()
+        self.agent.reply(1)
+        self.protocol.call("stop", {"Stop": 99})
+        self.agent.send(header(2), reply(1, user_event()))
+        self.assertEqual(len(self.records), 1)
+
+    def test_a_cancelled_stream_is_stopped_at_the_agent(self) -> None:
+        waiting = self.stream()
+        waiting.cancel()
+        self.reason(waiting, CancelledError)
+        self.assertEqual(self.agent.asked_one("stop").body, {"Stop": 1})
+        self.agent.send(header(1), reply(1, user_event()), header(2), reply(1, user_event()))
+        self.assertEqual(self.records, [])
+        self.assertWorks()
+
+    def test_a_timed_out_stream_is_stopped_at_the_agent(self) -> None:
+        waiting = self.protocol.call("monitor", {"LogLevel": "INFO"}, timeout=1.0)
+        self.agent.asked()
+        self.clock.advance(1.1)
+        self.reason(waiting, RequestTimeout)
+        self.assertEqual(self.agent.asked_one("stop").body, {"Stop": 1})
+        self.agent.send(header(1), reply(1, {"Log": "x"}), header(2), reply(1, {"Log": "y"}))
+        self.assertWorks()
+
+    def test_a_query_ends_with_done_and_its_seq_is_free_then(self) -> None:
+        self.stream("query", Name="q")
+        self.agent.send(header(1), reply(1, answer("n1", b"x")), reply(1, DONE))
+        self.assertEqual([record["Type"] for record in self.records], ["response", "done"])
+        log = Log(self)
+        self.agent.reply(1)
+        self.assertTrue(any("never sent" in text for text in log.texts))
+        self.assertWorks()
+
+    def test_a_querys_records_from_nobody_are_dropped(self) -> None:
+        self.stream("query", Name="q")
+        noise = [reply(1, answer("", kind=kind)) for kind in ("ack", "response")]
+        self.agent.send(header(1), *noise, reply(1, answer("n1")), *noise, reply(1, DONE))
+        self.assertEqual([record["From"] for record in self.records], ["n1", ""])
+
+    def test_a_cancelled_query_is_not_stopped_and_its_records_are_swallowed(self) -> None:
+        waiting = self.stream("query", Name="q")
+        waiting.cancel()
+        self.reason(waiting, CancelledError)
+        self.assertEqual(self.agent.asked(), [])
+        self.agent.send(header(1), reply(1, answer("n1")), reply(1, DONE))
+        self.assertEqual(self.records, [])
+        self.assertWorks()
+
+    def test_a_stop_does_not_end_a_query(self) -> None:
+        self.stream("query", Name="q")
+        self.protocol.call("stop", {"Stop": 1})
+        self.agent.send(header(1), header(2), reply(1, answer("n1")), reply(1, DONE))
+        self.assertEqual(len(self.records), 2)
+
+    def test_a_close_inside_a_record_ends_the_records(self) -> None:
+        def closing(record: Mapping[str, Any]) -> None:
+            self.records.append(record)
+            self.protocol.close()
+
+        self.protocol.call("stream", on_record=closing)
+        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
+        self.assertEqual(len(self.records), 1)
+
+    def test_a_loss_inside_a_record_ends_the_records(self) -> None:
+        log = Log(self)
+
+        def losing(record: Mapping[str, Any]) -> None:
+            self.records.append(record)
+            self.agent.lose()
+
+        self.protocol.call("stream", on_record=losing)
+        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
+        self.assertEqual(len(self.records), 1)
+        self.assertEqual([text for text in log.texts if "never sent" in text], [])
+
+
+class LossTests(ProtocolCase):
+    def test_a_loss_fails_each_call_once_with_host_and_reason(self) -> None:
+        protocol, agent = self.connect()
+        calls = [protocol.call("members"), protocol.call("event", {"Name": "e"}, timeout=5.0)]
+        agent.lose(error.ConnectionLost())
+        for call in calls:
+            failure = self.reason(call, ConnectionLost)
+            self.assertEqual(failure.host, HOST)
+            self.assertIn(HOST, str(failure))
+            self.assertIn("non-clean", str(failure))
+        self.assertQuiet()
+
+    def test_each_call_gets_an_exception_of_its_own(self) -> None:
+        protocol, agent = self.connect()
+        calls = [protocol.call("members"), protocol.call("members")]
+        agent.lose()
+        first, second = (self.reason(call, ConnectionLost) for call in calls)
+        self.assertIsNot(first, second)
+
+    def test_after_a_loss_a_call_fails(self) -> None:
+        protocol, agent = self.connect()
+        agent.lose()
+        self.reason(protocol.call("members"), Disconnected)
+
+    def test_a_call_made_inside_a_loss_fails(self) -> None:
+        protocol, agent = self.connect()
+        again: list[Deferred[Any]] = []
+        protocol.call("members").addErrback(lambda _: again.append(protocol.call("members")))
+        agent.lose()
+        self.reason(again[0], Disconnected)
+
+    def test_the_loss_of_a_cancelled_call_is_nobodys(self) -> None:
+        protocol, agent = self.connect()
+        first, second = protocol.call("members"), protocol.call("members")
+        first.addErrback(lambda _: second.cancel())
+        agent.lose()
+        self.successResultOf(first)
+        self.reason(second, CancelledError)
+
+    def test_cutting_the_bytes_anywhere_fires_each_deferred_once(self) -> None:
+        data = b"".join(
+            [
+                header(0),
+                header(1),
+                reply(2, MEMBERS),
+                reply(3, user_event()),
+                header(4, "no"),
+                reply(3, user_event()),
+                reply(5, {"Num": 0}, "1 error occurred"),
+            ]
+        )
+        for cut in range(len(data) + 1):
+            protocol, agent = self.connect(greet=False, auth_key="k")
+            agent.send(data[: len(header(0) + header(1))][:cut])
+            fired: list[object] = []
+            calls: list[Deferred[Reply]] = []
+            if protocol.state is State.READY:
+                calls = [
+                    protocol.call("members"),
+                    protocol.call("stream"),
+                    protocol.call("event", {"Name": "e"}, timeout=9.0),
+                    protocol.call("join", {"Existing": ["a"]}),
+                ]
+                agent.send(data[len(header(0) + header(1)) : cut])
+            for call in calls:
+                call.addBoth(fired.append)
+            agent.lose()
+            self.assertEqual(len(fired), len(calls), cut)
+            self.assertQuiet()
+
+    def test_garbage_on_an_open_connection_fails_its_calls_with_a_protocol_error(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        agent.send(b"\xc1")
+        self.assertTrue(agent.transport.aborted)
+        agent.finish_closing()
+        self.assertIn(HOST, str(self.reason(waiting, ProtocolError)))
+        self.assertQuiet()
+
+    def test_a_loss_told_twice_is_told_once(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(owner=owner)
+        agent.lose()
+        agent.lose()
+        self.assertEqual(len(owner.closed), 1)
+
+    def test_an_owner_gets_what_was_unanswered_in_order_of_seq(self) -> None:
+        owner = Owner()
+        protocol, agent = self.connect(owner=owner)
+        for command in ("stream", "members", "stats", "stream"):
+            protocol.call(command)
+        protocol.call("leave").addErrback(lambda _: None).cancel()
+        agent.send(header(4), reply(2, MEMBERS), header(1))
+        agent.lose()
+        ((_, unanswered),) = owner.closed
+        self.assertEqual([exchange.seq for exchange in unanswered], [1, 3, 4])
+
+
+class ClosingTests(ProtocolCase):
+    def test_close_ends_calls_with_disconnected_and_not_connection_lost(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        protocol.close()
+        self.assertTrue(agent.closed_by_client)
+        self.assertNoResult(waiting)
+        agent.finish_closing()
+        self.assertIs(type(self.reason(waiting, Disconnected)), Disconnected)
+        self.assertQuiet()
+
+    def test_a_close_that_the_agent_does_not_follow_is_forced(self) -> None:
+        protocol, agent = self.connect(connect_timeout=3.0)
+        protocol.close()
+        self.assertFalse(agent.transport.aborted)
+        self.clock.advance(3.1)
+        self.assertTrue(agent.transport.aborted)
+        agent.finish_closing()
+        self.assertQuiet()
+
+    def test_close_twice_is_close_once(self) -> None:
+        protocol, agent = self.connect()
+        protocol.close()
+        protocol.close()
+        agent.finish_closing()
+        protocol.close()
+        self.assertQuiet()
+
+    def test_a_drained_connection_closes_behind_the_last_reply(self) -> None:
+        protocol, agent = self.connect()
+        calls = [protocol.call("members"), protocol.call("stats")]
+        protocol.drain()
+        agent.reply(2, {})
+        self.assertFalse(agent.closed_by_client)
+        agent.reply(1, MEMBERS)
+        self.assertTrue(agent.closed_by_client)
+        for call in calls:
+            self.successResultOf(call)
+
+    def test_an_idle_connection_is_drained_at_once(self) -> None:
+        protocol, agent = self.connect()
+        protocol.drain()
+        self.assertTrue(agent.closed_by_client)
+
+    def test_nothing_is_delivered_once_it_is_closed(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        protocol.close()
+        agent.reply(1, MEMBERS)
+        self.assertNoResult(waiting)
+        agent.finish_closing()
+        self.reason(waiting, Disconnected)
+
+
+@implementer(ITransport)
+class Pipe:
+    """To a process: what can't be aborted, and tells of no end while that process lives."""
+
+    def __init__(self) -> None:
+        self.disconnecting = False
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        pass
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+    def getPeer(self) -> IAddress:
+        return ADDRESS
+
+    def getHost(self) -> IAddress:
+        return ADDRESS
+
+
+class Wrapped(Pipe):
+    """What passes on to such a pipe more than that can do, as TLS does."""
+
+    def abortConnection(self) -> None:
+        Pipe().abortConnection()  # type: ignore[attr-defined]
+
+
+class PipeTests(ProtocolCase):
+    def pipe(self, pipe: Pipe, *, greet: bool = True) -> tuple[SerfProtocol, Owner]:
+        """Return a connection by *pipe*, and its owner."""
+        owner = Owner()
+        protocol = SerfProtocol(host=HOST, reactor=self.clock, owner=owner, connect_timeout=3.0)
+        protocol.makeConnection(pipe)
+        if greet:
+            protocol.dataReceived(header(0))
+        return protocol, owner
+
+    def test_a_silent_host_is_given_up_though_its_transport_never_ends(self) -> None:
+        for pipe in (Pipe(), Wrapped()):
+            protocol, owner = self.pipe(pipe, greet=False)
+            self.clock.advance(3.0)
+            self.clock.advance(0)
+            self.assertTrue(pipe.disconnecting)
+            ((reason, unanswered),) = owner.closed
+            self.assertIn("the handshake", str(reason))
+            self.assertEqual((protocol.state, unanswered), (State.CLOSED, []))
+            self.assertQuiet()
+
+    def test_its_end_is_not_told_within_the_call_that_gives_it_up(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        protocol.give_up(ProtocolError("enough"))
+        self.assertEqual(owner.closed, [])
+        self.clock.advance(0)
+        self.assertEqual([str(reason) for reason, _ in owner.closed], ["enough"])
+
+    def test_the_transports_own_word_of_its_end_may_come_first(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        protocol.give_up(ProtocolError("enough"))
+        protocol.connectionLost(Failure(error.ConnectionDone()))
+        self.clock.advance(0)
+        self.assertEqual(len(owner.closed), 1)
+        self.assertQuiet()
+
+    def test_the_transports_own_word_may_come_late_and_so_may_bytes(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        protocol.give_up(ProtocolError("enough"))
+        self.clock.advance(0)
+        protocol.dataReceived(reply(7, MEMBERS))
+        protocol.connectionLost(Failure(error.ConnectionDone()))
+        self.assertEqual(len(owner.closed), 1)
+        self.assertQuiet()
+
+    def test_a_close_ends_though_the_transport_never_does(self) -> None:
+        protocol, owner = self.pipe(Pipe())
+        waiting = protocol.call("members")
+        protocol.close()
+        self.clock.advance(2.9)
+        self.assertEqual(owner.closed, [])
+        self.clock.advance(0.1)
+        self.clock.advance(0)
+        ((reason, (exchange,)),) = owner.closed
+        self.assertIs(type(reason), Disconnected)
+        exchange.lost(reason)
+        self.reason(waiting, Disconnected)
+        self.assertQuiet()
+
+
+class HeartbeatTests(ProtocolCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.protocol, self.agent = self.connect()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass as it does: in steps."""
+        self.clock.pump([0.125] * int(seconds / 0.125))
+
+    def test_an_idle_connection_is_checked_by_a_stop_of_an_unused_seq(self) -> None:
+        self.clock.advance(29.9)
+        self.assertEqual(self.agent.asked(), [])
+        self.clock.advance(0.2)
+        asked = self.agent.asked_one("stop")
+        self.assertEqual(asked.body, {"Stop": asked.seq})
+
+    def test_an_answered_check_is_followed_by_the_next(self) -> None:
+        for _ in range(3):
+            self.clock.advance(30)
+            self.agent.reply(self.agent.asked_one("stop").seq)
+            self.clock.advance(5)
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_a_check_without_an_answer_is_a_loss(self) -> None:
+        waiting = self.protocol.call("members")
+        self.clock.advance(30)
+        self.clock.advance(4.9)
+        self.assertFalse(self.agent.closed_by_client)
+        self.clock.advance(0.2)
+        self.assertTrue(self.agent.transport.aborted)
+        self.agent.finish_closing()
+        self.assertIn("heartbeat", str(self.reason(waiting, ConnectionLost)))
+        self.assertQuiet()
+
+    def test_an_unanswered_check_is_nobodys_exchange(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(owner=owner)
+        self.clock.advance(30)
+        agent.lose()
+        self.assertEqual(owner.closed[0][1], [])
+
+    def test_whatever_arrives_puts_the_check_off(self) -> None:
+        self.protocol.call("stream")
+        self.agent.reply(1)
+        self.agent.asked()
+        for _ in range(10):
+            self.clock.advance(20)
+            self.agent.reply(1, user_event())
+        self.clock.advance(1)
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_check_comes_within_an_eighth_of_the_period_past_it(self) -> None:
+        self.protocol.call("stream")
+        self.agent.reply(1)
+        self.agent.asked()
+        for heard_at in (1.0, 3.75, 7.25, 29.875):
+            self.advance(heard_at)
+            self.agent.reply(1, user_event())
+            self.advance(29.875)
+            self.assertEqual(self.agent.asked(), [], heard_at)
+            self.advance(30.0 / 8 + 0.125)
+            self.agent.reply(self.agent.asked_one("stop").seq)
+
+    def test_bytes_of_an_unfinished_message_put_the_check_off_too(self) -> None:
+        self.agent.asked()
+        for byte in header(7)[:4]:
+            self.advance(20.0)
+            self.agent.send(bytes([byte]))
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_check_is_due_at_once_where_the_reactor_was_held_up(self) -> None:
+        self.agent.asked()
+        self.clock.advance(1000.0)
+        self.assertEqual(len(self.agent.asked()), 1)
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_records_while_the_check_is_due_are_a_sign_of_life(self) -> None:
+        self.protocol.call("stream")
+        self.agent.reply(1)
+        self.clock.advance(30)
+        self.clock.advance(30)
+        self.agent.reply(1, user_event())
+        self.clock.advance(5.1)
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_an_agent_that_works_on_a_slow_command_is_left_alone(self) -> None:
+        waiting = self.protocol.call("join", {"Existing": ["a"]})
+        self.agent.asked()
+        for _ in range(10):
+            self.clock.advance(30)
+        self.assertEqual(self.agent.asked(), [])
+        self.agent.reply(1, {"Num": 1})
+        self.successResultOf(waiting)
+        self.clock.advance(30)
+        self.clock.advance(30)
+        self.agent.asked_one("stop")
+
+    def test_an_agent_that_works_on_a_join_which_timed_out_is_left_alone(self) -> None:
+        waiting = self.protocol.call("join", {"Existing": ["a", "b", "c"]}, timeout=10.0)
+        self.agent.asked()
+        self.advance(100.0)
+        self.reason(waiting, RequestTimeout)
+        self.assertEqual(self.agent.asked(), [])
+        self.agent.reply(1, {"Num": 1})
+        self.advance(29.0)
+        self.assertEqual(self.agent.asked(), [])
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_an_agent_that_never_answers_a_join_which_was_cancelled_is_a_loss_in_the_end(self) -> None:
+        waiting = self.protocol.call("join", {"Existing": ["a"]})
+        self.agent.asked()
+        self.advance(1000.0)
+        self.assertEqual(self.agent.asked(), [])
+        waiting.cancel()
+        self.reason(waiting, CancelledError)
+        self.advance(119.0)
+        self.assertEqual(self.agent.asked(), [])
+        self.advance(30.0 + 3.75 + 5.0 + 1.0)
+        self.agent.asked_one("stop")
+        self.assertTrue(self.agent.transport.aborted)
+
+    def test_a_quick_command_that_timed_out_puts_no_check_off(self) -> None:
+        waiting = self.protocol.call("members", timeout=1.0)
+        self.agent.asked()
+        self.advance(30.0)
+        self.reason(waiting, RequestTimeout)
+        self.agent.asked_one("stop")
+
+    def test_there_are_none_where_none_are_wanted(self) -> None:
+        _, agent = self.connect(heartbeat=None)
+        agent.asked()
+        before = len(self.clock.getDelayedCalls())
+        self.clock.advance(1000)
+        self.assertEqual(agent.asked(), [])
+        self.assertLessEqual(len(self.clock.getDelayedCalls()), before)
+
+    def test_its_period_and_its_patience_can_be_set(self) -> None:
+        _, agent = self.connect(heartbeat=2.0, connect_timeout=1.0)
+        agent.asked()
+        self.clock.advance(2.1)
+        agent.asked_one("stop")
+        self.clock.advance(1.1)
+        self.assertTrue(agent.transport.aborted)
+
+    def test_a_closed_connection_is_not_checked(self) -> None:
+        self.protocol.close()
+        self.agent.finish_closing()
+        self.assertQuiet()
+
+
+class SecrecyTests(ProtocolCase):
+    def test_no_log_event_and_no_repr_shows_a_key(self) -> None:
+        key = "s3cret"
+        log = Log(self)
+        protocol, agent = self.connect(greet=False, auth_key=key)
+        shown = [repr(protocol), *map(repr, protocol.greeting)]
+        agent.greet("Invalid authentication token")
+        agent.finish_closing()
+        protocol, agent = self.connect(auth_key=key)
+        failed = protocol.call("install-key", {"Key": key})
+        agent.send(b"\xc1")
+        agent.finish_closing()
+        shown.append(self.failureResultOf(failed, ProtocolError).getTraceback())
+        self.assertNotIn(key, "\n".join([*shown, log.everything]))
+
+    def test_the_repr_of_a_reply_shows_no_key_of_a_keyring(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("list-keys")
+        agent.reply(1, {"Keys": {"s3cret": 2}, "Messages": {}, "NumErr": 0})
+        shown = repr(self.successResultOf(waiting))
+        self.assertEqual(shown, "Reply(seq=1, error='', body={'Keys': ..., 'Messages': ..., 'NumErr': ...})")
+
+    def test_the_repr_of_a_reply_without_a_body_says_so(self) -> None:
+        self.assertEqual(repr(Reply(3, "no", None)), "Reply(seq=3, error='no', body=None)")
+        self.assertEqual(repr(Reply(3, "", {})), "Reply(seq=3, error='', body={})")
+
+
+class SplittingTests(ProtocolCase):
+    @given(places=st.lists(st.integers(0, 2000), max_size=10))
+    @settings(deadline=None)
+    def test_however_the_bytes_are_cut_each_gets_its_own(self, places: list[int]) -> None:
+        protocol, agent = self.connect()
+        records: list[Mapping[str, Any]] = []
+        waiting = [
+            protocol.call("members"),
+            protocol.call("stream", on_record=records.append),
+            protocol.call("event", {"Name": "e"}),
+        ]
+        data = b"".join(
+            [
+                header(2),
+                reply(2, user_event("a")),
+                reply(1, MEMBERS),
+                reply(2, user_event("b")),
+                header(3, "no"),
+            ]
+        )
+        for chunk in cuts(data, places):
+            agent.send(chunk)
+        replies = [self.successResultOf(call) for call in waiting]
+        self.assertEqual(replies, [Reply(1, "", MEMBERS), Reply(2, "", None), Reply(3, "no", None)])
+        self.assertEqual([record["Name"] for record in records], ["a", "b"])
+
+    @given(data=st.binary(max_size=100))
+    @settings(deadline=None)
+    def test_random_bytes_end_in_a_connection_that_is_good_or_given_up(self, data: bytes) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        agent.send(data)
+        agent.lose()
+        fired: list[object] = []
+        waiting.addBoth(fired.append)
+        self.assertEqual(len(fired), 1)

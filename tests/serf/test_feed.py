@@ -1,0 +1,167 @@
+"""`Feed`: items for callbacks, for ``async for``, for both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from txserf.errors import ConnectionLost, Disconnected, InvalidRequest, StopReceiveData
+from txserf.serf.feed import Feed
+
+
+class Letters(Feed[str]):
+    """A feed that a test fills by hand."""
+
+    stops = 0
+
+    def _stop_asked(self) -> None:
+        self.stops += 1
+        self._end(None, discard=True)
+
+
+class FeedTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.feed = Letters(3)
+
+    def deliver(self, letters: str) -> None:
+        for letter in letters:
+            self.feed._deliver(letter)
+
+    def next(self) -> Deferred[str]:
+        return Deferred.fromCoroutine(anext(self.feed))
+
+    def rest(self) -> Deferred[list[str]]:
+        async def collect() -> list[str]:
+            return [item async for item in self.feed]
+
+        return Deferred.fromCoroutine(collect())
+
+    def test_a_reader_gets_what_came_before_it_read_and_then_waits(self) -> None:
+        self.deliver("ab")
+        self.assertEqual(self.successResultOf(self.next()), "a")
+        self.assertEqual(self.successResultOf(self.next()), "b")
+        waiting = self.next()
+        self.assertNoResult(waiting)
+        self.deliver("c")
+        self.assertEqual(self.successResultOf(waiting), "c")
+
+    def test_a_full_buffer_drops_the_oldest_and_counts_it(self) -> None:
+        self.deliver("abcde")
+        self.assertEqual(self.feed.dropped, 2)
+        self.feed._end(None)
+        self.assertEqual(self.successResultOf(self.rest()), list("cde"))
+
+    def test_a_slow_callback_loses_the_oldest_too(self) -> None:
+        busy: Deferred[None] = Deferred()
+        got: list[str] = []
+
+        def slow(item: str) -> Deferred[None] | None:
+            got.append(item)
+            return busy if item == "a" else None
+
+        self.feed.add_callback(slow)
+        self.deliver("abcdef")
+        self.assertEqual((got, self.feed.dropped), (["a"], 2))
+        busy.callback(None)
+        self.assertEqual(got, ["a", "d", "e", "f"])
+
+    def test_callbacks_get_what_came_before_they_were_added(self) -> None:
+        got: list[str] = []
+        self.deliver("ab")
+        self.feed.add_callback(got.append)
+        self.deliver("c")
+        self.assertEqual(got, list("abc"))
+        self.feed._end(None)
+        self.assertEqual(self.successResultOf(self.rest()), [])
+
+    def test_a_reader_beside_callbacks_gets_all_from_the_moment_that_it_iterates(self) -> None:
+        got: list[str] = []
+        self.feed.add_callback(got.append)
+        self.deliver("a")
+        aiter(self.feed)
+        self.deliver("bc")
+        self.feed._end(None)
+        self.assertEqual(got, list("abc"))
+        self.assertEqual(self.successResultOf(self.rest()), list("bc"))
+
+    def test_callbacks_beside_a_reader_get_all_from_the_moment_that_they_are_added(self) -> None:
+        got: list[str] = []
+        first = self.next()
+        self.deliver("a")
+        self.feed.add_callback(got.append)
+        self.deliver("b")
+        self.assertEqual(self.successResultOf(first), "a")
+        self.assertEqual(self.successResultOf(self.next()), "b")
+        self.assertEqual(got, ["b"])
+
+    def test_two_readers_share_the_items(self) -> None:
+        first, second = self.next(), self.next()
+        self.deliver("ab")
+        self.assertEqual({self.successResultOf(first), self.successResultOf(second)}, {"a", "b"})
+
+    def test_an_end_comes_behind_the_last_item_and_comes_again(self) -> None:
+        self.deliver("a")
+        self.feed._end(ConnectionLost("gone", host="n1"))
+        self.assertEqual(self.successResultOf(self.next()), "a")
+        errors = [self.failureResultOf(self.next(), ConnectionLost).value for _ in range(2)]
+        self.assertEqual([(str(error), error.host) for error in errors], [("gone", "n1")] * 2)
+        self.assertIsNot(errors[0], errors[1])
+
+    def test_an_end_wakes_all_who_wait(self) -> None:
+        waiting = [self.next(), self.next()]
+        self.feed._end(None)
+        for reader in waiting:
+            self.failureResultOf(reader, StopAsyncIteration)
+
+    def test_a_reader_that_is_cancelled_takes_no_item_with_it(self) -> None:
+        cancelled, waiting = self.next(), self.next()
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.deliver("a")
+        self.assertEqual(self.successResultOf(waiting), "a")
+
+    def test_a_reader_may_cancel_another_one_at_the_end(self) -> None:
+        first, second = self.next(), self.next()
+        first.addErrback(lambda _: second.cancel())
+        self.feed._end(None)
+        self.failureResultOf(second, CancelledError)
+
+    def test_a_callback_that_raises_is_logged_and_the_next_item_comes(self) -> None:
+        got: list[str] = []
+
+        def picky(item: str) -> None:
+            if item == "a":
+                raise ValueError("no a, please")
+
+        self.feed.add_callback(picky, got.append)
+        self.deliver("ab")
+        self.assertEqual(got, ["b"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_stop_receive_data_stops_it(self) -> None:
+        def enough(item: str) -> None:
+            raise StopReceiveData
+
+        self.feed.add_callback(enough)
+        self.deliver("ab")
+        self.assertEqual(self.feed.stops, 1)
+
+    def test_what_a_callback_waited_for_as_we_closed_is_no_failure(self) -> None:
+        pending: list[Deferred[None]] = [Deferred(), Deferred()]
+        waiting = iter(pending)
+        self.feed.add_callback(lambda item: next(waiting))
+        self.deliver("ab")
+        pending[0].errback(Disconnected("closed by us, and yet the stream goes on"))
+        self.assertEqual(len(self.flushLoggedErrors(Disconnected)), 1)
+        self.feed._end(None)
+        pending[1].errback(Disconnected("closed by us"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_what_can_not_be_called_is_refused_and_nothing_is_added(self) -> None:
+        function: Any = "print"
+        with self.assertRaisesRegex(InvalidRequest, "callable"):
+            self.feed.add_callback(print, function)
+        self.deliver("a")
+        self.assertEqual(self.successResultOf(self.next()), "a")

@@ -1,0 +1,480 @@
+"""`Serf` on an agent played by hand: its calls, its lanes, its life."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface.verify import verifyObject
+
+from tests.fakes import MEMBER, MEMBERS, user_event
+from tests.serf_case import SerfCase
+from txserf import commands, constant
+from txserf.errors import (
+    ConnectionLost,
+    Disconnected,
+    InvalidHostURL,
+    InvalidRequest,
+    JoinError,
+    KeyringError,
+    ProtocolError,
+    RequestTimeout,
+    RpcError,
+)
+from txserf.model import Coordinate, KeyReply, Member
+from txserf.serf.serf import Serf
+
+KEYS = {"Keys": {"secret==": 2}, "Messages": {"n1": "hm"}, "NumNodes": 2, "NumErr": 0, "NumResp": 2}
+COORD = {"Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0.0, "Height": 0.001}, "Ok": True}
+NO_COORD = {"Coord": {"Vec": None, "Error": 0.0, "Adjustment": 0.0, "Height": 0.0}, "Ok": False}
+
+
+class CallTests(SerfCase):
+    def answered(self, call: Deferred[Any], command: str, sent: object, body: object = None) -> Any:
+        """Check what a call sends, answer it, and return what it fires with."""
+        asked = self.asked_one(command)
+        self.assertEqual(asked.body, sent)
+        self.agent.reply(asked.seq, body)
+        return self.successResultOf(call)
+
+    def test_commands_go_by_serfs_names_and_come_back_as_values(self) -> None:
+        serf, member = self.serf, Member.from_wire(MEMBER)
+        self.assertEqual(self.answered(serf.members(), "members", None, MEMBERS), [member])
+        self.assertIsNone(
+            self.answered(
+                serf.event("go", "ü", coalesce=False),
+                "event",
+                {"Name": "go", "Payload": "ü".encode(), "Coalesce": False},
+            )
+        )
+        self.assertIsNone(
+            self.answered(serf.force_leave("n2", prune=True), "force-leave", {"Node": "n2", "Prune": True})
+        )
+        self.assertIsNone(
+            self.answered(
+                serf.set_tags({"a": "b"}, delete=["c"]), "tags", {"Tags": {"a": "b"}, "DeleteTags": ["c"]}
+            )
+        )
+        stats = {"agent": {"name": "n1"}}
+        self.assertEqual(self.answered(serf.stats(), "stats", None, stats), stats)
+        self.assertEqual(
+            self.answered(serf.coordinate("n1"), "get-coordinate", {"Node": "n1"}, COORD),
+            Coordinate((0.0,) * 8, height=0.001),
+        )
+        self.assertIsNone(self.answered(serf.coordinate("n9"), "get-coordinate", {"Node": "n9"}, NO_COORD))
+        self.assertIsNone(self.answered(serf.leave(), "leave", None))
+
+    def test_each_method_takes_what_the_table_says(self) -> None:
+        """The signatures are spelled for people and mypy; the table says what is sent."""
+        names = {"tags": "set_tags", "get-coordinate": "coordinate", "members-filtered": "members"}
+        internal = {"handshake", "auth", "stop", "respond"}
+        for row in commands.TABLE:
+            if row.wire in internal:
+                continue
+            method = getattr(Serf, names.get(row.wire, row.wire.replace("-", "_")))
+            parameters = inspect.signature(method).parameters
+            missing = {arg.python for arg in row.args} - set(parameters)
+            self.assertEqual(missing, set(), row.wire)
+
+    def test_the_buffer_of_a_stream_is_as_long_as_the_constant_says_when_it_is_made(self) -> None:
+        self.patch(constant, "STREAM_BUFFER", 2)
+        events, lines = self.serf.stream("user"), self.serf.monitor()
+        stream, monitor = self.agent.asked()
+        for asked, record in ((stream, user_event()), (monitor, {"Log": "x"})):
+            self.agent.reply(asked.seq)
+            for _ in range(3):
+                self.agent.reply(asked.seq, record)
+        self.assertEqual((events.dropped, lines.dropped), (1, 1))
+
+    def test_the_agents_error_is_an_rpc_error(self) -> None:
+        call = self.serf.event("go")
+        self.agent.reply(self.asked_one("event").seq, error="too big")
+        error = self.failureResultOf(call, RpcError).value
+        self.assertEqual((error.command, error.message, str(error)), ("event", "too big", "event: too big"))
+
+    def test_what_has_not_the_shape_fails_that_call_alone(self) -> None:
+        bad, good = self.serf.members(), self.serf.stats()
+        first, second = self.agent.asked()
+        self.agent.reply(first.seq, {"Members": [{**MEMBER, "Port": "7946"}]})
+        error = self.failureResultOf(bad, ProtocolError).value
+        self.assertEqual(str(error), "members: Port is str, not int")
+        self.agent.reply(second.seq, {})
+        self.assertEqual(self.successResultOf(good), {})
+
+    def test_rtt_is_the_distance_of_two_coordinates(self) -> None:
+        rtt = self.serf.rtt("n1", "n2")
+        for asked in self.agent.asked():
+            self.agent.reply(asked.seq, COORD)
+        self.assertEqual(self.successResultOf(rtt), 0.002)
+        unknown = self.serf.rtt("n1", "n2")
+        first, second = self.agent.asked()
+        self.agent.reply(first.seq, COORD)
+        self.agent.reply(second.seq, NO_COORD)
+        self.assertIn("'n2'", str(self.failureResultOf(unknown, RpcError).value))
+
+    def test_ping_measures_a_round_trip_without_the_dialling(self) -> None:
+        ping = self.serf.ping()
+        self.clock.advance(0.25)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.assertEqual(self.successResultOf(ping), 0.25)
+        self.reconnect(again=False)
+        ping = self.serf.ping()
+        self.clock.advance(3)
+        self.agent = self.endpoint.accept_and_greet()
+        self.agent.reply(self.asked_one("stop").seq)
+        self.clock.advance(0.5)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.assertEqual(self.successResultOf(ping), 0.5)
+
+    # Losses, timeouts, cancels
+
+    def test_what_reads_is_sent_again_after_a_loss_and_what_changes_fails(self) -> None:
+        reads: list[Deferred[Any]] = [
+            self.serf.members(),
+            self.serf.stats(),
+            self.serf.coordinate("n1"),
+            self.serf.ping(),
+        ]
+        changes = [self.serf.event("go"), self.serf.set_tags({"a": "b"}), self.serf.force_leave("n2")]
+        self.agent.asked()
+        self.reconnect()
+        for call in changes:
+            self.failureResultOf(call, ConnectionLost)
+        self.assertEqual(self.agent.asked_names(), ["members", "stats", "get-coordinate", "stop"])
+        for call in reads:
+            self.assertNoResult(call)
+            call.addErrback(lambda failure: failure.trap(Disconnected))
+
+    def test_a_timeout_covers_the_wait_for_a_connection_and_says_why(self) -> None:
+        self.reconnect(again=False)
+        self.endpoint.refuse(ConnectionRefusedError("refused, really"))
+        call = self.serf.members(timeout=2)
+        self.clock.advance(2)
+        error = self.failureResultOf(call, RequestTimeout).value
+        self.assertRegex(str(error), "members: .* 2.0 s .*refused, really")
+
+    def test_a_late_reply_is_dropped_and_the_connection_stays_good(self) -> None:
+        late = self.serf.members(timeout=2)
+        asked = self.asked_one("members")
+        self.clock.advance(2)
+        self.failureResultOf(late, RequestTimeout)
+        self.agent.reply(asked.seq, MEMBERS)
+        self.assertEqual(len(self.answered(self.serf.members(), "members", None, MEMBERS)), 1)
+
+    def test_a_cancelled_call_that_was_not_sent_yet_is_never_sent(self) -> None:
+        self.reconnect(again=False)
+        call = self.serf.event("go")
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        self.agent = self.endpoint.accept_and_greet()
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_timeout_without_end_is_fine(self) -> None:
+        call = self.serf.members(timeout=math.inf)
+        self.clock.advance(1_000_000)
+        self.agent.reply(self.asked_one("members").seq, MEMBERS)
+        self.successResultOf(call)
+
+    def test_thousands_of_calls_share_one_timer(self) -> None:
+        calls = [self.serf.stats() for _ in range(3000)]
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(10)
+        for call in calls:
+            self.failureResultOf(call, RequestTimeout)
+
+    def test_leave_fires_where_the_agent_goes_away_instead_of_an_answer(self) -> None:
+        leave = self.serf.leave()
+        self.asked_one("leave")
+        self.reconnect()
+        self.assertIsNone(self.successResultOf(leave))
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_leave_that_was_never_sent_does_not_succeed(self) -> None:
+        self.reconnect(again=False)
+        leave = self.serf.leave()
+        self.clock.advance(10)
+        self.failureResultOf(leave, RequestTimeout)
+
+
+class LaneTests(SerfCase):
+    def test_a_join_has_a_connection_of_its_own_and_all_joins_share_it(self) -> None:
+        first = self.serf.join(["n2:7946"])
+        self.assertEqual(self.agent.asked(), [])
+        lane = self.endpoint.accept_and_greet()
+        second = self.serf.join(("a", "b"), replay=True)
+        asked = lane.asked()
+        self.assertEqual(
+            [one.body for one in asked],
+            [
+                {"Existing": ["n2:7946"], "Replay": False},
+                {"Existing": ["a", "b"], "Replay": True},
+            ],
+        )
+        lane.reply(asked[0].seq, {"Num": 1})
+        self.assertEqual(self.successResultOf(first), 1)
+        lane.reply(asked[1].seq, {"Num": 1})
+        error = self.failureResultOf(second, JoinError).value
+        self.assertEqual((error.joined, error.command), (1, "join"))
+
+    def test_a_join_that_failed_altogether_has_the_agents_words(self) -> None:
+        join = self.serf.join(iter(["n2"]))
+        lane = self.endpoint.accept_and_greet()
+        lane.reply(lane.asked_one("join").seq, {"Num": 0}, error="1 error occurred")
+        error = self.failureResultOf(join, JoinError).value
+        self.assertEqual((error.joined, error.message), (0, "1 error occurred"))
+
+    def test_key_commands_share_another_one(self) -> None:
+        calls = [self.serf.install_key("k1"), self.serf.use_key("k2"), self.serf.remove_key("k3")]
+        listing = self.serf.list_keys()
+        self.assertEqual(self.agent.asked(), [])
+        lane = self.endpoint.accept_and_greet()
+        asked = lane.asked()
+        self.assertEqual(
+            [(one.command, one.body) for one in asked],
+            [
+                ("install-key", {"Key": "k1"}),
+                ("use-key", {"Key": "k2"}),
+                ("remove-key", {"Key": "k3"}),
+                ("list-keys", None),
+            ],
+        )
+        for one in asked[:3]:
+            lane.reply(one.seq, {**KEYS, "Keys": None}, error="1/2 nodes reported failure")
+        for call in calls:
+            error = self.failureResultOf(call, KeyringError).value
+            self.assertEqual(error.reply, KeyReply({}, {"n1": "hm"}, 2, 0, 2))
+        lane.reply(asked[3].seq, KEYS)
+        self.assertEqual(self.successResultOf(listing), KeyReply({"secret==": 2}, {"n1": "hm"}, 2, 0, 2))
+
+    def test_a_filter_that_may_not_compile_goes_alone_and_its_connection_is_closed(self) -> None:
+        call = self.serf.members(name="(n1|n2)")
+        self.assertEqual(self.agent.asked(), [])
+        lane = self.endpoint.accept_and_greet()
+        asked = lane.asked_one("members-filtered")
+        self.assertEqual(asked.body, {"Name": "(n1|n2)", "Status": "", "Tags": {}})
+        lane.reply(asked.seq, MEMBERS)
+        self.assertEqual(len(self.successResultOf(call)), 1)
+        lane.finish_closing()
+
+    def test_a_filter_that_is_plain_goes_with_all_the_others(self) -> None:
+        self.serf.members(status="alive", tags={"role": "web"}).addErrback(lambda _: None)
+        asked = self.asked_one("members-filtered")
+        self.assertEqual(asked.body, {"Name": "", "Status": "alive", "Tags": {"role": "web"}})
+
+    def test_where_the_agent_closes_on_a_filter_twice_it_was_no_regular_expression(self) -> None:
+        call = self.serf.members(name="(")
+        for _ in range(2):
+            self.assertNoResult(call)
+            lane = self.endpoint.accept_and_greet()
+            lane.asked_one("members-filtered")
+            lane.lose()
+        error = self.failureResultOf(call, RpcError).value
+        self.assertIn("no regular expression", error.message)
+
+    def test_a_lost_agent_fails_the_join_and_asks_for_the_keys_again(self) -> None:
+        join, listing = self.serf.join(["n2"]), self.serf.list_keys()
+        lanes = [self.endpoint.accept_and_greet(), self.endpoint.accept_and_greet()]
+        for lane in lanes:
+            lane.lose()
+        self.failureResultOf(join, ConnectionLost)
+        self.reconnect()
+        lane = self.endpoint.accept_and_greet()
+        lane.reply(lane.asked_one("list-keys").seq, KEYS)
+        self.successResultOf(listing)
+
+
+class BadInputTests(SerfCase):
+    def refused(self, what: str, call: Callable[[], object]) -> None:
+        with self.assertRaises(InvalidRequest) as caught:
+            call()
+        self.assertIn(what, str(caught.exception))
+        self.assertIsInstance(caught.exception, ValueError)
+
+    def test_each_bad_argument_is_named_before_anything_is_sent(self) -> None:
+        serf: Any = self.serf
+        number: Any = 1
+        for what, call in [
+            ("name", lambda: serf.members(name=1)),
+            ("status", lambda: serf.members(status=b"alive")),
+            ("tags", lambda: serf.members(tags={"role": 1})),
+            ("tags", lambda: serf.members(tags="role")),
+            ("timeout", lambda: serf.members(timeout="1")),
+            ("timeout", lambda: serf.members(timeout=-1)),
+            ("timeout", lambda: serf.members(timeout=math.nan)),
+            ("timeout", lambda: serf.members(timeout=True)),
+            ("name", lambda: serf.event(b"go")),
+            ("name", lambda: serf.event(None)),
+            ("Name", lambda: serf.event("\ud800")),
+            ("payload", lambda: serf.event("go", 1)),
+            ("payload", lambda: serf.event("go", b"x" * 1025)),
+            ("coalesce", lambda: serf.event("go", coalesce=1)),
+            ("addresses", lambda: serf.join("n1")),
+            ("addresses", lambda: serf.join(None)),
+            ("addresses", lambda: serf.join({"n1": 1})),
+            ("addresses", lambda: serf.join(b"n1")),
+            ("addresses", lambda: serf.join(["n1", 1])),
+            ("replay", lambda: serf.join(["n1"], replay="yes")),
+            ("timeout", lambda: serf.join(["n1"], timeout="soon")),
+            ("node", lambda: serf.force_leave("")),
+            ("node", lambda: serf.force_leave(number)),
+            ("prune", lambda: serf.force_leave("n1", prune=1)),
+            ("tags", lambda: serf.set_tags(["a"])),
+            ("delete", lambda: serf.set_tags(delete="a")),
+            ("key", lambda: serf.install_key(b"k")),
+            ("key", lambda: serf.use_key(None)),
+            ("key", lambda: serf.remove_key(1)),
+            ("node", lambda: serf.coordinate("")),
+            ("node", lambda: serf.rtt("n1", 2)),
+            ("node", lambda: serf.rtt(1, "n2")),
+            ("timeout", lambda: serf.ping(timeout=[])),
+            ("type", lambda: serf.stream(1)),
+            ("buffer", lambda: serf.stream(buffer=0)),
+            ("buffer", lambda: serf.stream(buffer=1.5)),
+            ("gaps", lambda: serf.stream(gaps=1)),
+            ("level", lambda: serf.monitor(None)),
+            ("buffer", lambda: serf.monitor(buffer=True)),
+            ("name", lambda: serf.query(1)),
+            ("payload", lambda: serf.query("q", ["x"])),
+            ("nodes", lambda: serf.query("q", nodes="n1")),
+            ("nodes", lambda: serf.query("q", nodes=[b"n1"])),
+            ("tags", lambda: serf.query("q", tags={1: "a"})),
+            ("acks", lambda: serf.query("q", acks=None)),
+            ("timeout", lambda: serf.query("q", timeout=0)),
+            ("timeout", lambda: serf.query("q", timeout=0.0001)),
+            ("timeout", lambda: serf.query("q", timeout=math.inf)),
+            ("timeout", lambda: serf.query("q", timeout="3")),
+            ("relay_factor", lambda: serf.query("q", relay_factor=256)),
+            ("relay_factor", lambda: serf.query("q", relay_factor=-1)),
+            ("expect", lambda: serf.query("q", expect=0)),
+            ("expect", lambda: serf.query("q", expect=True)),
+            ("expect", lambda: serf.query("q", expect=2.0)),
+            ("callable", lambda: serf.stream().add_callback(1)),
+        ]:
+            self.refused(what, call)
+        self.assertEqual(
+            [asked.command for asked in self.agent.asked()], ["stream"], "that had good arguments"
+        )
+        self.assertEqual(self.endpoint.waiting, 0, "no lane was dialled")
+
+    def test_a_key_is_in_no_message(self) -> None:
+        with self.assertRaises(InvalidRequest) as caught:
+            self.serf.install_key(["s3cret"])  # type: ignore[arg-type]  # that is the point
+        self.assertNotIn("s3cret", str(caught.exception))
+
+    def test_so_are_its_own_arguments(self) -> None:
+        serf: Any = Serf
+        self.refused("timeout", lambda: serf(timeout=None))
+        self.refused("timeout", lambda: serf(timeout=-1))
+        self.refused("connect_timeout", lambda: serf(connect_timeout="5"))
+        self.refused("heartbeat", lambda: serf(heartbeat=0))
+        with self.assertRaises(InvalidHostURL):
+            serf("no host:at all:")
+
+
+class LifeTests(SerfCase):
+    def test_it_is_a_service(self) -> None:
+        verifyObject(IService, self.serf)
+        parent = MultiService()
+        serf = Serf([self.endpoint], reactor=self.clock, heartbeat=None)
+        serf.setServiceParent(parent)
+        parent.startService()
+        agent = self.endpoint.accept_and_greet()
+        self.assertTrue(serf.running)
+        stopped = parent.stopService()
+        self.clock.advance(0)
+        self.assertNoResult(stopped)
+        agent.finish_closing()
+        self.successResultOf(stopped)
+
+    def test_nothing_is_dialled_before_it_is_started_or_used(self) -> None:
+        serf = Serf([self.endpoint], reactor=self.clock, heartbeat=None)
+        self.assertEqual(self.endpoint.waiting, 0)
+        members = serf.members()
+        agent = self.endpoint.accept_and_greet()
+        agent.reply(agent.asked_one("members").seq, MEMBERS)
+        self.assertEqual(len(self.successResultOf(members)), 1)
+        self.assertTrue(serf.running)
+        serf.close()
+
+    def test_as_a_context_it_is_closed_at_the_end_of_the_block(self) -> None:
+        async def use() -> str:
+            async with Serf([self.endpoint], reactor=self.clock, heartbeat=None) as serf:
+                return (await serf.stats())["agent"]["name"]
+
+        used = Deferred.fromCoroutine(use())
+        agent = self.endpoint.accept_and_greet()
+        agent.reply(agent.asked_one("stats").seq, {"agent": {"name": "n1"}})
+        self.assertNoResult(used)
+        self.clock.advance(0)
+        agent.finish_closing()
+        self.assertEqual(self.successResultOf(used), "n1")
+
+    def test_closing_fails_what_waits_and_each_who_closes_waits_for_the_sockets(self) -> None:
+        join, call = self.serf.join(["n2"]), self.serf.members()
+        lane = self.endpoint.accept_and_greet()
+        closings = [self.serf.close(), self.serf.close()]
+        self.clock.advance(0)
+        self.agent.finish_closing()
+        self.failureResultOf(call, Disconnected)
+        for closing in closings:
+            self.assertNoResult(closing)
+        lane.finish_closing()
+        self.failureResultOf(join, Disconnected)
+        for closing in closings:
+            self.assertIsNone(self.successResultOf(closing))
+
+    def test_a_closed_one_says_so(self) -> None:
+        self.serf.close()
+        self.agent.finish_closing()
+        for call in (self.serf.members, self.serf.ping, self.serf.stats, self.serf.list_keys):
+            self.failureResultOf(call(), Disconnected)
+        self.failureResultOf(self.serf.rtt("n1", "n2"), Disconnected)
+        for use in (self.serf.stream, self.serf.monitor, lambda: self.serf.query("q")):
+            with self.assertRaisesRegex(Disconnected, "closed"):
+                use()
+
+    def test_it_can_be_started_again(self) -> None:
+        closing = self.serf.close()
+        self.clock.advance(0)
+        self.agent.finish_closing()
+        self.successResultOf(closing)
+        self.serf.startService()
+        self.agent = self.endpoint.accept_and_greet()
+        members = self.serf.members()
+        self.agent.reply(self.asked_one("members").seq, MEMBERS)
+        self.assertEqual(len(self.successResultOf(members)), 1)
+
+    def test_it_can_be_started_again_while_it_closes(self) -> None:
+        self.serf.close()
+        self.serf.startService()
+        members = self.serf.members()
+        self.clock.advance(0)
+        self.agent.finish_closing()
+        self.agent = self.endpoint.accept_and_greet()
+        self.agent.reply(self.asked_one("members").seq, MEMBERS)
+        self.assertEqual(len(self.successResultOf(members)), 1)
+
+    def test_who_waits_for_a_connection_gets_it(self) -> None:
+        self.reconnect(again=False)
+        waiting = self.serf.when_connected()
+        self.assertNoResult(waiting)
+        self.agent = self.endpoint.accept_and_greet()
+        self.assertIs(self.successResultOf(waiting), self.serf)
+
+    def test_it_says_why_there_is_no_connection(self) -> None:
+        self.assertIsNone(self.serf.why_disconnected)
+        self.reconnect(again=False)
+        self.assertEqual(self.serf.why_disconnected, "not connected")
+        self.endpoint.refuse()
+        self.assertIn("refused", str(self.serf.why_disconnected))
+        self.clock.advance(1.0)
+        self.agent = self.endpoint.accept_and_greet()
+        self.assertIsNone(self.serf.why_disconnected)
+
+    def test_its_repr_says_where_and_how_it_is(self) -> None:
+        serf = Serf("serf://db1.example:7373?AuthKey=s3cret", reactor=self.clock)
+        self.assertEqual(repr(serf), "<Serf: db1.example:7373, not trying>")

@@ -1,0 +1,439 @@
+"""Streams of events and of log lines, on an agent played by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.fakes import MEMBER, Asked, user_event
+from tests.serf_case import SerfCase
+from txserf.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    Disconnected,
+    ProtocolError,
+    RpcError,
+    StopReceiveData,
+)
+from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
+from txserf.serf.logs import LogStream
+from txserf.serf.streams import EventStream
+
+
+def log_line(text: str, level: str = "INFO") -> dict[str, Any]:
+    return {"Log": f"2026/11/24 00:47:08 [{level}] agent: {text}"}
+
+
+class StreamCase(SerfCase):
+    def agree(self, command: str = "stream") -> tuple[Asked, Asked]:
+        """Answer the request that opens a stream; return it, and what is asked behind it."""
+        opening = self.asked_one(command)
+        self.agent.reply(opening.seq)
+        return opening, self.asked_one("stop")
+
+    def open(self, command: str = "stream") -> int:
+        """Open the stream that is asked for, to the end; return its Seq."""
+        opening, confirmation = self.agree(command)
+        self.agent.reply(confirmation.seq)
+        return opening.seq
+
+    def send(self, seq: int, *names: str) -> None:
+        for name in names:
+            self.agent.reply(seq, user_event(name))
+
+    def send_lines(self, seq: int, *texts: str, level: str = "INFO") -> None:
+        for text in texts:
+            self.agent.reply(seq, log_line(text, level))
+
+    def names(self, stream: EventStream, number: int) -> list[str]:
+        return [
+            type(item).__name__ if isinstance(item, Gap) else item.name  # type: ignore[union-attr]  # a user event
+            for item in self.now(stream, number)
+        ]
+
+    def texts(self, stream: LogStream) -> list[str]:
+        """Return what waits to be read."""
+        return [line.text for line in self.now(stream, len(stream._items))]
+
+
+class EventStreamTests(StreamCase):
+    def test_it_is_active_behind_a_second_round_trip(self) -> None:
+        """For the agent replies a moment before it registers the stream."""
+        stream = self.serf.stream("user:deploy")
+        active = stream.when_active()
+        opening, confirmation = self.agree()
+        self.assertEqual(opening.body, {"Type": "user:deploy"})
+        assert confirmation.body is not None
+        self.assertNotEqual(confirmation.body["Stop"], opening.seq)
+        self.assertNoResult(active)
+        self.assertFalse(stream.is_active)
+        self.agent.reply(confirmation.seq)
+        self.assertIsNone(self.successResultOf(active))
+        self.assertTrue(stream.is_active)
+        self.assertIsNone(self.successResultOf(stream.when_active()))
+
+    def test_events_are_values_in_order(self) -> None:
+        stream = self.serf.stream()
+        seq = self.open()
+        self.agent.reply(seq, user_event("deploy", ltime=7))
+        self.agent.reply(seq, {"Event": "member-join", "Members": [MEMBER]})
+        self.agent.reply(seq, {"Event": "query", "ID": 3, "LTime": 2, "Name": "load", "Payload": b"text"})
+        self.assertEqual(
+            self.now(stream, 3),
+            [
+                UserEvent("deploy", b"", 7, False),
+                MemberEvent("join", (Member.from_wire(MEMBER),)),
+                QueryEvent(3, "load", b"text", 2),
+            ],
+        )
+
+    def test_streams_get_what_is_theirs_by_seq(self) -> None:
+        first, second = self.serf.stream("user:a"), self.serf.stream("user:b")
+        asked = self.agent.asked()
+        for opening in asked:
+            self.agent.reply(opening.seq)
+        self.send(asked[1].seq, "b")
+        self.send(asked[0].seq, "a")
+        self.assertEqual((self.names(first, 1), self.names(second, 1)), (["a"], ["b"]))
+
+    def test_an_end_by_the_agents_refusal_comes_to_who_waits_and_who_reads(self) -> None:
+        stream = self.serf.stream("nonsense")
+        active, event = stream.when_active(), self.next(stream)
+        self.agent.reply(self.asked_one("stream").seq, error="Invalid event filter")
+        for failed in (active, event, stream.when_active(), self.next(stream)):
+            error = self.failureResultOf(failed, RpcError).value
+            self.assertEqual((error.command, error.message), ("stream", "Invalid event filter"))
+        self.assertIsInstance(stream.error, RpcError)
+        self.reconnect()
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_it_is_opened_again_after_a_loss_under_its_seq(self) -> None:
+        stream = self.serf.stream("user")
+        seq = self.open()
+        self.send(seq, "before")
+        self.reconnect()
+        active = stream.when_active()
+        self.assertNoResult(active)
+        self.assertEqual(self.open(), seq)
+        self.successResultOf(active)
+        self.send(seq, "after")
+        self.assertEqual(self.names(stream, 2), ["before", "after"])
+
+    def test_a_gap_is_in_its_place_among_the_events(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        called: list[Any] = []
+        stream.add_callback(called.append)
+        items = aiter(stream)
+        seq = self.open()
+        self.send(seq, "one")
+        self.clock.advance(5)
+        self.reconnect(again=False)
+        self.clock.advance(2)
+        self.agent = self.endpoint.accept_and_greet()
+        _, confirmation = self.agree()
+        self.send(seq, "two")  # nobody knows yet whether something was missed before it
+        self.assertEqual(len(called), 1)
+        self.clock.advance(1)
+        self.agent.reply(confirmation.seq)
+        self.send(seq, "three")
+        _, gap, _, _ = called
+        self.assertEqual(gap, Gap(lost_at=5, resumed_at=8))
+        self.assertEqual(self.names(items, 4), ["one", "Gap", "two", "three"])
+
+    def test_two_losses_before_it_is_active_again_are_one_gap(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        self.open()
+        self.clock.advance(1)
+        self.reconnect()
+        self.agree()
+        self.clock.advance(1)
+        self.reconnect()
+        self.clock.advance(1)
+        self.open()
+        self.assertEqual(self.now(stream, 1), [Gap(1, 3)])
+        self.assertEqual(len(stream._items), 0)
+
+    def test_a_stream_that_was_never_active_has_no_gap(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        self.agree()
+        self.reconnect()
+        self.send(self.open(), "one")
+        self.assertEqual(self.names(stream, 1), ["one"])
+
+    def test_a_gap_that_never_ends_is_told_at_the_end(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        self.open()
+        self.reconnect()
+        items = self.collect(stream)
+        self.serf.close()
+        self.clock.advance(0)
+        self.agent.finish_closing()
+        self.assertEqual(self.successResultOf(items), [Gap(0, 0)])
+
+    def test_a_stopped_stream_ends_and_drops_what_waits_and_what_still_comes(self) -> None:
+        stream = self.serf.stream()
+        seq = self.open()
+        self.send(seq, "unread")
+        stopped = stream.stop()
+        stop = self.asked_one("stop")
+        self.assertEqual(stop.body, {"Stop": seq})
+        self.send(seq, "late")
+        self.assertNoResult(stopped)
+        self.agent.reply(stop.seq)
+        self.assertIsNone(self.successResultOf(stopped))
+        self.send(seq, "later")  # the agent had it under way
+        self.assertEqual(self.successResultOf(self.collect(stream)), [])
+        self.failureResultOf(stream.when_active(), Disconnected)
+        self.assertIsNone(self.successResultOf(stream.stop()))
+
+    def test_a_stream_that_is_being_stopped_is_not_opened_again(self) -> None:
+        stopped = self.serf.stream("user:a")
+        self.open()
+        stopping = stopped.stop()
+        self.reconnect()
+        self.agent.reply(self.asked_one("stop").seq)
+        self.successResultOf(stopping)
+
+    def test_a_stream_that_was_stopped_before_it_could_be_asked_for_is_never_asked_for(self) -> None:
+        self.reconnect(again=False)
+        stream = self.serf.stream()
+        self.successResultOf(stream.stop())
+        self.agent = self.endpoint.accept_and_greet()
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_stop_that_is_never_answered_does_not_fail(self) -> None:
+        stream = self.serf.stream()
+        self.open()
+        stopping = stream.stop()
+        self.clock.advance(10)
+        self.assertIsNone(self.successResultOf(stopping))
+
+    def test_an_event_that_is_none_ends_that_stream_alone(self) -> None:
+        stream, other = self.serf.stream("*"), self.serf.stream("user")
+        first, second = self.agent.asked()
+        self.agent.reply(first.seq)
+        self.agent.reply(second.seq)
+        self.agent.asked()
+        active, event = stream.when_active(), self.serf.event("deploy")
+        asked = self.asked_one("event")
+        self.agent.reply(first.seq, {"Event": "member-promoted", "Members": None})
+        for waiting in (active, self.next(stream)):
+            error = self.failureResultOf(waiting, ProtocolError).value
+            self.assertEqual(str(error), "stream: unknown event: 'member-promoted'")
+        self.assertEqual(self.asked_one("stop").body, {"Stop": first.seq})
+        self.send(first.seq, "late")
+        self.send(second.seq, "a")
+        self.assertEqual(self.names(other, 1), ["a"])
+        self.agent.reply(asked.seq)
+        self.successResultOf(event)
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_stop_receive_data_in_a_callback_stops_it_at_the_agent(self) -> None:
+        def enough(event: object) -> None:
+            raise StopReceiveData
+
+        stream = self.serf.stream().add_callback(enough)
+        seq = self.open()
+        self.send(seq, "one")
+        self.assertEqual(self.asked_one("stop").body, {"Stop": seq})
+        self.assertEqual(self.successResultOf(self.collect(stream)), [])
+
+    def test_waiting_for_it_to_be_active_can_be_cancelled_by_another_who_waits(self) -> None:
+        stream = self.serf.stream()
+        first, second, third = (stream.when_active() for _ in range(3))
+        first.addCallback(lambda _: second.cancel())
+        self.open()
+        self.failureResultOf(second, CancelledError)
+        self.successResultOf(third)
+
+    def test_it_counts_what_a_slow_reader_lost(self) -> None:
+        stream = self.serf.stream(buffer=2)
+        seq = self.open()
+        self.send(seq, *"abcde")
+        self.assertEqual(stream.dropped, 3)
+        self.assertEqual(self.names(stream, 2), ["d", "e"])
+
+    def test_where_every_host_refuses_the_key_it_ends_with_that(self) -> None:
+        stream = self.serf.stream()
+        self.asked_one("stream")
+        event = self.next(stream)
+        self.clock.advance(1)
+        self.reconnect()
+        self.agent.reply(self.asked_one("stream").seq, error="Authentication required")
+        self.agent.lose()
+        self.failureResultOf(event, AuthenticationError)
+        self.failureResultOf(stream.when_active(), AuthenticationError)
+
+    def test_a_query_is_answered_by_the_connection_that_it_came_by(self) -> None:
+        stream = self.serf.stream("query")
+        seq = self.open()
+        self.agent.reply(seq, {"Event": "query", "ID": 9, "LTime": 1, "Name": "load", "Payload": None})
+        (event,) = self.now(stream, 1)
+        assert isinstance(event, QueryEvent)
+        answered = event.respond("0.3")
+        asked = self.asked_one("respond")
+        self.assertEqual(asked.body, {"ID": 9, "Payload": b"0.3"})
+        self.agent.reply(asked.seq)
+        self.assertIsNone(self.successResultOf(answered))
+        lost = event.respond()
+        self.asked_one("respond")
+        self.reconnect()
+        self.failureResultOf(lost, ConnectionLost)
+        self.failureResultOf(event.respond(b"late"), ConnectionLost)
+        self.assertEqual(self.agent.asked_names(), ["stream"])
+
+    def test_an_answer_that_the_agent_never_takes_times_out(self) -> None:
+        stream = self.serf.stream("query")
+        self.agent.reply(
+            self.open(), {"Event": "query", "ID": 9, "LTime": 1, "Name": "load", "Payload": None}
+        )
+        (event,) = self.now(stream, 1)
+        assert isinstance(event, QueryEvent)
+        late = event.respond(b"1")
+        self.clock.advance(10)
+        self.failureResultOf(late, TimeoutError)
+
+
+class LogStreamTests(StreamCase):
+    def test_lines_are_taken_apart(self) -> None:
+        lines = self.serf.monitor()
+        seq = self.open("monitor")
+        self.send_lines(seq, "Serf agent starting")
+        self.agent.reply(seq, {"Log": "no such line"})
+        first, second = self.now(lines, 2)
+        self.assertEqual((first.level, first.subsystem, first.text), ("INFO", "agent", "Serf agent starting"))
+        self.assertEqual(second, LogLine("no such line", text="no such line"))
+
+    def test_a_second_one_shares_the_first_ones_and_gets_its_past_lines(self) -> None:
+        first = self.serf.monitor("INFO")
+        seq = self.open("monitor")
+        self.send_lines(seq, "a")
+        self.send_lines(seq, "b", level="WARN")
+        second, third = self.serf.monitor("warn"), self.serf.monitor("INFO")
+        self.assertEqual(self.agent.asked(), [])
+        self.successResultOf(second.when_active())
+        self.send_lines(seq, "c", level="ERR")
+        self.assertEqual(self.texts(first), ["a", "b", "c"])
+        self.assertEqual(self.texts(second), ["b", "c"])
+        self.assertEqual(self.texts(third), ["a", "b", "c"])
+
+    def test_for_a_lower_level_the_agent_is_asked_anew_and_each_gets_what_it_wants_once(self) -> None:
+        first = self.serf.monitor("WARN")
+        seq = self.open("monitor")
+        self.send_lines(seq, "a", "b", level="WARN")
+        second = self.serf.monitor("DEBUG")
+        stop, opening = self.agent.asked()
+        self.assertEqual((stop.command, stop.body), ("stop", {"Stop": seq}))
+        self.assertEqual((opening.command, opening.body), ("monitor", {"LogLevel": "DEBUG"}))
+        self.send_lines(seq, "the old one's last", level="WARN")
+        self.agent.reply(stop.seq)
+        self.agent.reply(opening.seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.successResultOf(second.when_active())
+        # The agent begins with its last lines, of all the levels from the new one up.
+        self.send_lines(opening.seq, "x", level="DEBUG")
+        self.send_lines(opening.seq, "a", "b", "the old one's last", level="WARN")
+        self.send_lines(opening.seq, "y", level="DEBUG")
+        self.send_lines(opening.seq, "c", level="WARN")
+        self.assertEqual(self.texts(first), ["a", "b", "the old one's last", "c"])
+        self.assertEqual(self.texts(second), ["x", "a", "b", "the old one's last", "y", "c"])
+
+    def test_a_loss_while_the_level_is_changed_leaves_one_monitor(self) -> None:
+        self.serf.monitor("WARN")
+        self.open("monitor")
+        self.serf.monitor("DEBUG")
+        self.agent.asked()
+        self.reconnect()
+        asked = [(asked.command, asked.body) for asked in self.agent.asked() if asked.command == "monitor"]
+        self.assertEqual(asked, [("monitor", {"LogLevel": "DEBUG"})])
+
+    def test_what_the_agent_replays_after_a_reconnect_comes_once(self) -> None:
+        lines = self.serf.monitor()
+        self.send_lines(self.open("monitor"), "a", "b", "b", "c")
+        self.reconnect()
+        self.send_lines(self.open("monitor"), "b", "b", "c", "missed", "d")
+        self.assertEqual(self.texts(lines), ["a", "b", "b", "c", "missed", "d"])
+
+    def test_what_another_agent_replays_is_new(self) -> None:
+        lines = self.serf.monitor()
+        self.send_lines(self.open("monitor"), "a", "b")
+        self.reconnect()
+        self.send_lines(self.open("monitor"), "its own a", "its own b")
+        self.assertEqual(self.texts(lines), ["a", "b", "its own a", "its own b"])
+
+    def test_a_loss_within_a_replay_makes_nothing_come_twice(self) -> None:
+        lines = self.serf.monitor()
+        self.send_lines(self.open("monitor"), *"abcd")
+        self.reconnect()
+        self.send_lines(self.open("monitor"), *"ab")
+        self.clock.advance(1)
+        self.reconnect()
+        self.send_lines(self.open("monitor"), *"abcde")
+        self.assertEqual(self.texts(lines), list("abcde"))
+
+    def test_one_that_joins_within_a_replay_gets_nothing_twice(self) -> None:
+        self.serf.monitor()
+        self.send_lines(self.open("monitor"), *"abcd")
+        self.reconnect()
+        late = self.serf.monitor()
+        seq = self.open("monitor")
+        self.send_lines(seq, *"ab")
+        later = self.serf.monitor()
+        self.send_lines(seq, *"cde")
+        self.assertEqual(self.texts(late), list("abcde"))
+        self.assertEqual(self.texts(later), list("abcde"))
+
+    def test_the_agents_monitor_is_stopped_with_the_last_stream_of_it(self) -> None:
+        first, second = self.serf.monitor(), self.serf.monitor("ERR")
+        seq = self.open("monitor")
+        self.successResultOf(first.stop())
+        self.assertEqual(self.agent.asked(), [])
+        self.send_lines(seq, "a", level="ERR")
+        self.assertEqual(self.texts(second), ["a"])
+        stopped = second.stop()
+        stop = self.asked_one("stop")
+        self.assertEqual(stop.body, {"Stop": seq})
+        self.agent.reply(stop.seq)
+        self.successResultOf(stopped)
+        self.assertEqual(self.successResultOf(self.collect(first)), [])
+        third = self.serf.monitor()  # and one may be opened again
+        self.send_lines(self.open("monitor"), "a")
+        self.assertEqual(self.texts(third), ["a"])
+
+    def test_an_unknown_level_is_the_agents_to_refuse_and_harms_no_other(self) -> None:
+        good = self.serf.monitor()
+        seq = self.open("monitor")
+        bad = self.serf.monitor("loud")
+        asked = self.asked_one("monitor")
+        self.assertEqual(asked.body, {"LogLevel": "LOUD"})
+        self.agent.reply(asked.seq, error="Unknown log level: LOUD")
+        self.failureResultOf(bad.when_active(), RpcError)
+        self.failureResultOf(self.next(bad), RpcError)
+        self.send_lines(seq, "a")
+        self.assertEqual(self.texts(good), ["a"])
+
+    def test_a_record_that_is_no_line_ends_all_of_them_and_nothing_else(self) -> None:
+        streams = [self.serf.monitor("INFO"), self.serf.monitor("WARN")]
+        seq = self.open("monitor")
+        stats = self.serf.stats()
+        asked = self.asked_one("stats")
+        self.agent.reply(seq, {"Log": None})
+        for stream in streams:
+            self.failureResultOf(self.next(stream), ProtocolError)
+        self.agent.reply(asked.seq, {})
+        self.successResultOf(stats)
+
+    def test_a_slow_reader_of_one_takes_nothing_from_another(self) -> None:
+        slow, quick = self.serf.monitor(buffer=1), self.serf.monitor()
+        self.send_lines(self.open("monitor"), *"abc")
+        self.assertEqual((slow.dropped, quick.dropped), (2, 0))
+        self.assertEqual((self.texts(slow), self.texts(quick)), (["c"], ["a", "b", "c"]))
+
+    def test_closing_ends_all_of_them(self) -> None:
+        streams = [self.serf.monitor(), self.serf.monitor("ERR")]
+        waiting: list[Deferred[Any]] = [self.collect(stream) for stream in streams]
+        self.serf.close()
+        self.clock.advance(0)
+        self.agent.finish_closing()
+        self.assertEqual([self.successResultOf(collected) for collected in waiting], [[], []])

@@ -1,0 +1,185 @@
+"""The table of options, and the configuration file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import new_folder
+from txserf import commands
+from txserf.handlers import scripts
+from txserf.service import settings
+from txserf.service.settings import SETTINGS, ConfigError, Kind
+
+
+class FileCase(SynchronousTestCase):
+    def file(self, text: str | bytes, name: str = "txserf.toml") -> Path:
+        """Write a file."""
+        path = new_folder(self) / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def refusal(self, text: str | bytes) -> str:
+        """Return what is said against a file."""
+        path = self.file(text)
+        told = str(self.assertRaises(ConfigError, settings.load, path))
+        self.assertIn(str(path), told)
+        return told.replace(str(path), "FILE")
+
+
+class LoadTests(FileCase):
+    def test_the_keys_are_the_names_of_the_options(self) -> None:
+        path = self.file('agent = "db1,db2"\nhandler = ["user:deploy=./deploy.sh"]\nhandler-timeout = 2.5\n')
+        self.assertEqual(
+            settings.load(path),
+            {"agent": "db1,db2", "handler": ["user:deploy=./deploy.sh"], "handler-timeout": 2.5},
+        )
+
+    def test_every_option_may_be_in_it_but_the_files_own_name(self) -> None:
+        examples = {
+            Kind.TEXT: '"x"',
+            Kind.LIST: '["x"]',
+            Kind.NUMBER: "1",
+            Kind.SECONDS: "1",
+            Kind.FLAG: "true",
+        }
+        for row in SETTINGS:
+            value = f'"{row.choices[0]}"' if row.choices else examples[row.kind]
+            if row.name == "config":
+                self.assertIn("there is no option 'config'", self.refusal(f"{row.name} = {value}"))
+            else:
+                self.assertEqual(list(settings.load(self.file(f"{row.name} = {value}"))), [row.name])
+
+    def test_an_unknown_key_is_refused_by_name(self) -> None:
+        self.assertIn("FILE: there is no option 'agnet'; there are agent, ", self.refusal('agnet = "x"'))
+
+    def test_a_table_is_refused_by_name(self) -> None:
+        self.assertIn("there is no option 'txserf'", self.refusal('[txserf]\nagent = "x"'))
+
+    def test_a_wrong_type_is_refused_with_both_types(self) -> None:
+        for text, told in {
+            "agent = 7373": "agent is text, not a number",
+            'agent = ["a", "b"]': "agent is text, not an array",
+            'handler = "true"': "handler is a list of text, not text",
+            "handler = [1]": "handler is a list of text, not an array",
+            "concurrency = 0": "concurrency is a whole number from 1 on, not 0",
+            "concurrency = true": "concurrency is a whole number from 1 on, not True",
+            "concurrency = 1.5": "concurrency is a whole number from 1 on, not 1.5",
+            'concurrency = "4"': "concurrency is a whole number from 1 on, not '4'",
+            "handler-timeout = -1": "handler-timeout is seconds, 0 or more, not -1",
+            "handler-timeout = nan": "handler-timeout is seconds, 0 or more, not nan",
+            "handler-timeout = inf": "handler-timeout is seconds, 0 or more, not inf",
+            "embedded-port = 65536": "embedded-port is a whole number from 1 to 65535, not 65536",
+            "embedded-quiet = 1": "embedded-quiet is true or false, not a number",
+            'format = "xml"': "format is text or json, not 'xml'",
+            "state = 2026-11-24": "state is text, not a date or time",
+        }.items():
+            self.assertEqual(self.refusal(text), f"FILE: {told}")
+
+    def test_a_refusal_shows_no_value_that_may_hold_a_key(self) -> None:
+        for text in (
+            'agent = ["serf://a?AuthKey=s3cret"]',
+            'agent = "serf://a?AuthKey=s3cret',
+            "s3cret = 1\x00",
+        ):
+            self.assertNotIn("s3cret", self.refusal(text).replace("'s3cret'", "NAME"))
+
+    def test_what_is_not_toml_is_refused_with_its_place(self) -> None:
+        self.assertIn("FILE is not TOML: ", self.refusal("agent = = 1"))
+        self.assertIn("line 1", self.refusal("agent = = 1"))
+
+    def test_what_is_not_utf8_is_refused(self) -> None:
+        self.assertIn("FILE is not TOML: ", self.refusal(b'agent = "\xff"'))
+
+    def test_a_file_that_is_not_there_is_refused(self) -> None:
+        told = str(self.assertRaises(ConfigError, settings.load, Path("/nowhere/txserf.toml")))
+        self.assertEqual(told, "/nowhere/txserf.toml can't be read: No such file or directory")
+
+    def test_where_nothing_reads_toml_the_extra_is_named(self) -> None:
+        path = self.file("")
+        with mock.patch.dict(sys.modules, {"tomllib": None, "tomli": None}):
+            told = str(self.assertRaises(ConfigError, settings.load, path))
+        self.assertRegex(told, r"^--config needs (tomllib|tomli), which the extra txserf\[toml\] brings$")
+
+
+class MergedTests(SynchronousTestCase):
+    def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(self) -> None:
+        values = settings.merged({"concurrency": 2}, {"concurrency": 3, "handler-timeout": 5})
+        self.assertEqual((values["concurrency"], values["handler-timeout"], values["format"]), (2, 5, "text"))
+
+    def test_every_option_has_a_value(self) -> None:
+        self.assertEqual(list(settings.merged({}, {})), [row.name for row in SETTINGS])
+
+
+class CheckTests(SynchronousTestCase):
+    def refusal(self, **given: object) -> str:
+        values = settings.merged({name.replace("_", "-"): value for name, value in given.items()}, {})
+        return str(self.assertRaises(ConfigError, settings.check, values))
+
+    def test_the_defaults_are_fine(self) -> None:
+        settings.check(settings.merged({}, {}))
+
+    def test_options_of_the_embedded_cluster_need_it(self) -> None:
+        for name in ("embedded_port", "embedded_quiet"):
+            self.assertIn("go with --embedded", self.refusal(**{name: 1}))
+
+    def test_agents_are_real_or_embedded(self) -> None:
+        self.assertIn("exclude each other", self.refusal(agent="a", embedded=1))
+
+    def test_a_bad_host_is_named_without_its_key(self) -> None:
+        told = self.refusal(agent="serf://a:99999?AuthKey=s3cret")
+        self.assertIn("--agent: ", told)
+        self.assertIn("99999", told)
+        self.assertNotIn("s3cret", told)
+
+    def test_a_bad_host_of_the_environment_is_not_blamed_on_the_option(self) -> None:
+        with mock.patch.dict(os.environ, {"SERF_RPC_ADDR": "https://a?AuthKey=s3cret"}):
+            told = self.refusal()
+        self.assertTrue(told.startswith("$SERF_RPC_ADDR: not HOST"), told)
+        self.assertNotIn("s3cret", told)
+
+    def test_an_embedded_cluster_does_not_need_the_environments_hosts(self) -> None:
+        with mock.patch.dict(os.environ, {"SERF_RPC_ADDR": "https://a"}):
+            settings.check(settings.merged({"embedded": 1}, {}))
+
+    def test_an_event_type_that_serf_does_not_have_is_refused_by_name(self) -> None:
+        for stream, part in {
+            "foo": "foo",
+            "user,,query": "",
+            "user, query": " query",
+            "member_join": "member_join",
+            "member-join:n1": "member-join:n1",
+        }.items():
+            told = self.refusal(stream=stream)
+            self.assertIn(f"--stream {stream!r}: {part!r} is no event type; there are user, query, ", told)
+
+    def test_every_event_type_of_serf_may_be_shown(self) -> None:
+        for stream in ("", "*", *scripts.TYPES, "user:deploy", "query:", "user:a=b,member-reap"):
+            settings.check(settings.merged({"stream": stream}, {}))
+
+    def test_a_level_that_serf_does_not_have_is_refused_by_name(self) -> None:
+        for level in ("LOUD", "ERROR", "WARNING", "INFO "):
+            self.assertEqual(
+                self.refusal(monitor=level), f"--monitor {level!r}: there are TRACE, DEBUG, INFO, WARN, ERR"
+            )
+
+    def test_a_level_may_be_written_in_any_case(self) -> None:
+        for level in ("TRACE", "debug", "Info", "WARN", "err"):
+            settings.check(settings.merged({"monitor": level}, {}))
+
+    def test_the_help_of_the_monitor_has_every_level(self) -> None:
+        for level in commands.LOG_LEVELS:
+            self.assertIn(level, settings.BY_NAME["monitor"].help)
+
+    def test_a_state_needs_handlers(self) -> None:
+        self.assertIn("--state goes with", self.refusal(state="/tmp/x"))
+
+    def test_the_folder_of_a_state_has_to_be_there(self) -> None:
+        self.assertIn("no directory /nowhere", self.refusal(state="/nowhere/x", handler=["true"]))
+
+    def test_a_state_is_no_folder(self) -> None:
+        self.assertIn("is a directory", self.refusal(state="/", handler=["true"]))

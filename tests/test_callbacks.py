@@ -1,0 +1,430 @@
+"""Callback chains: in order, one thing at a time, whatever the functions do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txserf.callbacks import Callback, Chain, awaitable, check_callables
+from txserf.errors import InvalidRequest, StopReceiveData
+
+
+class ChainCase(SynchronousTestCase):
+    """
+    Chains that write down all that happens.
+
+    :ivar events: what was called, in order: a function's letter and the item.
+    :ivar failures: what went to `failed`.
+    """
+
+    def setUp(self) -> None:
+        self.events: list[str] = []
+        self.failures: list[BaseException] = []
+
+    def chain(self, *functions: Callback[int], limit: int | None = None) -> Chain[int]:
+        return Chain(list(functions), self.failed, lambda: self.events.append("idle"), limit)
+
+    def failed(self, failure: Failure) -> None:
+        assert failure.value is not None
+        self.events.append("failed")
+        self.failures.append(failure.value)
+
+    def function(self, letter: str, results: dict[int, Any] | None = None) -> Callback[int]:
+        """Make a function that returns what *results* has for its item, or raises it."""
+
+        def called(item: int) -> object:
+            self.events.append(f"{letter}{item}")
+            result = (results or {}).get(item)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return called
+
+    def happened(self, *events: str) -> None:
+        """Check what happened since the last time."""
+        seen, self.events = self.events, []
+        self.assertEqual(seen, list(events))
+
+
+class OrderTests(ChainCase):
+    def test_each_item_goes_through_all_functions_before_the_next(self) -> None:
+        chain = self.chain(self.function("a"), self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1", "b1", "idle", "a2", "b2", "idle")
+
+    def test_the_next_function_and_the_next_item_wait_for_a_deferred(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1")
+        gate.callback(None)
+        self.happened("b1", "a2", "b2", "idle")
+
+    def test_they_wait_for_a_coroutine_likewise(self) -> None:
+        gate: Deferred[None] = Deferred()
+
+        async def slow(item: int) -> None:
+            self.events.append(f"begins {item}")
+            await gate
+            self.events.append(f"ends {item}")
+
+        chain = self.chain(slow, self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("begins 1")
+        gate.callback(None)
+        self.happened("ends 1", "b1", "begins 2", "ends 2", "b2", "idle")
+
+    def test_a_wait_of_the_last_function_holds_up_the_next_item_too(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a"), self.function("b", {1: gate}))
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1", "b1")
+        gate.callback(None)
+        self.happened("a2", "b2", "idle")
+
+    def test_a_deferred_that_has_fired_is_not_waited_for(self) -> None:
+        chain = self.chain(self.function("a", {1: succeed(None)}), self.function("b"))
+        chain.put(1)
+        self.happened("a1", "b1", "idle")
+
+    def test_results_are_not_handed_on(self) -> None:
+        chain = self.chain(self.function("a", {1: "result", 2: succeed("result")}), self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1", "b1", "idle", "a2", "b2", "idle")
+
+    def test_one_deferred_may_be_waited_for_by_several(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), self.function("b", {1: gate}))
+        chain.put(1)
+        self.happened("a1")
+        gate.callback(None)
+        self.happened("b1", "idle")
+
+    def test_another_chain_does_not_wait(self) -> None:
+        one = self.chain(self.function("a", {1: Deferred()}))
+        other = self.chain(self.function("b"))
+        one.put(1)
+        other.put(1)
+        self.happened("a1", "b1", "idle")
+
+    def test_a_function_that_is_added_gets_the_next_item(self) -> None:
+        functions = [self.function("a")]
+        chain = Chain(functions, self.failed)
+        chain.put(1)
+        functions.append(self.function("b"))
+        chain.put(2)
+        self.happened("a1", "a2", "b2")
+
+    def test_a_function_that_adds_itself_does_so_without_end(self) -> None:
+        functions: list[Callback[int]] = []
+
+        def more(item: int) -> None:
+            self.events.append(f"a{item}")
+            functions.append(more)
+
+        functions.append(more)
+        chain = Chain(functions, self.failed)
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1", "a2", "a2")
+
+    def test_without_functions_items_pass(self) -> None:
+        self.chain().put(1)
+        self.happened("idle")
+
+    def test_thousands_of_items_behind_a_slow_one_need_no_stack(self) -> None:
+        gate: Deferred[None] = Deferred()
+        seen: list[int] = []
+
+        async def at_once(item: int) -> None:
+            seen.append(item)
+
+        chain = self.chain(self.function("a", {0: gate}), lambda item: succeed(None), at_once)
+        for item in range(5000):
+            chain.put(item)
+        gate.callback(None)
+        self.assertEqual(seen, list(range(5000)))
+
+    @given(waits=st.lists(st.sampled_from(("no", "fired", "waits", "raises", "fails")), max_size=20))
+    @settings(deadline=None)
+    def test_whatever_they_wait_for_each_item_comes_once_and_in_order(self, waits: list[str]) -> None:
+        began: list[int] = []
+        ended: list[int] = []
+        gates: list[Deferred[None]] = []
+        failures: list[Failure] = []
+
+        def first(item: int) -> Deferred[None] | None:
+            began.append(item)
+            if waits[item] == "raises":
+                raise ValueError(item)
+            if waits[item] in ("waits", "fails"):
+                gates.append(Deferred())
+                return gates[-1]
+            return succeed(None) if waits[item] == "fired" else None
+
+        chain: Chain[int] = Chain([first, ended.append], failures.append)
+        for item in range(len(waits)):
+            chain.put(item)
+        while gates:
+            if waits[began[-1]] == "fails":
+                gates.pop().errback(ValueError(began[-1]))
+            else:
+                gates.pop().callback(None)
+        good = [item for item, wait in enumerate(waits) if wait not in ("raises", "fails")]
+        self.assertEqual((began, ended), (list(range(len(waits))), good))
+        self.assertEqual(len(failures), len(waits) - len(good))
+        self.assertFalse(chain.busy)
+
+
+class FailureTests(ChainCase):
+    def test_an_exception_leaves_out_the_rest_of_that_item_only(self) -> None:
+        mistake = ValueError("no")
+        chain = self.chain(self.function("a", {1: mistake}), self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1", "failed", "idle", "a2", "b2", "idle")
+        self.assertEqual(self.failures, [mistake])
+
+    def test_so_does_a_deferred_that_fails_now_or_later(self) -> None:
+        mistake, later = ValueError("no"), Deferred[None]()
+        chain = self.chain(self.function("a", {1: fail(mistake), 2: later}), self.function("b"))
+        for item in (1, 2, 3):
+            chain.put(item)
+        self.happened("a1", "failed", "idle", "a2")
+        later.errback(mistake)
+        self.happened("failed", "a3", "b3", "idle")
+        self.assertEqual(self.failures, [mistake, mistake])
+
+    def test_so_does_a_coroutine_that_raises_now_or_later(self) -> None:
+        gate: Deferred[None] = Deferred()
+
+        async def wrong(item: int) -> None:
+            if item == 2:
+                await gate
+            raise ValueError(item)
+
+        chain = self.chain(wrong, self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("failed", "idle")
+        gate.callback(None)
+        self.happened("failed", "idle")
+        self.assertEqual([str(failure) for failure in self.failures], ["1", "2"])
+
+    def test_a_wait_that_is_cancelled_is_a_failure_and_the_next_item_comes(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        gate.cancel()
+        self.happened("a1", "failed", "a2", "b2", "idle")
+        self.assertIsInstance(self.failures[0], CancelledError)
+
+    def test_stop_receive_data_comes_as_it_was_raised(self) -> None:
+        chain = self.chain(self.function("a", {1: StopReceiveData("enough")}), self.function("b"))
+        chain.put(1)
+        self.happened("a1", "failed", "idle")
+        self.assertIsInstance(self.failures[0], StopReceiveData)
+
+    def test_the_failure_has_the_place_where_it_was_raised(self) -> None:
+        tracebacks: list[str] = []
+        chain: Chain[int] = Chain(
+            [self.function("a", {1: ValueError("no")})],
+            lambda failure: tracebacks.append(failure.getTraceback()),
+        )
+        chain.put(1)
+        self.assertIn("in called", tracebacks[0])
+
+    def test_nothing_of_a_failure_that_was_handed_on_is_logged(self) -> None:
+        later: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: fail(ValueError("no")), 2: later}))
+        chain.put(1)
+        chain.put(2)
+        later.errback(ValueError("no"))
+        del later, chain
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class ReentrancyTests(ChainCase):
+    def test_an_item_that_is_put_by_a_function_comes_behind_the_one_at_work(self) -> None:
+        def feed(item: int) -> None:
+            self.events.append(f"a{item} begins")
+            if item < 3:
+                chain.put(item + 1)
+            self.events.append(f"a{item} ends")
+
+        chain = self.chain(feed, self.function("b"))
+        chain.put(1)
+        self.happened(
+            "a1 begins", "a1 ends", "b1", "a2 begins", "a2 ends", "b2", "a3 begins", "a3 ends", "b3", "idle"
+        )
+
+    def test_an_item_that_is_put_by_failed_comes_next(self) -> None:
+        chain: Chain[int] = Chain([self.function("a", {1: ValueError("no")})], lambda failure: chain.put(2))
+        chain.put(1)
+        self.happened("a1", "a2")
+
+    def test_an_item_that_is_put_by_idle_is_worked_off_too(self) -> None:
+        left = [2, 3]
+        chain: Chain[int] = Chain(
+            [self.function("a")], self.failed, lambda: chain.put(left.pop(0)) if left else None
+        )
+        chain.put(1)
+        self.happened("a1", "a2", "a3")
+
+    def test_a_function_that_feeds_its_own_chain_needs_no_stack(self) -> None:
+        last = [0]
+
+        def feed(item: int) -> None:
+            last[0] = item
+            if item < 5000:
+                chain.put(item + 1)
+
+        chain = self.chain(feed)
+        chain.put(1)
+        self.assertEqual(last, [5000])
+
+    def test_it_is_busy_while_a_function_is_at_work_or_waits(self) -> None:
+        gate: Deferred[None] = Deferred()
+        busy: list[bool] = []
+
+        def look(item: int) -> Deferred[None]:
+            busy.append(chain.busy)
+            return gate
+
+        chain = self.chain(look)
+        self.assertFalse(chain.busy)
+        chain.put(1)
+        self.assertEqual((busy, chain.busy), ([True], True))
+        gate.callback(None)
+        self.assertFalse(chain.busy)
+
+    def test_it_is_not_busy_any_more_when_idle_is_called(self) -> None:
+        busy: list[bool] = []
+        chain: Chain[int] = Chain([self.function("a")], self.failed, lambda: busy.append(chain.busy))
+        chain.put(1)
+        self.assertEqual(busy, [False])
+
+
+class CloseTests(ChainCase):
+    def closed_by(self, close: Callable[[Chain[int]], None]) -> None:
+        """Check that nothing comes behind the function that was at work while *close* closed its chain."""
+        gate: Deferred[None] = Deferred()
+
+        def closing(item: int) -> Deferred[None]:
+            self.events.append(f"a{item}")
+            close(chain)
+            return gate
+
+        chain = self.chain(closing, self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        chain.close()
+        gate.callback(None)
+        chain.put(3)
+        self.happened("a1", "idle")
+
+    def test_a_closed_one_takes_nothing(self) -> None:
+        chain = self.chain(self.function("a"))
+        chain.close()
+        chain.put(1)
+        self.happened()
+
+    def test_closed_while_a_function_waits_that_one_ends_and_nothing_comes_behind_it(self) -> None:
+        self.closed_by(lambda chain: None)
+
+    def test_closed_by_a_function_that_one_ends_and_nothing_comes_behind_it(self) -> None:
+        self.closed_by(Chain.close)
+
+    def test_closed_by_a_function_that_does_not_wait_nothing_comes_behind_it(self) -> None:
+        chain = self.chain(lambda item: chain.close(), self.function("b"))
+        chain.put(1)
+        self.happened("idle")
+
+    def test_closed_by_failed_nothing_comes_behind_it(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain: Chain[int] = Chain([self.function("a", {1: gate})], lambda failure: chain.close())
+        chain.put(1)
+        chain.put(2)
+        gate.errback(StopReceiveData())
+        self.happened("a1")
+
+    def test_a_failure_behind_the_close_is_told_all_the_same(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}))
+        chain.put(1)
+        chain.close()
+        gate.errback(ValueError("no"))
+        self.happened("a1", "failed", "idle")
+
+    def test_closing_twice_is_closing_once(self) -> None:
+        chain = self.chain(self.function("a"))
+        chain.close()
+        chain.close()
+        self.happened()
+
+
+class LimitTests(ChainCase):
+    def test_past_the_limit_the_oldest_that_waits_is_dropped_and_counted(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), limit=2)
+        for item in (1, 2, 3, 4, 5):
+            chain.put(item)
+        self.assertEqual(chain.dropped, 2)
+        gate.callback(None)
+        self.happened("a1", "a4", "a5", "idle")
+
+    def test_up_to_the_limit_nothing_is_dropped_and_the_one_at_work_is_not_counted(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), limit=2)
+        for item in (1, 2, 3):
+            chain.put(item)
+        self.assertEqual(chain.dropped, 0)
+
+    def test_without_a_limit_nothing_is_dropped(self) -> None:
+        chain = self.chain(self.function("a", {0: Deferred()}))
+        for item in range(20000):
+            chain.put(item)
+        self.assertEqual(chain.dropped, 0)
+
+    def test_a_limit_of_none_waiting_drops_all_that_comes_meanwhile(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), limit=0)
+        chain.put(1)
+        chain.put(2)
+        self.assertEqual(chain.dropped, 1)
+        gate.callback(None)
+        self.happened("a1", "idle")
+
+
+class CallableTests(SynchronousTestCase):
+    def test_what_can_not_be_called_is_refused_by_its_type(self) -> None:
+        for wrong in ("print", None, 7):
+            error = self.assertRaises(InvalidRequest, check_callables, (print, wrong))
+            self.assertIn(type(wrong).__name__, str(error))
+
+    def test_whatever_can_be_called_will_do(self) -> None:
+        check_callables((print, list, [].append, lambda item: None, type("C", (), {"__call__": print})()))
+
+    def test_deferreds_and_coroutines_are_waited_for_and_nothing_else(self) -> None:
+        async def coroutine() -> None:
+            pass
+
+        waiting = coroutine()
+        self.addCleanup(waiting.close)
+        self.assertTrue(awaitable(Deferred()))
+        self.assertTrue(awaitable(waiting))
+        for other in (None, "text", coroutine, iter([1])):
+            self.assertFalse(awaitable(other))

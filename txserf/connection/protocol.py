@@ -1,0 +1,495 @@
+"""
+One connection to an agent: handshake and auth, pipelining, streams by Seq.
+
+`SerfProtocol` matches what comes to what was sent. It knows of no second
+connection: what a loss means for a request is its owner's to say.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf import commands, constant, wire
+from txserf.commands import Command
+from txserf.connection.deadlines import Deadlines
+from txserf.connection.exchange import Awaited, Beat, Exchange, Reply, Unwanted
+from txserf.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    Disconnected,
+    InvalidRequest,
+    ProtocolError,
+    RequestTimeout,
+    SerfError,
+)
+
+
+def time_source(reactor: object | None) -> IReactorTime:
+    """Return *reactor*, or the global one where it is None; TypeError for what has no time."""
+    if reactor is None:
+        from twisted.internet import reactor  # at first use: importing txserf installs none
+    return IReactorTime(reactor)
+
+
+# Seconds that an agent may still be at work on a slow command which nobody waits for any more. A join
+# takes 10 s for each address that stays silent, 30 s between data centres; an agent that has
+# frozen is to be noticed all the same.
+_WORK_LIMIT = 120.0
+
+# Times in a period that the heartbeat looks whether something was heard. What comes is only counted: noting the
+# time would be 40 ns more a chunk. So a check may be late by one of these looks.
+_LOOKS = 8
+
+
+class Owner(Shape):
+    """Whom a connection tells what becomes of it; each at most once, the second always."""
+
+    def connection_ready(self, protocol: SerfProtocol) -> None:
+        """Handshake and auth are through."""
+
+    def connection_closed(
+        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
+    ) -> None:
+        """It is gone. *unanswered* are the exchanges under way, in order of Seq: all are the owner's now."""
+
+
+class State(enum.Enum):
+    """Where a connection is in its life."""
+
+    NEW = "not connected yet"
+    OPENING = "connected, handshake and auth under way"
+    READY = "open for requests"
+    CLOSING = "given up, or closed by us; waiting for the transport"
+    CLOSED = "gone"
+
+
+# Read for every message: an Enum's member takes 40 ns to look up.
+_OPENING, _READY = State.OPENING, State.READY
+
+_log = Logger()
+
+
+def _greeting_failed(failure: Failure) -> None:
+    # Of a loss the owner hears; all else is a mistake in what it does with an open connection.
+    if failure.check(SerfError) is None:
+        _log.failure("what waited for the handshake failed", failure)
+
+
+class SerfProtocol(Protocol):
+    """
+    A connection to an agent's RPC.
+
+    `SerfClientFactory` makes them; ``factory.when_connected()`` has one that is open.
+
+    :param host: what errors and log lines call the agent.
+    :param auth_key: the key; None where none is due.
+    :param reactor: the source of time; None takes the global reactor.
+    :param connect_timeout: seconds for handshake and auth, and for the answer to a heartbeat.
+    :param heartbeat: seconds between checks of an idle connection; None for no checks.
+    :param next_seq: gives the next Seq; None counts from 0.
+    :param owner: is told when the connection is open and when it is gone.
+    """
+
+    _MOVES: ClassVar[dict[State, set[State]]] = {
+        State.NEW: {State.OPENING},
+        State.OPENING: {State.READY, State.CLOSING, State.CLOSED},
+        State.READY: {State.CLOSING, State.CLOSED},
+        State.CLOSING: {State.CLOSED},
+        State.CLOSED: set(),
+    }
+
+    def __init__(
+        self,
+        *,
+        host: str = "the agent",
+        auth_key: str | None = None,
+        reactor: object | None = None,
+        connect_timeout: float | None = None,
+        heartbeat: float | None = constant.HEARTBEAT,
+        next_seq: Callable[[], int] | None = None,
+        owner: Owner | None = None,
+    ) -> None:
+        self.host = host
+        self.state = State.NEW
+        self.greeting: list[Awaited] = []
+        self.auth_key = auth_key
+        self._clock = time_source(reactor)
+        self._deadlines = Deadlines(partial(time_source, reactor))
+        self._connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
+        self._heartbeat = heartbeat
+        self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
+        self._owner = owner
+        self._decoder = wire.Decoder(self, first_limit=wire.GREETING_LIMIT)
+        self._calls: dict[int, Exchange] = {}  # sent, the reply not come
+        self._streams: dict[int, Exchange] = {}  # replied to, more records may come
+        self._reason: SerfError | None = None  # why we gave it up; None: it was lost under us
+        self._timer: IDelayedCall | None = None  # one at a time: opening, heartbeat, or the end of closing
+        self._draining = False
+        self._heard = 0  # chunks of bytes that came
+        self._strays = 0  # replies for Seqs that nobody used
+        self._corked = False
+        self._unsent: list[bytes] = []  # written while bytes were handled: out in one write behind them
+
+    # What Twisted calls
+
+    def connectionMade(self) -> None:
+        self._move(State.OPENING)
+        assert self.transport is not None
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
+        self.greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
+        self.greeting[0].result.addCallback(self._shaken)
+        if self.auth_key is not None:
+            auth = Awaited(commands.AUTH, commands.AUTH.arguments({"AuthKey": self.auth_key}))
+            auth.result.addCallback(self._authenticated)
+            self.greeting.append(auth)
+        for opening in self.greeting:
+            opening.result.addErrback(_greeting_failed)
+        self.send(self.greeting)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard += 1
+        self._corked = True
+        try:
+            self._decoder.feed(data)
+            if self._draining:
+                self._close_if_drained()
+        except ProtocolError as broken:
+            self.give_up(ProtocolError(f"{self.host}: {broken}"))
+        finally:
+            self._corked = False
+            if self._unsent and self.state is _READY:
+                self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._move(State.CLOSED)
+        self._cancel_timer()
+        if self._strays > 1:
+            _log.error(
+                "{host} replied {count} times for Seqs that were never sent: ignored",
+                host=self.host,
+                count=self._strays,
+            )
+        why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
+        under_way = {**self._calls, **self._streams}
+        self._calls, self._streams = {}, {}
+        unanswered = [under_way[seq] for seq in sorted(under_way) if not isinstance(under_way[seq], Unwanted)]
+        for opening in self.greeting:
+            if opening in unanswered:
+                unanswered.remove(opening)
+                opening.lost(copy.copy(why))
+        if self._owner is not None:
+            self._owner.connection_closed(self, why, unanswered)
+        else:
+            for exchange in unanswered:
+                exchange.lost(copy.copy(why))
+        self._deadlines.close()
+
+    # What the layer above calls
+
+    def send(self, exchanges: Iterable[Exchange]) -> None:
+        """
+        Send requests, all in one write; see `send_one`.
+
+        :param exchanges: the requests, in order.
+        """
+        corked, self._corked = self._corked, True
+        try:
+            for exchange in exchanges:
+                self.send_one(exchange)
+        finally:
+            self._corked = corked
+            if not corked and self._unsent:
+                self._flush()
+
+    def send_one(self, exchange: Exchange) -> None:
+        """
+        Send a request.
+
+        :param exchange: is told of its own reply, records or loss. One that has a Seq already keeps it.
+
+        The connection has to be open (`State.READY`).
+        """
+        seq = exchange.seq
+        if seq is None:
+            seq = exchange.seq = self._next_seq()
+        self._calls[seq] = exchange
+        self._unsent += (exchange.command.prefix, wire.pack(seq), exchange.packed_body)
+        # What callbacks of replies request goes out in one write behind the last of them, no later than
+        # the transport would send it: a write costs more than all else here.
+        if not self._corked:
+            self._flush()
+
+    def call(
+        self,
+        command: str | Command,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_record: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> Deferred[Reply]:
+        """
+        Send one request.
+
+        :param command: its wire name, or its row of the table.
+        :param arguments: by Serf's own names.
+        :param timeout: seconds to wait for the reply; None: as long as the connection lasts.
+        :param on_record: called with each record (a dict) of a streaming command.
+        :returns: a Deferred of the `Reply`. An agent's error is in its ``error``.
+        :raises InvalidRequest: at the call, for an unknown command or a bad argument.
+            The Deferred fails with `RequestTimeout`, `AuthenticationError`,
+            `ProtocolError`, `Disconnected` or `ConnectionLost`. Cancelling it leaves
+            the connection good; a stream is stopped by it.
+        """
+        row = commands.BY_WIRE.get(command) if isinstance(command, str) else command
+        if row is None:
+            raise InvalidRequest(f"unknown command: {command!r}")
+        call = Awaited(row, row.arguments(arguments or {}), on_record, self.disown)
+        if self.state is not _READY:
+            return fail(Disconnected(f"{self.host} is {self.state.value}"))
+        if timeout is not None:
+            deadline = self._deadlines.add(timeout, lambda: self._expire(call, timeout))
+
+            def answered(result: Any) -> Any:
+                self._deadlines.forget(deadline)
+                return result
+
+            call.result.addBoth(answered)
+        self.send_one(call)
+        return call.result
+
+    def disown(self, exchange: Exchange) -> None:
+        """
+        Drop what still comes for *exchange*, to the end of this connection.
+
+        A live stream or monitor is stopped at the agent too.
+        """
+        seq = exchange.seq
+        assert seq is not None
+        unwanted = Unwanted(exchange.command, exchange.values)
+        if exchange.command.slow:
+            unwanted.at_work_until = self._clock.seconds() + _WORK_LIMIT
+        for table in (self._calls, self._streams):
+            if table.get(seq) is exchange:
+                table[seq] = unwanted
+                if exchange.command.streams and exchange.command.ends is None and self.state is State.READY:
+                    self.send_one(Unwanted(commands.STOP, {"Stop": seq}))
+
+    def close(self) -> None:
+        """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
+        if self.state not in (State.NEW, State.CLOSED):  # one that was given up before is closed by us too
+            self._reason = Disconnected(f"the connection to {self.host} was closed by us")
+        if self.state in (State.OPENING, State.READY):
+            if self._unsent:
+                self._flush()
+            self._move(State.CLOSING)
+            self._cancel_timer()
+            self._timer = self._clock.callLater(self._connect_timeout, self._abort)
+            assert self.transport is not None
+            self.transport.loseConnection()
+
+    def drain(self) -> None:
+        """Close the connection once all that was sent has been answered."""
+        self._draining = True
+        self._close_if_drained()
+
+    def give_up(self, reason: SerfError) -> None:
+        """End the connection at once, as *reason* says."""
+        if self.state in (State.OPENING, State.READY):
+            self._reason = reason
+            self._move(State.CLOSING)
+            self._cancel_timer()
+            self._abort()
+
+    # How it works
+
+    def _move(self, state: State) -> None:
+        assert state in self._MOVES[self.state], f"from {self.state} to {state}"
+        self.state = state
+        if state is State.CLOSING or state is State.CLOSED:
+            self._decoder.close()
+
+    def _close_if_drained(self) -> None:
+        if not self._calls and self.state is _READY:
+            self.close()
+
+    def _abort(self) -> None:
+        self._timer = None
+        assert self.transport is not None
+        try:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+        except AttributeError:
+            if self.state is State.CLOSED:
+                raise  # it is a mistake of the owner's, who was told
+            # Not every transport of an endpoint can be aborted, or what it goes by can't. A
+            # process's may then never end: its owner is told without waiting for that.
+            self.transport.loseConnection()
+            if self.state is State.CLOSING:  # else it told us of its end at once
+                self._timer = self._clock.callLater(0, self._gone)
+
+    def _gone(self) -> None:
+        self._timer = None
+        self.connectionLost()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self) -> None:
+        assert self.state is _READY or self.state is _OPENING, f"a request on a connection {self.state.value}"
+        assert self.transport is not None
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        self.transport.write(data)
+
+    # What the decoder tells
+
+    def header(self, seq: int, error: str) -> bool | None:
+        """Take a header; see `txserf.wire.Receiver`."""
+        exchange = self._calls.get(seq)
+        if exchange is None:
+            if seq in self._streams:
+                return True
+            self._strays += 1
+            if self._strays == 1:  # for all that follow it their number is told, in the end
+                _log.error(
+                    "{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq
+                )
+            return None
+        command = exchange.command
+        if not error:
+            if command.body_on_success:
+                return True
+            if command.streams:
+                self._streams[seq] = exchange
+        elif error == commands.AUTHENTICATION_REQUIRED:
+            # The bodies of what was sent behind it are being read as headers by now. It
+            # stays among the unanswered: nothing was done, so it may go to another host.
+            self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
+            return False
+        elif command.body_on_error:
+            return True
+        del self._calls[seq]
+        exchange.replied(error, None)
+        if self._streams and command is commands.STOP:
+            self._confirm_stop(exchange.values["Stop"])
+        return False
+
+    def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+        """Take a reply's body, or a record."""
+        exchange = self._calls.pop(seq, None)
+        if exchange is not None:
+            exchange.replied(error, body)
+            return
+        exchange = self._streams[seq]
+        ends = exchange.command.ends
+        if ends is not None:
+            if ends(body):
+                del self._streams[seq]
+            elif exchange.command.noise is not None and exchange.command.noise(body):
+                return
+        exchange.record(body)
+
+    def _confirm_stop(self, seq: int) -> None:
+        stopped = self._streams.get(seq)
+        if stopped is not None and stopped.command.ends is None:
+            # The agent may have more records under way, before and after this reply.
+            self._streams[seq] = Unwanted(stopped.command, stopped.values)
+            stopped.stopped()
+
+    def _expire(self, call: Awaited, timeout: float) -> None:
+        self.disown(call)
+        call.lost(RequestTimeout(f"{call.command.wire}: no answer from {self.host} within {timeout} s"))
+
+    def _too_slow(self, what: str) -> None:
+        self._timer = None
+        self.give_up(
+            ConnectionLost(
+                f"lost {self.host}: no answer to {what} within {self._connect_timeout} s", host=self.host
+            )
+        )
+
+    def _shaken(self, reply: Reply) -> None:
+        if reply.error:
+            self.give_up(ProtocolError(f"{self.host} refused the handshake: {reply.error}"))
+        elif self.auth_key is None:
+            self._ready()
+
+    def _authenticated(self, reply: Reply) -> None:
+        if reply.error:
+            self.give_up(AuthenticationError(f"{self.host} refused the key: {reply.error}", host=self.host))
+        else:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._move(State.READY)
+        self._decoder.open()
+        self._cancel_timer()
+        self._watch(self._clock.seconds())
+        if self._owner is not None:
+            self._owner.connection_ready(self)
+
+    # The heartbeat
+
+    def _watch(self, quiet_since: float) -> None:
+        """Check the connection once nothing was heard for the period that began at *quiet_since*."""
+        if self._heartbeat is not None:
+            left = quiet_since + self._heartbeat - self._clock.seconds()
+            pause = self._heartbeat / _LOOKS
+            if left > pause:
+                self._timer = self._clock.callLater(pause, self._look, self._heard, quiet_since)
+            else:
+                self._timer = self._clock.callLater(max(0.0, left), self._check, self._heard)
+
+    def _look(self, heard: int, quiet_since: float) -> None:
+        self._timer = None
+        self._watch(quiet_since if heard == self._heard else self._clock.seconds())
+
+    def _check(self, heard: int) -> None:
+        self._timer = None
+        if heard != self._heard or self._at_work():
+            self._watch(self._clock.seconds())
+            return
+        self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
+        # Its own Seq is one that no stream has.
+        seq = self._next_seq()
+        beat = Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
+        beat.seq = seq
+        self.send_one(beat)
+
+    def _at_work(self) -> bool:
+        # An agent that is at work on a join answers nothing else meanwhile. The join's own timeout limits
+        # that for who asked for it; the agent goes on all the same.
+        now = self._clock.seconds()
+        return any(
+            call.command.slow and (not isinstance(call, Unwanted) or now < call.at_work_until)
+            for call in self._calls.values()
+        )
+
+    def _beat_answered(self) -> None:
+        if self.state is State.READY:
+            self._cancel_timer()
+            self._watch(self._clock.seconds())
+
+    def _judge(self, heard: int) -> None:
+        if heard == self._heard:
+            self._too_slow("a heartbeat")
+        else:
+            self._timer = None
+            self._watch(self._clock.seconds())

@@ -1,0 +1,106 @@
+"""The agent that a router works for: who it is, and whether its cluster is the one that is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf.errors import RpcError, SerfError, reason_text
+from txserf.handlers.handled import LTimes
+from txserf.handlers.scripts import Myself, ScriptFailed
+from txserf.serf.serf import Serf
+
+# Seconds for the agent to say who it is.
+_STATS_TIMEOUT = 2.0
+
+# Seconds in which an agent should have heard from others how late it is in the cluster, and between two looks.
+_CATCH_UP = 2.0
+_LOOK_AGAIN = 0.2
+
+
+class Identity:
+    """
+    What the agent's ``stats`` tell.
+
+    A cluster whose agents have all ended begins anew, its event clock at 1: what
+    looks like an event that was seen is another one then.
+
+    :param serf: asks the agent.
+    :param ltimes: the events that are remembered; they are forgotten where the cluster began anew.
+    :ivar doubtful: whether the agent's clock was behind what is remembered: it may have begun anew, or
+        may not have heard from the others yet.
+    """
+
+    _log = Logger()
+
+    def __init__(self, serf: Serf, ltimes: LTimes) -> None:
+        self.doubtful = False
+        self._serf = serf
+        self._ltimes = ltimes
+        self._myself: Myself | None = None
+
+    def myself(self) -> Deferred[Myself]:
+        """
+        Ask the agent for its own name and tags, which may change at any time.
+
+        :returns: a Deferred of them, of the last known ones where the agent is away. It fails
+            with `ScriptFailed` where none are known.
+        """
+        if self._myself is not None and self._serf.why_disconnected is not None:
+            return succeed(self._myself)
+
+        def known(result: object) -> Myself:
+            if isinstance(result, Failure):
+                result.trap(SerfError)
+            if self._myself is None:
+                assert isinstance(result, Failure)
+                raise ScriptFailed(f"not started: the agent has not told its name: {reason_text(result)}")
+            return self._myself
+
+        return self._stats().addBoth(known)
+
+    async def compare(self) -> None:
+        """See, on a new connection, whether the agent's clock is behind what is remembered."""
+        try:
+            self.doubtful = 0 < await self._event_time() <= self._ltimes.last
+        except SerfError:
+            self.doubtful = self._ltimes.last > 0
+
+    async def find_out(self) -> None:
+        """Clear the doubt: an agent that rejoins hears of later events soon, one of a new cluster does not."""
+        clock = self._serf.clock
+        until: float | None = None
+        while True:
+            try:
+                if await self._event_time() > self._ltimes.last:
+                    break
+            except RpcError:
+                break  # it has no stats to tell it by
+            except SerfError:
+                pass  # it is away; a new connection begins with a comparison of its own
+            else:
+                now = clock.seconds()
+                until = now + _CATCH_UP if until is None else until
+                if now >= until:
+                    self._log.warn("the cluster's event clock has begun anew")
+                    self._ltimes.forget()
+                    break
+            await deferLater(clock, _LOOK_AGAIN)
+        self.doubtful = False
+
+    def _stats(self) -> Deferred[dict[str, dict[str, str]]]:
+        def remember(stats: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+            self._myself = Myself.from_stats(stats)
+            return stats
+
+        return self._serf.stats(timeout=_STATS_TIMEOUT).addCallback(remember)
+
+    async def _event_time(self) -> int:
+        """Ask for the LTime that the agent's next user event will have; 0 where it does not say."""
+        section: Mapping[str, str] = (await self._stats()).get("serf", {})
+        told = section.get("event_time", "")
+        return int(told) if told.isdecimal() else 0

@@ -1,0 +1,158 @@
+"""The stream that feeds a router's service, and its change to another one without a loss."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from functools import partial
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf.errors import Disconnected, RpcError, SerfError, reason_text
+from txserf.model import Event, Gap, QueryEvent
+from txserf.serf.serf import Serf
+from txserf.serf.streams import EventStream
+
+
+def _twin(event: Event) -> Hashable:
+    # A query has another number on each stream.
+    return (event.name, event.ltime, event.payload) if isinstance(event, QueryEvent) else event
+
+
+class Intake:
+    """
+    Follows a cluster's events by one stream, which may be exchanged.
+
+    :param serf: who makes the streams.
+    :param deliver: called with each event.
+    :param active: called when nothing is missed from then on: at first, and after each gap (with the `Gap`).
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        serf: Serf,
+        deliver: Callable[[Event], None],
+        active: Callable[[Gap | None], None],
+    ) -> None:
+        self._serf = serf
+        self._deliver = deliver
+        self._active = active
+        self._wanted: str | None = None
+        self._stream: EventStream | None = None
+        self._next: EventStream | None = None
+        # While two streams overlap: what one of them has brought and the other one not yet.
+        self._ahead: dict[EventStream, Counter[Hashable]] | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the stream for good, if anything has."""
+        return self._failure or (self._stream.error if self._stream is not None else None)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether nothing is missed now."""
+        return self._wanted is None or any(
+            stream is not None and stream.is_active for stream in (self._stream, self._next)
+        )
+
+    def when_active(self) -> Deferred[None]:
+        """Wait until nothing that is sent from then on is missed."""
+        stream = self._next or self._stream
+        return succeed(None) if stream is None else stream.when_active()
+
+    def follow(self, type: str | None) -> None:
+        """Bring the events of a stream's filter; None for none. What another filter brought goes on until then."""
+        self._wanted = type
+        self._failure = None
+        if self._next is not None:
+            return  # seen to once that one is there
+        if self._stream is not None and self._stream.error is not None:
+            self._stream = None  # it has ended
+        if self._stream is None:
+            if type is not None:
+                self._stream = self._open(type)
+                self._stream.when_active().addCallbacks(lambda _: self._active(None), self._over)
+        elif type is None:
+            self._stream.stop()
+            self._stream = None
+        elif self._stream.type != type:
+            self._change(self._stream, type)
+
+    def stop(self) -> None:
+        """End the streams."""
+        self._wanted = None
+        streams = {stream for stream in (self._stream, self._next) if stream is not None}
+        self._stream = self._next = self._ahead = None
+        for stream in streams:
+            stream.stop()
+
+    def _open(self, type: str) -> EventStream:
+        stream = self._serf.stream(type, gaps=True)
+        stream.add_callback(partial(self._take, stream))
+        return stream
+
+    def _take(self, stream: EventStream, item: Event | Gap) -> None:
+        if isinstance(item, Gap):
+            if stream is self._stream:
+                self._active(item)
+            return
+        if self._ahead is not None:
+            twin = _twin(item)
+            for other, brought in self._ahead.items():
+                if other is not stream and brought[twin] > 0:
+                    brought[twin] -= 1
+                    return
+            if stream in self._ahead:
+                self._ahead[stream][twin] += 1
+        self._deliver(item)
+
+    def _over(self, failure: Failure) -> None:
+        """A stream can't be opened."""
+        if failure.check(Disconnected):
+            return
+        failure.trap(SerfError)
+        self._failure = failure.value
+        self._log.error("no events: {reason}", reason=reason_text(failure))
+
+    # From one filter to another
+
+    def _change(self, old: EventStream, type: str) -> None:
+        brought: Counter[Hashable] = Counter()
+        if self._serf.why_disconnected is None:
+            # The agent answers this before it has the new stream, which does not bring what came until then.
+            self._serf.ping().addCallbacks(lambda _: brought.clear(), _ignored)
+        new = self._next = self._open(type)
+        self._ahead = {old: brought, new: Counter()}
+        new.when_active().addCallback(lambda _: self._swap(old, new)).addErrback(self._kept, new)
+
+    def _swap(self, old: EventStream, new: EventStream) -> None:
+        if self._next is not new:
+            return  # stopped meanwhile
+        self._stream = new
+
+        def stopped(_: object) -> None:
+            if self._next is new:
+                self._next = self._ahead = None
+                self.follow(self._wanted)
+
+        # What the old one had under way when the new one was registered is here behind another round trip,
+        # and the new one's copies of the old one's last events behind one more.
+        self._serf.ping().addBoth(lambda _: old.stop()).addBoth(lambda _: self._serf.ping()).addBoth(stopped)
+
+    def _kept(self, failure: Failure, new: EventStream) -> None:
+        if self._next is not new:
+            return
+        self._next = self._ahead = None
+        if failure.check(RpcError) and new.type != self._wanted:
+            self.follow(self._wanted)  # nobody wants any more what was refused
+        else:
+            self._over(failure)
+
+
+def _ignored(failure: Failure) -> None:
+    failure.trap(SerfError)

@@ -1,0 +1,159 @@
+"""Which handlers an event has, and which events a stream has to bring for them."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from txserf.errors import encodable
+from txserf.handlers.scripts import Myself, event_type, run
+from txserf.model import Event, MemberEvent, QueryEvent
+
+# Names come from the network: how many of them are remembered with their handlers.
+_REMEMBERED = 1024
+
+
+class Context(Protocol):
+    """What a handler may need beside its event."""
+
+    @property
+    def clock(self) -> Any:
+        """The reactor."""
+
+    def myself(self) -> Deferred[Myself]:
+        """Ask who the agent is."""
+
+
+class Handler(Protocol):
+    """
+    What is called with an event.
+
+    :ivar label: what it is called in logs and metrics.
+    """
+
+    @property
+    def label(self) -> str: ...
+
+    def start(self, event: Event, context: Context) -> object:
+        """Handle *event*; what it returns is waited for if it can be awaited."""
+
+
+@attrs.frozen
+class FunctionHandler:
+    """A Python function."""
+
+    function: Callable[..., object]
+
+    label: str = attrs.field(init=False)
+
+    @label.default
+    def _label(self) -> str:
+        function = self.function
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        return f"{getattr(function, '__module__', None) or '?'}.{name}"
+
+    def start(self, event: Event, context: Context) -> object:
+        return self.function(event)
+
+
+@attrs.frozen
+class ScriptHandler:
+    """
+    A script.
+
+    :ivar command: its shell command line.
+    """
+
+    command: str
+
+    @property
+    def label(self) -> str:
+        return encodable(self.command)
+
+    def start(self, event: Event, context: Context) -> Deferred[bytes | None]:
+        def ended(output: bytes) -> bytes | None:
+            # No output is no answer, rather than an empty one.
+            return output or None if isinstance(event, QueryEvent) else None
+
+        running = context.myself().addCallback(lambda myself: run(context.clock, self.command, event, myself))
+        return running.addCallback(ended)
+
+
+@attrs.frozen
+class Route:
+    """
+    A handler and its events.
+
+    :ivar type: ``user``, ``query``, ``member-join``..., or ``*`` for all.
+    :ivar name: of user events and queries: None for any, else as it is.
+    :ivar pattern: whether *name* has wildcards.
+    """
+
+    type: str
+    name: str | None
+    handler: Handler
+    pattern: bool = False
+    _regex: re.Pattern[str] | None = attrs.field(init=False, eq=False, repr=False)
+
+    @_regex.default
+    def _compiled(self) -> re.Pattern[str] | None:
+        if self.name is None or not self.pattern:
+            return None
+        return re.compile(fnmatch.translate(self.name))
+
+    def matches(self, type: str, name: str | None) -> bool:
+        """Whether it handles events of that type and name (None where they have none)."""
+        if self.type == "*":
+            return True
+        if self.type != type:
+            return False
+        if self.name is None:
+            return True
+        if self._regex is not None and name is not None:
+            return self._regex.match(name) is not None
+        return self.name == name
+
+    @property
+    def stream_type(self) -> str:
+        """The narrowest filter of a stream that brings its events."""
+        # An agent's filter knows no wildcards and cuts at commas, and an empty name is any name there.
+        if not self.name or self.pattern or "," in self.name:
+            return self.type
+        return f"{self.type}:{self.name}"
+
+
+class Routes:
+    """
+    Routes in their order, looked up by event.
+
+    :ivar stream_type: the filter of a stream that brings what they need; None where there are none.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = tuple(routes)
+        self._found: dict[tuple[str, str | None], tuple[Handler, ...]] = {}
+        self.stream_type = self._stream_type()
+
+    def _stream_type(self) -> str | None:
+        types = {route.stream_type for route in self._routes}
+        if "*" in types:
+            return "*"
+        return (
+            ",".join(sorted(type for type in types if type.partition(":")[0] not in types - {type})) or None
+        )
+
+    def handlers(self, event: Event) -> tuple[Handler, ...]:
+        """Return the handlers of *event*, in the order of their routes."""
+        key = (event_type(event), None if isinstance(event, MemberEvent) else event.name)
+        found = self._found.get(key)
+        if found is None:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            found = tuple(route.handler for route in self._routes if route.matches(*key))
+            self._found[key] = found
+        return found

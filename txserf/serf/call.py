@@ -1,0 +1,68 @@
+"""A command of the typed API: one Deferred of the decoded reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from txserf import commands
+from txserf.commands import Command
+from txserf.connection.operation import Operation
+from txserf.connection.session import Session
+from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, RpcError, SerfError
+
+
+class Call(Operation):
+    """
+    An operation whose decoded reply goes to a Deferred.
+
+    :param timeout: seconds to wait for it, the wait for a connection included; None: no limit.
+    :ivar result: fires once; cancelling it leaves the connection good.
+    """
+
+    def __init__(
+        self, session: Session, command: Command, values: Mapping[str, Any], timeout: float | None
+    ) -> None:
+        super().__init__(command, values, lanes=True)
+        self._session = session
+        self._timeout = timeout
+        self.result: Deferred[Any] = Deferred(self._cancelled)
+        if timeout is not None:
+            session.deadlines.watch(timeout, self)
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        if self.done:
+            return
+        self._session.settle(self)
+        try:
+            if error:
+                self.result.errback(self.command.refusal(error, body))
+                return
+            value = self.command.decode(body or {})
+        except ProtocolError as broken:
+            self.result.errback(ProtocolError(f"{self.command.wire}: {broken}"))
+            return
+        self.result.callback(value)
+
+    def lost(self, reason: SerfError) -> None:
+        if self.command is commands.LEAVE and isinstance(reason, ConnectionLost) and self.seq is not None:
+            # The agent exits as it answers, and a second ``leave`` makes it exit without an answer.
+            self.result.callback(None)
+        else:
+            self.result.errback(reason)
+
+    def refused(self, error: RpcError) -> None:
+        self.result.errback(error)
+
+    def expired(self) -> None:
+        self._session.abandon(self)
+        self.result.errback(
+            RequestTimeout(
+                f"{self.command.wire}: no answer within {self._timeout} s{self._session.why_waiting()}"
+            )
+        )
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        self._session.abandon(self)

@@ -1,0 +1,125 @@
+"""What comes one by one: to callbacks, to ``async for``, or to both."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf.callbacks import Callback, Chain, check_callables
+from txserf.errors import Disconnected, StopReceiveData
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class Feed(Generic[T]):
+    """
+    Items in order, for callbacks and for ``async for``.
+
+    :param buffer: items that may wait for a slow callback, and for a slow reader;
+        past it the oldest goes, and is counted.
+    """
+
+    _log = Logger()
+
+    def __init__(self, buffer: int | None) -> None:
+        self._limit = buffer
+        self._items: deque[T] = deque()
+        self._dropped = 0
+        self._iterated = False
+        self._functions: list[Callback[T]] = []
+        self._chain: Chain[T] | None = None
+        self._readers: deque[Deferred[None]] = deque()
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def add_callback(self, *functions: Callback[T]) -> Self:
+        """
+        Add functions that get each item, in order.
+
+        :param functions: one may return a Deferred or be a coroutine function; the next
+            function and the next item wait for it. What one raises is logged and
+            stops the chain of that item; `StopReceiveData` ends it all, as ``stop()`` does.
+        :raises InvalidRequest: for what can't be called.
+        """
+        check_callables(functions)
+        self._functions.extend(functions)
+        if self._chain is None and functions:
+            self._chain = Chain(self._functions, self._callback_failed, limit=self._limit)
+            if not self._iterated:  # what came before there was anybody to get it
+                waiting, self._items = self._items, deque()
+                for item in waiting:
+                    self._chain.put(item)
+        return self
+
+    @property
+    def dropped(self) -> int:
+        """How many items were lost to a full buffer."""
+        return self._dropped + (self._chain.dropped if self._chain is not None else 0)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, where nobody has stopped it."""
+        return self._error
+
+    def __aiter__(self) -> Self:
+        self._iterated = True
+        return self
+
+    async def __anext__(self) -> T:
+        self._iterated = True
+        while not self._items:
+            if self._ended:
+                if self._error is not None:
+                    raise copy.copy(self._error)
+                raise StopAsyncIteration
+            reader: Deferred[None] = Deferred(self._readers.remove)
+            self._readers.append(reader)
+            await reader
+        return self._items.popleft()
+
+    # For what feeds it
+
+    def _deliver(self, item: T) -> None:
+        if self._ended:
+            return
+        if self._chain is not None:
+            self._chain.put(item)
+            if not self._iterated:
+                return
+        self._items.append(item)
+        if self._limit is not None and len(self._items) > self._limit:
+            self._items.popleft()
+            self._dropped += 1
+        if self._readers:
+            self._readers.popleft().callback(None)
+
+    def _end(self, error: BaseException | None, discard: bool = False) -> None:
+        """No more will come; *error* is what a reader gets behind the last item."""
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error
+        if discard:
+            self._items.clear()
+            if self._chain is not None:
+                self._chain.close()
+        while self._readers:  # one by one: each may cancel those behind it
+            self._readers.popleft().callback(None)
+
+    def _stop_asked(self) -> None:
+        """A callback has raised `StopReceiveData`."""
+        raise NotImplementedError
+
+    def _callback_failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, StopReceiveData):
+            self._stop_asked()
+        elif not (self._ended and failure.type is Disconnected):  # it was at work as we closed
+            self._log.failure("a callback of {feed!r} failed", failure, feed=self)

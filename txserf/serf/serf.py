@@ -1,0 +1,432 @@
+"""`Serf`: the typed face. It reconnects by itself, and speaks in values and exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, fail
+
+from txserf import commands, constant
+from txserf.arguments import count, seconds
+from txserf.commands import Command
+from txserf.connection.factory import SerfClientFactory
+from txserf.connection.hosts import Hosts
+from txserf.connection.session import Session
+from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
+from txserf.model import Coordinate, KeyReply, Member
+from txserf.serf.call import Call
+from txserf.serf.logs import LogStream, Monitors
+from txserf.serf.query import Query, nanoseconds
+from txserf.serf.streams import EventStream
+
+
+class Serf(Service):
+    """
+    Serf's agents, as one that is always there.
+
+    ::
+
+        async with txserf.Serf("10.0.0.1,10.0.0.2") as serf:
+            print(await serf.members(status="alive"))
+
+    It is a service (``setServiceParent``) and an async context manager; a command
+    before either starts it. It stays connected to one of the hosts until it is closed.
+
+    Each command takes ``timeout`` (seconds, None for this `Serf`'s own), which covers the wait for a
+    connection too, and returns a Deferred that can be cancelled; both leave the connection good. A
+    bad argument raises `InvalidRequest` at the call. Otherwise the Deferred fails with
+    `RpcError` (what the agent said), `RequestTimeout`, `ConnectionLost` (the agent went away while it
+    worked on something that is not asked twice), `AuthenticationError`, or `Disconnected` once it is closed.
+
+    :param hosts: a host list, see :doc:`hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
+    :param reactor: dials and keeps the time; None takes the global reactor at the first use.
+    :param timeout: seconds for each command.
+    :param connect_timeout: seconds to connect, then again for handshake and auth.
+    :param heartbeat: seconds between checks of an idle connection; None for none.
+    :raises InvalidHostURL: at once, for a host list that is not understood.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts = None,
+        *,
+        reactor: Any = None,
+        timeout: float = constant.SERF_TIMEOUT,
+        connect_timeout: float = constant.CONNECT_TIMEOUT,
+        heartbeat: float | None = constant.HEARTBEAT,
+    ) -> None:
+        self._timeout = seconds(timeout, "timeout")
+        self._session = Session(
+            hosts, reconnect=True, reactor=reactor, connect_timeout=connect_timeout, heartbeat=heartbeat
+        )
+        self._monitors = Monitors(self._session, self._timeout)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        factory = self._session.factory
+        return f"<Serf: {','.join(host.label for host in factory.hosts)}, {factory.phase.value}>"
+
+    # A service, and a context
+
+    def startService(self) -> None:
+        """Begin to connect."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._closed = False
+        self._session.connect()
+
+    def stopService(self) -> Deferred[None]:
+        """As `close`."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._closed = True
+        return self._session.disconnect()
+
+    def close(self) -> Deferred[None]:
+        """
+        End everything: streams end, calls that wait fail with `Disconnected`.
+
+        :returns: a Deferred of None, once the sockets are closed.
+        """
+        return self.stopService()
+
+    async def __aenter__(self) -> Serf:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def when_connected(self) -> Deferred[Serf]:
+        """
+        Wait for a connection; it starts nothing.
+
+        :returns: a Deferred of this `Serf`. It fails with `AuthenticationError` where
+            every host refused the key, or with `Disconnected`.
+        """
+        return self._session.factory.when_connected().addCallback(lambda _: self)
+
+    @property
+    def factory(self) -> SerfClientFactory:
+        """What connects it: the hosts, the open connection, how many there have been."""
+        return self._session.factory
+
+    @property
+    def clock(self) -> Any:
+        """The source of time, as ``IReactorTime``: the reactor that was given, or the global one."""
+        return self._session.clock
+
+    @property
+    def why_disconnected(self) -> str | None:
+        """Say in a line why there is no connection now; None while there is one."""
+        factory = self._session.factory
+        if factory.open_connection is not None:
+            return None
+        failures = "; ".join(f"{host}: {reason_text(reason)}" for host, reason in factory.last_failures)
+        return f"not connected: {failures}" if failures else "not connected"
+
+    # Members
+
+    def members(
+        self,
+        *,
+        name: str | None = None,
+        status: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Deferred[list[Member]]:
+        """
+        Return the members, in no order.
+
+        :param name: a regular expression (Go's RE2) for the whole name.
+        :param status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
+        :param tags: likewise, by tag. All that is given must match.
+        :returns: a Deferred of a list of `Member`. It fails with `RpcError` for what is no
+            regular expression: the agent closes the connection then, which is one made for it.
+
+        Wire: ``members``, or ``members-filtered`` where there is a filter.
+        """
+        given = {"name": name, "status": status, "tags": tags}
+        filters = {argument: value for argument, value in given.items() if value is not None}
+        return self._call(commands.MEMBERS_FILTERED if filters else commands.MEMBERS, timeout, **filters)
+
+    def join(
+        self, addresses: Iterable[str], *, replay: bool = False, timeout: float | None = None
+    ) -> Deferred[int]:
+        """
+        Make the agent join a cluster.
+
+        :param addresses: gossip addresses of members, ``HOST:PORT``; the agent tries one after the
+            other, and may spend 10 s and more on each: other commands don't wait for it.
+        :param replay: let past user events come through the streams.
+        :returns: a Deferred of the number joined. It fails with `JoinError` (``joined``) where
+            that is fewer than *addresses*.
+
+        Wire: ``join``.
+        """
+        values = commands.JOIN.typed_arguments({"addresses": addresses, "replay": replay})
+        asked = len(values["Existing"])
+
+        def all_joined(joined: int) -> int:
+            if joined < asked:
+                message = f"{joined} of {asked} addresses were joined"
+                raise JoinError(command="join", message=message, joined=joined)
+            return joined
+
+        return self._submit(commands.JOIN, timeout, values).addCallback(all_joined)
+
+    def leave(self, *, timeout: float | None = None) -> Deferred[None]:
+        """
+        Make the agent leave its cluster and exit.
+
+        :returns: a Deferred of None. It fires too where the agent goes away before it has answered.
+
+        Wire: ``leave``. The agent answers after a second or more, then closes all connections.
+        """
+        return self._call(commands.LEAVE, timeout)
+
+    def force_leave(self, node: str, *, prune: bool = False, timeout: float | None = None) -> Deferred[None]:
+        """
+        Make a failed member one that left.
+
+        :param node: its name; one that nobody knows is a success.
+        :param prune: forget it at once. Pruning a member that is alive freezes the agent for seconds.
+
+        Wire: ``force-leave``.
+        """
+        return self._call(commands.FORCE_LEAVE, timeout, node=node, prune=prune)
+
+    def set_tags(
+        self, tags: Mapping[str, str] = {}, *, delete: Iterable[str] = (), timeout: float | None = None
+    ) -> Deferred[None]:
+        """
+        Change tags of the agent's own node.
+
+        :param tags: values by tag; the others stay.
+        :param delete: tags to delete; one that is in *tags* too is set.
+
+        Wire: ``tags``. All tags together have 512 bytes at the most, encoded.
+        """
+        return self._call(commands.TAGS, timeout, tags=tags, delete=delete)
+
+    # Events and queries
+
+    def event(
+        self, name: str, payload: bytes | str = b"", *, coalesce: bool = True, timeout: float | None = None
+    ) -> Deferred[None]:
+        """
+        Send a user event to all members.
+
+        :param name: what the event is called.
+        :param payload: its bytes (text goes as UTF-8). Name and payload together have 512 bytes
+            at the most, unless the agents are configured otherwise.
+        :param coalesce: whether a later event of the same name may replace it, in the agents
+            that have not delivered it yet.
+        :returns: a Deferred of None, once the agent has taken it.
+
+        Wire: ``event``.
+        """
+        return self._call(commands.EVENT, timeout, name=name, payload=payload, coalesce=coalesce)
+
+    def query(
+        self,
+        name: str,
+        payload: bytes | str = b"",
+        *,
+        nodes: Iterable[str] = (),
+        tags: Mapping[str, str] = {},
+        acks: bool = True,
+        timeout: float | None = None,
+        relay_factor: int = 0,
+        expect: int | None = None,
+    ) -> Query:
+        """
+        Ask the members.
+
+        :param name: what is asked.
+        :param payload: bytes that go with it (text goes as UTF-8).
+        :param nodes: names of those to ask; none: all.
+        :param tags: regular expressions by tag (Go's RE2, not anchored): all must match.
+        :param acks: ask each node to acknowledge.
+        :param timeout: seconds until the agents stop answering, at least 0.001;
+            None takes the agent's own, which grows with the cluster (some 3 s for up to nine nodes).
+        :param relay_factor: how many other members relay each answer, 0 to 255.
+        :param expect: end with the Nth answer; otherwise it ends at the timeout, even
+            where all have answered long before.
+        :returns: at once, a `Query`: awaitable, and async-iterable over `Ack` and `Answer`.
+        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed.
+
+        Wire: ``query``.
+        """
+        if expect is not None:
+            count(expect, "query: expect")
+        values = commands.QUERY.typed_arguments(
+            {
+                "name": name,
+                "payload": payload,
+                "nodes": nodes,
+                "tags": tags,
+                "acks": acks,
+                "timeout": nanoseconds(timeout),
+                "relay_factor": relay_factor,
+            }
+        )
+        self._begin()
+        return Query(self._session, values, expect, self._timeout, timeout)
+
+    def stream(self, type: str = "*", *, buffer: int | None = None, gaps: bool = False) -> EventStream:
+        """
+        Follow events.
+
+        :param type: a filter as ``user:deploy,member-failed,query``; ``*`` is everything.
+        :param buffer: events that may wait for a slow reader; past it the oldest goes (``dropped``). None takes
+            ``constant.STREAM_BUFFER``, which is 8192.
+        :param gaps: deliver a `Gap` where the stream was down and may have missed events.
+        :returns: at once, an `EventStream`, which opens again after each loss.
+        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed. A filter that
+            the agent refuses fails ``when_active()`` with `RpcError`, and ends the iteration with it.
+
+        Wire: ``stream``.
+        """
+        values = commands.STREAM.typed_arguments({"type": type})
+        if not isinstance(gaps, bool):
+            raise InvalidRequest(f"stream: gaps must be bool, not {gaps!r}")
+        limit = _buffer("stream", buffer)
+        self._begin()
+        return EventStream(self._session, values["Type"], limit, gaps, self._timeout)
+
+    def monitor(self, level: str = "INFO", *, buffer: int | None = None) -> LogStream:
+        """
+        Follow the agent's log, from its last 512 lines on.
+
+        :param level: the lowest level: ``TRACE``, ``DEBUG``, ``INFO``, ``WARN``, ``ERR``.
+        :param buffer: as of `stream`.
+        :returns: at once, a `LogStream` of `LogLine`; all of them share the agent's one monitor.
+        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed. A level that the
+            agent does not know is an `RpcError` as in `stream`.
+
+        Wire: ``monitor``.
+        """
+        values = commands.MONITOR.typed_arguments({"level": level})
+        limit = _buffer("monitor", buffer)
+        self._begin()
+        stream = LogStream(self._monitors, values["LogLevel"], limit)
+        self._monitors.add(stream)
+        return stream
+
+    # Keys
+
+    def install_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
+        """
+        Add a key to every node's keyring.
+
+        :param key: 16, 24 or 32 bytes in base64.
+        :returns: a Deferred of a `KeyReply`; `KeyringError` (``reply``) on any node's failure.
+
+        Wire: ``install-key``.
+        """
+        return self._call(commands.INSTALL_KEY, timeout, key=key)
+
+    def use_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
+        """Make a key of the keyrings the primary one; as `install_key`. Wire: ``use-key``."""
+        return self._call(commands.USE_KEY, timeout, key=key)
+
+    def remove_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
+        """Take a key out of every node's keyring; as `install_key`. Wire: ``remove-key``."""
+        return self._call(commands.REMOVE_KEY, timeout, key=key)
+
+    def list_keys(self, *, timeout: float | None = None) -> Deferred[KeyReply]:
+        """
+        Return the keys of all keyrings (``KeyReply.keys``), as `install_key`.
+
+        Wire: ``list-keys``. With twenty keys and more it crashes agents before 0.9.8.
+        """
+        return self._call(commands.LIST_KEYS, timeout)
+
+    # The agent and the network
+
+    def stats(self, *, timeout: float | None = None) -> Deferred[dict[str, dict[str, str]]]:
+        """Return figures about the agent: text by name by section. Wire: ``stats``."""
+        return self._call(commands.STATS, timeout)
+
+    def coordinate(self, node: str, *, timeout: float | None = None) -> Deferred[Coordinate | None]:
+        """
+        Return where a node lies in the network.
+
+        :param node: a member's name, not an address.
+        :returns: a Deferred of the `Coordinate` (its distances are seconds), of None while the agent has none.
+
+        Wire: ``get-coordinate``.
+        """
+        return self._call(commands.GET_COORDINATE, timeout, node=node)
+
+    def rtt(self, a: str, b: str, *, timeout: float | None = None) -> Deferred[float]:
+        """
+        Estimate the round trip between two nodes.
+
+        :param a: a member's name.
+        :param b: another's.
+        :returns: a Deferred of seconds. It fails with `RpcError` where the agent has no coordinate of one.
+
+        Wire: ``get-coordinate`` of both.
+        """
+        commands.GET_COORDINATE.typed_arguments({"node": b})
+
+        def estimate(outcomes: list[Any]) -> Any:
+            for (good, found), node in zip(outcomes, (a, b), strict=True):
+                if not good:
+                    return found
+                if found is None:
+                    message = f"the agent has no coordinate of {node!r}"
+                    raise RpcError(command=commands.GET_COORDINATE.wire, message=message)
+            return outcomes[0][1].distance_to(outcomes[1][1])
+
+        both = [self.coordinate(node, timeout=timeout) for node in (a, b)]
+        return DeferredList(both, consumeErrors=True).addCallback(estimate)
+
+    def ping(self, *, timeout: float | None = None) -> Deferred[float]:
+        """
+        Measure a round trip to the agent.
+
+        :returns: a Deferred of seconds, without those that it takes to connect.
+
+        Wire: ``stop`` of a Seq that no stream has, which an agent answers at once.
+        """
+        clock, sent_at = self._session.clock, 0.0
+
+        def ask(_: object) -> Deferred[None]:
+            nonlocal sent_at
+            sent_at = clock.seconds()
+            return self._call(commands.STOP, timeout, seq=self._session.factory.next_seq())
+
+        # Where there is no connection yet, the first answer only says that there is one now.
+        connected = self._session.factory.open_connection is not None
+        answered = ask(None) if connected else ask(None).addCallback(ask)
+        return answered.addCallback(lambda _: clock.seconds() - sent_at)
+
+    # How it works
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise Disconnected("this Serf is closed")
+        if not self.running:
+            self.startService()
+
+    def _call(self, command: Command, timeout: float | None, **given: Any) -> Deferred[Any]:
+        return self._submit(command, timeout, command.typed_arguments(given))
+
+    def _submit(self, command: Command, timeout: float | None, values: Mapping[str, Any]) -> Deferred[Any]:
+        limit = self._timeout if timeout is None else seconds(timeout, f"{command.wire}: timeout")
+        if self._closed:
+            return fail(Disconnected("this Serf is closed"))
+        self._begin()
+        call = Call(self._session, command, values, limit)
+        self._session.submit_one(call)
+        return call.result
+
+
+def _buffer(what: str, value: object) -> int:
+    return constant.STREAM_BUFFER if value is None else count(value, f"{what}: buffer")

@@ -1,0 +1,258 @@
+"""Streams that outlive an agent: what all of them have in common, and those of events."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from txserf import commands
+from txserf.commands import Command
+from txserf.connection.operation import Operation
+from txserf.connection.protocol import SerfProtocol, State
+from txserf.connection.session import Session
+from txserf.errors import ConnectionLost, Disconnected, ProtocolError, SerfError
+from txserf.model import Event, Gap, QueryEvent
+from txserf.serf.call import Call
+from txserf.serf.feed import Feed
+
+T = TypeVar("T")
+
+
+class Listener:
+    """Whom a `Subscription` tells; what a stream is made from."""
+
+    def _active(self) -> None:
+        """No event from now on is missed."""
+
+    def _interrupted(self) -> None:
+        """The connection is lost; it will be opened again."""
+
+    def _record(self, record: Any, connection: SerfProtocol) -> None:
+        """Something came: what the table decodes a record to."""
+
+    def _over(self, reason: SerfError) -> None:
+        """It ended, and will not be opened again."""
+
+
+class _Confirmation(Operation):
+    """
+    The second round trip behind the opening of a stream.
+
+    The agent replies a moment before it registers the stream, and works on the
+    next request of the connection only after that.
+    """
+
+    done = True  # as the session sees it: what is lost is not asked again, for the stream is opened again
+
+    def __init__(self, session: Session, confirmed: Callable[[], None]) -> None:
+        super().__init__(commands.STOP, {"Stop": session.factory.next_seq()})
+        self._confirmed = confirmed
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        self._confirmed()
+
+
+class Subscription(Operation):
+    """A ``stream`` or ``monitor`` on the wire, opened again after each loss."""
+
+    def __init__(
+        self, session: Session, command: Command, values: Mapping[str, Any], listener: Listener
+    ) -> None:
+        super().__init__(command, values)
+        self._session = session
+        self._listener = listener
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        if self.done:
+            return
+        if error:
+            self._session.settle(self)
+            self._listener._over(self.command.refusal(error))
+            return
+        self._session.submit_one(_Confirmation(self._session, self._confirmed))
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        if not self.done:
+            connection = self.connection
+            assert connection is not None
+            try:
+                record = self.command.decode_record(body)
+            except ProtocolError as broken:
+                # As with a reply that has not its shape: it ends this one, and not the connection.
+                self._session.abandon(self)
+                self._listener._over(ProtocolError(f"{self.command.wire}: {broken}"))
+                return
+            self._listener._record(record, connection)
+
+    def interrupted(self) -> None:
+        self._listener._interrupted()
+
+    def _confirmed(self) -> None:
+        if not self.done:
+            self._listener._active()
+
+    def stopped(self) -> None:
+        if not self.done:  # somebody else has sent a ``stop`` of its Seq
+            self._session.settle(self)
+            self._listener._over(Disconnected("the stream was stopped"))
+
+    def lost(self, reason: SerfError) -> None:
+        self._listener._over(reason)
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """Have the agent stop it; the Deferred fires when it has, or when there is nothing to stop."""
+        if self.done:
+            return succeed(None)
+        if self.seq is None or self.connection is None or self._session.factory.open_connection is None:
+            self._session.abandon(self)
+            return succeed(None)
+        self._session.settle(self)
+        stop = Call(self._session, commands.STOP, {"Stop": self.seq}, timeout)
+        self._session.submit_one(stop)
+        # Where it is lost or late, so is the stream.
+        return stop.result.addErrback(_ignored)
+
+
+def _ignored(failure: Failure) -> None:
+    failure.trap(SerfError)
+
+
+class Stream(Feed[T], Listener, Generic[T]):
+    """What streams of events and of log lines have in common."""
+
+    def __init__(self, buffer: int) -> None:
+        super().__init__(buffer)
+        self._is_active = False
+        self._askers: deque[Deferred[None]] = deque()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether nothing is missed now."""
+        return self._is_active
+
+    def when_active(self) -> Deferred[None]:
+        """
+        Wait until nothing that is sent from then on is missed.
+
+        :returns: a Deferred of None. It fails with `RpcError` where the agent refused
+            the stream, and with what else ended it. It can be cancelled.
+        """
+        if self._ended:
+            return fail(self._why_ended())
+        if self._is_active:
+            return succeed(None)
+        asker: Deferred[None] = Deferred(self._askers.remove)
+        self._askers.append(asker)
+        return asker
+
+    def _active(self) -> None:
+        self._is_active = True
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.popleft().callback(None)
+
+    def _interrupted(self) -> None:
+        self._is_active = False
+
+    def _over(self, reason: SerfError) -> None:
+        # Closing a `Serf` is no error to who reads its streams: they end.
+        self._finish(None if type(reason) is Disconnected else reason)
+
+    def _finish(self, error: SerfError | None, discard: bool = False) -> None:
+        self._is_active = False
+        self._end(error, discard)
+        while self._askers:
+            self._askers.popleft().errback(self._why_ended())
+
+    def _why_ended(self) -> BaseException:
+        return Disconnected("the stream has ended") if self._error is None else copy.copy(self._error)
+
+
+class EventStream(Stream["Event | Gap"]):
+    """
+    The events that match a filter, in order; see `Serf.stream`.
+
+    Iterate it with ``async for``, or give it callbacks, or both.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        type: str,
+        buffer: int,
+        gaps: bool,
+        timeout: float,
+    ) -> None:
+        super().__init__(buffer)
+        self.type = type
+        self._session = session
+        self._gaps = gaps
+        self._timeout = timeout
+        self._lost_at: float | None = None
+        self._held: list[Event] = []  # what came behind a gap whose end is not known yet
+        self._most_held = buffer
+        self._subscription = Subscription(
+            session, commands.STREAM, commands.STREAM.arguments({"Type": type}), self
+        )
+        session.submit_one(self._subscription)
+
+    def __repr__(self) -> str:
+        return f"<EventStream: {self.type}>"
+
+    def stop(self) -> Deferred[None]:
+        """
+        End it: what waits for a reader is dropped, and the agent told.
+
+        :returns: a Deferred of None, once the agent has stopped it; it never fails.
+        """
+        stopping = self._subscription.stop(self._timeout)
+        self._finish(None, discard=True)
+        return stopping
+
+    def _stop_asked(self) -> None:
+        self.stop()
+
+    def _record(self, record: Any, connection: SerfProtocol) -> None:
+        if isinstance(record, QueryEvent):
+            record = record.bound(lambda id, payload: self._respond(connection, id, payload))
+        if self._gaps and self._lost_at is not None and len(self._held) < self._most_held:
+            self._held.append(record)
+        else:
+            self._resume()
+            self._deliver(record)
+
+    def _respond(self, connection: SerfProtocol, id: int, payload: bytes) -> Deferred[None]:
+        values = commands.RESPOND.typed_arguments({"id": id, "payload": payload})
+        if connection.state is not State.READY:
+            message = f"the connection to {connection.host}, by which the query came, is gone"
+            return fail(ConnectionLost(message, host=connection.host))
+        call = Call(self._session, commands.RESPOND, values, self._timeout)
+        call.connection = connection
+        connection.send([call])
+        return call.result
+
+    def _interrupted(self) -> None:
+        if self._is_active:
+            self._lost_at = self._session.clock.seconds()
+        super()._interrupted()
+
+    def _active(self) -> None:
+        self._resume()
+        super()._active()
+
+    def _over(self, reason: SerfError) -> None:
+        self._resume()
+        super()._over(reason)
+
+    def _resume(self) -> None:
+        if self._lost_at is not None:
+            if self._gaps:
+                self._deliver(Gap(self._lost_at, self._session.clock.seconds()))
+            self._lost_at = None
+            held, self._held = self._held, []
+            for event in held:
+                self._deliver(event)

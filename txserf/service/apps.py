@@ -1,0 +1,98 @@
+"""The `Router` that the options of ``twistd txserf`` ask for, all of it checked."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from importlib import import_module, invalidate_caches
+from types import ModuleType
+
+from txserf.errors import InvalidRequest
+from txserf.handlers.router import Router
+from txserf.handlers.scripts import what_is_wrong
+from txserf.service.settings import ConfigError
+
+
+def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", again: bool = False) -> Router:
+    """
+    Make a router of scripts and of an application's own router, whose handlers come first.
+
+    :param specs: see `Router.add_script`.
+    :param app: ``MODULE:NAME``.
+    :param folder: where the scripts will be run.
+    :param again: import the module anew, where it was imported before.
+    :raises ConfigError: for what can't work; what was imported before is then still imported.
+    """
+    if app is None:
+        return _checked(Router(), specs, folder)
+    with _restored_on_failure(app.partition(":")[0]):
+        router = Router()
+        router.include(_load(app, again))
+        return _checked(router, specs, folder)
+
+
+def _checked(router: Router, specs: Iterable[str], folder: str) -> Router:
+    for spec in specs:
+        try:
+            router.add_script(spec)
+        except InvalidRequest as error:
+            raise ConfigError(f"--{error}") from None  # it begins with the word handler
+    for command in router.scripts:
+        wrong = what_is_wrong(command, folder)
+        if wrong is not None:
+            raise ConfigError(f"handler {command!r}: {wrong}")
+    return router
+
+
+@contextlib.contextmanager
+def _restored_on_failure(name: str) -> Iterator[None]:
+    """Put a module back where its successor can't be used: in its package too, which has got that as an attribute."""
+    old = sys.modules.get(name)
+    try:
+        yield
+    except BaseException:
+        if old is not None:
+            sys.modules[name] = old
+            package, _, attribute = name.rpartition(".")
+            if package in sys.modules:
+                setattr(sys.modules[package], attribute, old)
+        raise
+
+
+def _load(app: str, again: bool) -> Router:
+    name, _, attribute = app.partition(":")
+    if not name or not attribute:
+        raise ConfigError(f"--app is MODULE:NAME, as mypackage.ops:router, not {app!r}")
+    found: object = _import(app, name, again)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigError(f"--app {app}: {name} has no {attribute}") from None
+    if not isinstance(found, Router):
+        raise ConfigError(f"--app {app}: it is a {type(found).__name__}, not a txserf.Router")
+    return found
+
+
+def _import(app: str, name: str, again: bool) -> ModuleType:
+    # A new module, rather than the old one filled anew: handlers that are at work go on with what they know.
+    if again:
+        sys.modules.pop(name, None)
+        invalidate_caches()  # a folder that has changed within its clock's tick looks as it did
+    try:
+        return import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may even call sys.exit()
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"--app {app}: there is no module {error.name}") from None
+        raise ConfigError(f"--app {app}: {name} can't be imported: {_told(error)}") from None
+
+
+def _told(error: BaseException) -> str:
+    """Say in a line what an import failed by, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"
+    return f"{type(error).__name__}: {error}{where}".replace("\n", " ")

@@ -1,0 +1,221 @@
+"""Following a cluster: its members, then each event and log line, as lines of text or JSON."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf.errors import Disconnected, RequestTimeout, SerfError, reason_text
+from txserf.model import Ack, Answer, Event, Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
+from txserf.serf.logs import LogStream
+from txserf.serf.serf import Serf
+from txserf.serf.streams import EventStream
+
+#: What can be shown.
+Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
+
+#: A line for a record of each kind.
+Format = Callable[[Record], str]
+
+
+def _printable(text: str) -> str:
+    # What a stranger has sent must not steer a terminal.
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _tags(member: Member) -> str:
+    return _printable(",".join(f"{key}={value}" for key, value in sorted(member.tags.items())))
+
+
+def as_text(record: Record) -> str:
+    """Say what a record is, in a line for people."""
+    if isinstance(record, Member):
+        where = f"{record.address}:{record.port}"
+        return f"member {_printable(record.name)} {where} {record.status} {_tags(record)}".rstrip()
+    if isinstance(record, UserEvent):
+        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
+        return f"user {_printable(record.name)} ltime={record.ltime} {payload}".rstrip()
+    if isinstance(record, QueryEvent):
+        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
+        return f"query {_printable(record.name)} ltime={record.ltime} {payload}".rstrip()
+    if isinstance(record, MemberEvent):
+        names = " ".join(_printable(member.name) for member in record.members)
+        return f"member-{record.kind} {names}"
+    if isinstance(record, Ack):
+        return f"ack {_printable(record.node)}"
+    if isinstance(record, Answer):
+        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
+        return f"answer {_printable(record.node)} {payload}".rstrip()
+    if isinstance(record, Gap):
+        return f"gap of {record.resumed_at - record.lost_at:.3f} s: events may have been missed"
+    return f"log {_printable(record.line)}"
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "address": str(member.address),
+        "port": member.port,
+        "status": member.status.value,
+        "tags": member.tags,
+    }
+
+
+def _payload(payload: bytes) -> dict[str, str]:
+    # Bytes that are not UTF-8 keep their place as lone surrogates, which JSON can write.
+    return {"payload": payload.decode("utf-8", "surrogateescape")}
+
+
+def as_json(record: Record) -> str:
+    """Write a record as a JSON object whose ``type`` says what it is."""
+    fields: dict[str, Any]
+    if isinstance(record, Member):
+        fields = {"type": "member", **_member(record)}
+    elif isinstance(record, UserEvent):
+        fields = {"type": "user", "name": record.name, **_payload(record.payload)}
+        fields.update(ltime=record.ltime, coalesce=record.coalesce)
+    elif isinstance(record, QueryEvent):
+        fields = {"type": "query", "name": record.name, **_payload(record.payload)}
+        fields.update(ltime=record.ltime, id=record.id)
+    elif isinstance(record, MemberEvent):
+        fields = {"type": f"member-{record.kind}", "members": [_member(member) for member in record.members]}
+    elif isinstance(record, Ack):
+        fields = {"type": "ack", "node": record.node}
+    elif isinstance(record, Answer):
+        fields = {"type": "answer", "node": record.node, **_payload(record.payload)}
+    elif isinstance(record, Gap):
+        fields = {"type": "gap", "seconds": record.resumed_at - record.lost_at}
+    else:
+        fields = {"type": "log", "level": record.level, "subsystem": record.subsystem, "text": record.text}
+        fields["time"] = None if record.time is None else record.time.isoformat()
+    return json.dumps(fields)
+
+
+FORMATS: dict[str, Format] = {"text": as_text, "json": as_json}
+
+
+class _Phase(enum.Enum):
+    STARTING = enum.auto()
+    FOLLOWING = enum.auto()  # the members are written
+    STOPPED = enum.auto()
+
+
+class Follower(Service):
+    """
+    Writes the members of a cluster, then each event as it comes, through agents that come and go.
+
+    :param serf: is started and stopped by whoever owns it.
+    :param write: is called with each line.
+    :param format: makes the lines.
+    :param stream: the filter of events; None for no events.
+    :param monitor: the level of the agent's log; None for no log.
+    :param failed: called with what ends it: the agent refuses what was asked, or *write* can't write.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        serf: Serf,
+        write: Callable[[str], object],
+        format: Format,
+        *,
+        stream: str | None = "*",
+        monitor: str | None = None,
+        failed: Callable[[BaseException], object] = lambda reason: None,
+    ) -> None:
+        self._serf = serf
+        self._write = write
+        self._format = format
+        self._stream = stream
+        self._monitor = monitor
+        self._failed = failed
+        self._running: list[Deferred[None]] = []
+        self._phase = _Phase.STARTING
+        self._events: EventStream | None = None
+        self._askers: list[Deferred[None]] = []
+
+    def when_following(self) -> Deferred[None]:
+        """
+        Wait until the members are written; every event from then on will be.
+
+        :returns: a Deferred of None, which can be cancelled. It fails with `Disconnected` where this is stopped.
+        """
+        if self._phase is _Phase.STOPPED:
+            return fail(Disconnected("the follower is stopped"))
+        if self._phase is _Phase.FOLLOWING:
+            return succeed(None)
+        asker: Deferred[None] = Deferred(self._askers.remove)
+        self._askers.append(asker)
+        return asker
+
+    @property
+    def unready(self) -> str | None:
+        """Say why events may be missed now; None while all is well."""
+        active = self._phase is _Phase.FOLLOWING if self._events is None else self._events.is_active
+        return self._serf.why_disconnected or (None if active else "not subscribed")
+
+    def startService(self) -> None:
+        """Begin to follow."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._phase = _Phase.STARTING
+        # The stream goes first: nothing can happen between the snapshot and the first event.
+        events = None if self._stream is None else self._serf.stream(self._stream, gaps=True)
+        self._events = events
+        self._follow(self._members_and_events(events))
+        if self._monitor is not None:
+            self._follow(self._lines(self._serf.monitor(self._monitor)))
+
+    def stopService(self) -> None:
+        """Stop following; `Serf` ends the streams."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self._phase = _Phase.STOPPED
+        running, self._running = self._running, []
+        for following in running:
+            following.cancel()
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.pop(0).errback(Disconnected("the follower is stopped"))
+
+    def _follow(self, work: Any) -> None:
+        following = Deferred.fromCoroutine(work)
+        self._running.append(following)
+        following.addErrback(self._ended)
+
+    def _ended(self, failure: Failure) -> None:
+        if failure.check(CancelledError, Disconnected):
+            return
+        if failure.check(SerfError, OSError):
+            self._log.error("stopped following: {reason}", reason=reason_text(failure))
+        else:
+            self._log.failure("stopped following", failure)
+        self._failed(failure.value or AssertionError())
+
+    async def _members_and_events(self, events: EventStream | None) -> None:
+        if events is not None:
+            await events.when_active()
+        for member in await self._members():
+            self._write(self._format(member))
+        self._phase = _Phase.FOLLOWING
+        while self._askers:  # one by one: each may cancel those behind it
+            self._askers.pop(0).callback(None)
+        if events is not None:
+            async for event in events:
+                self._write(self._format(event))
+
+    async def _members(self) -> list[Member]:
+        while True:
+            try:
+                return sorted(await self._serf.members(), key=lambda member: member.name)
+            except RequestTimeout as late:
+                self._log.warn("{reason}", reason=str(late))
+
+    async def _lines(self, lines: LogStream) -> None:
+        async for line in lines:
+            self._write(self._format(line))

@@ -1,0 +1,141 @@
+"""
+What ``twistd txserf`` counts, for Prometheus.
+
+It needs ``prometheus_client``, which the extra ``txserf[metrics]`` brings. No label has
+a value that comes from the network.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+import attrs
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from txserf.handlers.running import RouterService
+from txserf.handlers.work import Observer, Outcome
+from txserf.serf.serf import Serf
+
+
+class Kind(enum.Enum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@attrs.frozen
+class Row:
+    """A metric: its name as it is scraped, and what it tells."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+CONNECTED = Row("txserf_connected", Kind.GAUGE, "Whether there is a connection to an agent.")
+CONNECTIONS = Row("txserf_connections_total", Kind.COUNTER, "Connections that were made.")
+FAILOVERS = Row(
+    "txserf_failovers_total", Kind.COUNTER, "Connections that were made to another host than the one before."
+)
+GAPS = Row(
+    "txserf_gaps_total", Kind.COUNTER, "Times that the events' stream was down, whether or not it came back."
+)
+EVENTS = Row("txserf_events_total", Kind.COUNTER, "Events that handlers were run for.", ("type",))
+DUPLICATES = Row(
+    "txserf_duplicates_total", Kind.COUNTER, "Events that came again, and were not handled again.", ("type",)
+)
+DROPPED = Row(
+    "txserf_dropped_total",
+    Kind.COUNTER,
+    "Events that were lost to a full queue, or to the end of the service.",
+)
+QUEUED = Row("txserf_queued", Kind.GAUGE, "Events that wait for their handlers.")
+WORKING = Row("txserf_working", Kind.GAUGE, "Events whose handlers are at work.")
+SECONDS = Row("txserf_handler_seconds", Kind.HISTOGRAM, "How long handlers took.", ("handler",))
+RESULTS = Row(
+    "txserf_handler_results_total",
+    Kind.COUNTER,
+    "How handlers ended: ok, failed, timeout or cancelled.",
+    ("handler", "result"),
+)
+
+ROWS = (
+    CONNECTED, CONNECTIONS, FAILOVERS, GAPS, EVENTS, DUPLICATES, DROPPED, QUEUED, WORKING, SECONDS, RESULTS,
+)  # fmt: skip
+
+
+def _counter(row: Row, registry: CollectorRegistry) -> Counter:
+    return Counter(row.name, row.help, row.labels, registry=registry)
+
+
+class Metrics(Observer, Collector):
+    """
+    The metrics of one service, in a registry of their own.
+
+    It is the `Observer` of a router's service; what others keep count of is read when it is scraped.
+
+    :param serf: whose connection it tells about.
+    :ivar service: the router's service, once there is one.
+    """
+
+    def __init__(self, serf: Serf) -> None:
+        self.service: RouterService | None = None
+        self._serf = serf
+        self._registry = registry = CollectorRegistry()
+        self._gaps = _counter(GAPS, registry)
+        self._events = _counter(EVENTS, registry)
+        self._duplicates = _counter(DUPLICATES, registry)
+        self._results = _counter(RESULTS, registry)
+        self._seconds = Histogram(SECONDS.name, SECONDS.help, SECONDS.labels, registry=registry)
+        registry.register(self)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """
+        Return all of it in the format that a scraper asks for.
+
+        :param accept: the header that it sent.
+        :returns: the body, and its content type.
+        """
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+    # What happens
+
+    def arrived(self, type: str) -> None:
+        self._events.labels(type).inc()
+
+    def duplicate(self, type: str) -> None:
+        self._duplicates.labels(type).inc()
+
+    def resumed(self) -> None:
+        self._gaps.inc()
+
+    def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
+        self._seconds.labels(handler).observe(duration)
+        self._results.labels(handler, outcome.value).inc()
+
+    # What is so
+
+    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+        """Read what is counted elsewhere."""
+        factory = self._serf.factory
+        yield _gauge(CONNECTED, self._serf.why_disconnected is None)
+        yield _count(CONNECTIONS, factory.connections)
+        yield _count(FAILOVERS, factory.failovers)
+        if self.service is not None:
+            yield _count(DROPPED, self.service.dropped)
+            yield _gauge(QUEUED, self.service.queued)
+            yield _gauge(WORKING, self.service.working)
+
+
+def _gauge(row: Row, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(row.name, row.help, value)
+
+
+def _count(row: Row, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(row.name, row.help, value)

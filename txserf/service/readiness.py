@@ -1,0 +1,86 @@
+"""Who says that events are handled, or that they never will be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txserf.errors import Disconnected, SerfError, reason_text
+from txserf.handlers.running import RouterService
+from txserf.handlers.work import Observer, Outcome
+
+
+class Guard(Observer, Service):
+    """
+    Waits for a router's service to be subscribed, and again after each gap.
+
+    Where that can't be, as where every host refuses the key, it says so: nobody else waits for it.
+
+    :param failed: called with the reason.
+    :ivar handling: whom it guards; to be set before it starts.
+    """
+
+    _log = Logger()
+
+    def __init__(self, failed: Callable[[BaseException], object]) -> None:
+        self.handling: RouterService | None = None
+        self._failed = failed
+        self._waiting: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Begin to watch."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        assert self.handling is not None
+        self._wait(Deferred.fromCoroutine(self._begun(self.handling)))
+
+    def stopService(self) -> None:
+        """Watch no more."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def resumed(self) -> None:
+        # Told where the stream is about to be back, and where it is about to end for good.
+        if self.running and self.handling is not None:
+            self._wait(self.handling.when_active())
+
+    async def _begun(self, handling: RouterService) -> None:
+        await handling.serf.when_connected()
+        await handling.when_active()
+        self._log.info("ready: events are handled from now on")
+
+    def _wait(self, waiting: Deferred[None]) -> None:
+        self._waiting = waiting.addErrback(self._over)
+
+    def _over(self, failure: Failure) -> None:
+        failure.trap(SerfError, CancelledError)
+        if not failure.check(Disconnected, CancelledError):
+            self._log.error("no events can be handled: {reason}", reason=reason_text(failure))
+            self._failed(failure.value or AssertionError())
+
+
+class Observers(Observer):
+    """Tells several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def arrived(self, type: str) -> None:
+        for observer in self._observers:
+            observer.arrived(type)
+
+    def duplicate(self, type: str) -> None:
+        for observer in self._observers:
+            observer.duplicate(type)
+
+    def resumed(self) -> None:
+        for observer in self._observers:
+            observer.resumed()
+
+    def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
+        for observer in self._observers:
+            observer.ended(type, handler, outcome, duration)

@@ -1,0 +1,75 @@
+"""SIGHUP: the options that can change are read again, while connection and events go on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from txserf.errors import encodable, reason_text
+from txserf.handlers.router import Router
+from txserf.handlers.running import RouterService
+from txserf.service.settings import SETTINGS, ConfigError, Values
+
+
+class Reloader(Service):
+    """
+    Reads the options again on SIGHUP.
+
+    :param service: gets what has changed.
+    :param values: the options as they are.
+    :param read: reads them again, and makes the router that they ask for; fails with `ConfigError`.
+    :param reactor: whose thread it works in; None takes the global reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        service: RouterService,
+        values: Values,
+        read: Callable[[], tuple[Values, Router]],
+        reactor: Any = None,
+    ) -> None:
+        self._service = service
+        self._values = values
+        self._read = read
+        self._reactor = reactor
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Listen to the signal."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        self._before = signal.signal(signal.SIGHUP, self._signalled)
+
+    def stopService(self) -> None:
+        """Leave the signal to whoever had it before."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        signal.signal(signal.SIGHUP, self._before or signal.SIG_DFL)
+
+    def _signalled(self, *_: object) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Take the new options, or keep the old ones where the new ones can't work."""
+        try:
+            values, router = self._read()
+        except ConfigError as error:
+            self._log.error("not reloaded, all stays as it was: {reason}", reason=reason_text(error))
+            return
+        fixed = [
+            row.name for row in SETTINGS if not row.reloads and values[row.name] != self._values[row.name]
+        ]
+        if fixed:
+            self._log.warn("needs a restart to take effect: {options}", options=", ".join(fixed))
+        self._values = {**values, **{name: self._values[name] for name in fixed}}
+        limits = {"concurrency": values["concurrency"], "timeout": values["handler-timeout"] or None}
+        self._service.replace(router.routes(), **limits)
+        self._log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))

@@ -1,0 +1,290 @@
+"""
+The options of ``twistd txserf``: one table, and the configuration file.
+
+The command line, the file, the documentation and the reload on SIGHUP all read `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from txserf import constant
+from txserf.commands import LOG_LEVELS
+from txserf.connection.hosts import parse_hosts
+from txserf.errors import InvalidHostURL, InvalidRequest
+from txserf.handlers.scripts import parse_filter
+
+
+class ConfigError(ValueError):
+    """An option that can't work; the text names it, and the file where it came from one."""
+
+
+class Kind(enum.Enum):
+    """What an option takes; the value says so in the documentation."""
+
+    TEXT = "text"
+    LIST = "a list of text"
+    NUMBER = "a whole number"
+    SECONDS = "seconds"
+    FLAG = "true or false"
+
+
+# What Python makes of a value of TOML, in TOML's words.
+_TOML_TYPES = {"str": "text", "int": "a number", "float": "a number", "bool": "true or false"}
+_TOML_TYPES |= {"list": "an array", "dict": "a table"}
+
+
+@attrs.frozen
+class Setting:
+    """
+    A row of the table.
+
+    :ivar name: as on the command line behind ``--``, and as in the file.
+    :ivar help: what it does, in a sentence or two.
+    :ivar short: its letter on the command line.
+    :ivar highest: the highest NUMBER, which is 1 at least.
+    :ivar choices: all that a TEXT may be; empty: anything.
+    :ivar reloads: whether a SIGHUP takes a new value from the file.
+    :ivar in_file: whether it may be in the file at all.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any = None
+    short: str | None = None
+    highest: int | None = None
+    choices: tuple[str, ...] = ()
+    reloads: bool = False
+    in_file: bool = True
+
+    @property
+    def summary(self) -> str:
+        """Its help, with its default."""
+        return self.help if self.default is None else f"{self.help} [default: {self.shown_default}]"
+
+    @property
+    def shown_default(self) -> str:
+        """Its default as text."""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    @property
+    def rule(self) -> str:
+        """What its values are."""
+        if self.choices:
+            return " or ".join(self.choices)
+        if self.kind is Kind.NUMBER:
+            return f"{self.kind.value} from 1 " + ("on" if self.highest is None else f"to {self.highest}")
+        return f"{self.kind.value}, 0 or more" if self.kind is Kind.SECONDS else self.kind.value
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value has the type and is within the limits."""
+        if self.kind is Kind.FLAG:
+            return isinstance(value, bool)
+        if self.kind is Kind.LIST:
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if self.kind is Kind.TEXT:
+            return isinstance(value, str) and (not self.choices or value in self.choices)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if self.kind is Kind.SECONDS:
+            return 0 <= value < math.inf
+        return isinstance(value, int) and 1 <= value <= (self.highest or math.inf)
+
+    def from_text(self, text: str) -> Any:
+        """
+        Read a value of the command line.
+
+        :raises ValueError: says what it has to be.
+        """
+        value: Any = text
+        try:
+            if self.kind is Kind.NUMBER:
+                value = int(text)
+            elif self.kind is Kind.SECONDS:
+                value = float(text)
+        except ValueError:
+            pass
+        if self.accepts(value):
+            return value
+        raise ValueError(f"--{self.name} is {self.rule}, not {text!r}")
+
+
+SETTINGS = (
+    Setting(
+        "agent",
+        Kind.TEXT,
+        "Agents, as HOST:PORT or serf://HOST:PORT?AuthKey=KEY, with commas; without it $SERF_RPC_ADDR, "
+        "else 127.0.0.1:7373.",
+        short="a",
+    ),
+    Setting(
+        "handler",
+        Kind.LIST,
+        "A script for events, as 'serf agent -event-handler' takes it: SCRIPT, or FILTER=SCRIPT as "
+        "user:deploy=./deploy.sh. May be given several times.",
+        reloads=True,
+    ),
+    Setting(
+        "app",
+        Kind.TEXT,
+        "A txserf.Router to take handlers from, as MODULE:NAME.",
+        reloads=True,
+    ),
+    Setting("concurrency", Kind.NUMBER, "How many events may be in work at once.", default=1, reloads=True),
+    Setting(
+        "handler-timeout",
+        Kind.SECONDS,
+        "Seconds that a handler may take; 0: no limit.",
+        default=constant.HANDLER_TIMEOUT,
+        reloads=True,
+    ),
+    Setting("state", Kind.TEXT, "A file that keeps which events were handled, over restarts."),
+    Setting(
+        "stream",
+        Kind.TEXT,
+        "Events to show, as user:deploy,member-failed,query; empty: none. Without it all are shown where "
+        "nothing handles them, else none.",
+        short="s",
+    ),
+    Setting(
+        "monitor",
+        Kind.TEXT,
+        f"Show the agent's log too, from this level up: {', '.join(LOG_LEVELS)}.",
+        short="m",
+    ),
+    Setting(
+        "format",
+        Kind.TEXT,
+        "How what is shown is written: text, or json for an object a line.",
+        default="text",
+        short="f",
+        choices=("text", "json"),
+    ),
+    Setting(
+        "log-format",
+        Kind.TEXT,
+        "How the log is written: text, or json for an object a line.",
+        default="text",
+        choices=("text", "json"),
+    ),
+    Setting(
+        "http",
+        Kind.TEXT,
+        "Serve /health and /metrics here: a port of 127.0.0.1, or a server endpoint of Twisted's.",
+    ),
+    Setting(
+        "embedded",
+        Kind.NUMBER,
+        "Run a cluster of so many agents in this process, and use that: no Serf is needed.",
+    ),
+    Setting(
+        "embedded-port",
+        Kind.NUMBER,
+        "Let the embedded agents listen on 127.0.0.1, from this port on.",
+        highest=65535,
+    ),
+    Setting("embedded-quiet", Kind.FLAG, "Let nothing happen in the embedded cluster by itself."),
+    Setting(
+        "config",
+        Kind.TEXT,
+        "Read options from this TOML file, and again on SIGHUP.",
+        short="c",
+        in_file=False,
+    ),
+)
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+Values = Mapping[str, Any]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """
+    Read a configuration file: the names of the options as keys.
+
+    :raises ConfigError: for a file that can't be read, an unknown key and a wrong type. No value is shown:
+        it may hold a key.
+    """
+    loads = _toml().loads
+    try:
+        found: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except ValueError as error:  # no UTF-8, or no TOML
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    for name, value in found.items():
+        setting = BY_NAME.get(name)
+        if setting is None or not setting.in_file:
+            known = ", ".join(row.name for row in SETTINGS if row.in_file)
+            raise ConfigError(f"{path}: there is no option {name!r}; there are {known}")
+        if not setting.accepts(value):
+            shown = repr(value) if setting.kind in (Kind.NUMBER, Kind.SECONDS) or setting.choices else None
+            if shown is None or not isinstance(value, (str, int, float)):
+                shown = _TOML_TYPES.get(type(value).__name__, "a date or time")
+            raise ConfigError(f"{path}: {name} is {setting.rule}, not {shown}")
+    return found
+
+
+def _toml() -> Any:
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    try:
+        return import_module(name)
+    except ImportError:
+        raise ConfigError(f"--config needs {name}, which the extra txserf[toml] brings") from None
+
+
+def merged(given: Values, file: Values) -> dict[str, Any]:
+    """Put together what was given on the command line, else in the file, else the defaults."""
+    return {row.name: given.get(row.name, file.get(row.name, row.default)) for row in SETTINGS}
+
+
+def check(values: Values) -> None:
+    """
+    Refuse what can't work, or not together.
+
+    :raises ConfigError: names the option.
+    """
+    if values["embedded"] is None and (values["embedded-port"] is not None or values["embedded-quiet"]):
+        raise ConfigError("--embedded-port and --embedded-quiet go with --embedded")
+    if values["embedded"] is not None and values["agent"] is not None:
+        raise ConfigError("--agent and --embedded exclude each other")
+    if values["state"] is not None:
+        if not (values["handler"] or values["app"] or values["config"]):
+            raise ConfigError("--state goes with --handler, --app or --config")
+        _check_state(Path(values["state"]))
+    _check_shown(values["stream"], values["monitor"])
+    if values["embedded"] is None:
+        _check_hosts(values["agent"])
+
+
+def _check_hosts(agent: str | None) -> None:
+    try:
+        parse_hosts(agent)
+    except InvalidHostURL as error:
+        # Where none is given, it names the variable itself.
+        raise ConfigError(str(error) if agent is None else f"--agent: {error}") from None
+
+
+def _check_shown(stream: str | None, monitor: str | None) -> None:
+    try:
+        parse_filter(stream or "*")
+    except InvalidRequest as error:
+        raise ConfigError(f"--stream {stream!r}: {error}") from None
+    if monitor and monitor.upper() not in LOG_LEVELS:
+        raise ConfigError(f"--monitor {monitor!r}: there are {', '.join(LOG_LEVELS)}")
+
+
+def _check_state(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"--state {path} is a directory")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--state {path}: there is no directory {path.parent}")
