@@ -31,7 +31,7 @@ _INT64 = 2**63 - 1
 _UINT64 = 2**64 - 1
 
 
-class Reply(enum.Enum):
+class Answered(enum.Enum):
     """What an agent answers with."""
 
     HEADER = "a header"
@@ -40,7 +40,7 @@ class Reply(enum.Enum):
     RECORDS = "a header, then records until it is stopped or done"
 
 
-class Route(enum.Enum):
+class Road(enum.Enum):
     """
     Which of a session's connections a command goes by.
 
@@ -227,7 +227,7 @@ class Command:
         never sent again after a loss.
     :ivar slow: whether the agent may work on it for seconds, with nothing else
         on that connection answered meanwhile.
-    :ivar route: which connection it takes.
+    :ivar road: which connection it takes.
     :ivar decode: the typed value of a reply's body (`ProtocolError` where it is not one).
     :ivar decode_record: likewise of a stream's record.
     :ivar error: what an agent's error is in the typed API.
@@ -242,11 +242,11 @@ class Command:
     wire: str
     summary: str
     args: tuple[Arg, ...] = ()
-    reply: Reply = Reply.HEADER
+    reply: Answered = Answered.HEADER
     shape: str = ""
     changes: bool = False
     slow: bool = False
-    route: Route = Route.MAIN
+    road: Road = Road.MAIN
     decode: Callable[[Mapping[str, Any]], Any] = _no_body
     decode_record: Callable[[Mapping[str, Any]], Any] = _no_body
     error: type[RpcError] = RpcError
@@ -271,11 +271,11 @@ class Command:
     def __attrs_post_init__(self) -> None:
         derive: Callable[[str, object], None] = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         derive("prefix", wire.request_prefix(self.wire))
-        derive("body_on_success", self.reply in (Reply.BODY, Reply.ALWAYS_BODY))
-        derive("body_on_error", self.reply is Reply.ALWAYS_BODY)
-        derive("streams", self.reply is Reply.RECORDS)
-        derive("answers_alone", not self.streams and self.route is not Route.GREETING)
-        derive("takes_main_road", self.route is Route.MAIN and self.may_close is None)
+        derive("body_on_success", self.reply in (Answered.BODY, Answered.ALWAYS_BODY))
+        derive("body_on_error", self.reply is Answered.ALWAYS_BODY)
+        derive("streams", self.reply is Answered.RECORDS)
+        derive("answers_alone", not self.streams and self.road is not Road.GREETING)
+        derive("takes_main_road", self.road is Road.MAIN and self.may_close is None)
         derive("_by_name", {arg.name: arg for arg in self.args})
         derive("_defaults", {arg.name: arg.default for arg in self.args})
         derive("_checks", tuple((arg.name, arg.kind.convert) for arg in self.args))
@@ -412,11 +412,11 @@ def _key_command(name: str, summary: str) -> Command:
         name,
         summary,
         (Arg("Key", TEXT, "key", secret=True),),
-        reply=Reply.ALWAYS_BODY,
+        reply=Answered.ALWAYS_BODY,
         shape=_KEY_REPLY,
         changes=True,
         slow=True,
-        route=Route.KEYS,
+        road=Road.KEYS,
         decode=model.KeyReply.from_wire,
         error=KeyringError,
     )
@@ -428,13 +428,13 @@ HANDSHAKE = Command(
     "handshake",
     "Agree on the version of the RPC.",
     (Arg("Version", VERSION, "version", 1),),
-    route=Route.GREETING,
+    road=Road.GREETING,
 )
 AUTH = Command(
     "auth",
     "Show the key that the agent wants.",
     (Arg("AuthKey", TEXT, "auth_key", secret=True),),
-    route=Route.GREETING,
+    road=Road.GREETING,
 )
 EVENT = Command(
     "event",
@@ -457,11 +457,11 @@ JOIN = Command(
     "join",
     "Make the agent join a cluster by the gossip addresses of members of it.",
     (Arg("Existing", TEXTS, "addresses"), Arg("Replay", FLAG, "replay", False)),
-    reply=Reply.ALWAYS_BODY,
+    reply=Answered.ALWAYS_BODY,
     shape="Num: int, the addresses that were joined",
     changes=True,
     slow=True,
-    route=Route.JOIN,
+    road=Road.JOIN,
     decode=model.joined_from_wire,
     succeeded=_joined_some,
     error=JoinError,
@@ -469,7 +469,7 @@ JOIN = Command(
 MEMBERS = Command(
     "members",
     "Return the members that the agent knows.",
-    reply=Reply.BODY,
+    reply=Answered.BODY,
     shape=_MEMBERS,
     decode=model.members_from_wire,
 )
@@ -477,7 +477,7 @@ MEMBERS_FILTERED = Command(
     "members-filtered",
     "Return the members that match all filters (Go's RE2, anchored at both ends).",
     (Arg("Tags", TEXT_MAP, "tags", {}), Arg("Status", TEXT, "status", ""), Arg("Name", TEXT, "name", "")),
-    reply=Reply.BODY,
+    reply=Answered.BODY,
     shape=_MEMBERS,
     decode=model.members_from_wire,
     may_close=_may_not_compile,
@@ -493,7 +493,7 @@ STREAM = Command(
     "stream",
     "Follow the events that match a filter.",
     (Arg("Type", TEXT, "type", "*"),),
-    reply=Reply.RECORDS,
+    reply=Answered.RECORDS,
     shape="Event: str, and what such an event has",
     decode_record=model.event_from_wire,
 )
@@ -501,7 +501,7 @@ MONITOR = Command(
     "monitor",
     "Follow the agent's log, from its last 512 lines on.",
     (Arg("LogLevel", TEXT, "level"),),
-    reply=Reply.RECORDS,
+    reply=Answered.RECORDS,
     shape="Log: str, a line",
     decode_record=model.LogLine.from_wire,
 )
@@ -519,7 +519,7 @@ QUERY = Command(
         Arg("Timeout", NANOSECONDS, "timeout", 0),
         Arg("RelayFactor", UINT8, "relay_factor", 0),
     ),
-    reply=Reply.RECORDS,
+    reply=Answered.RECORDS,
     shape="Type: ack, response or done; From: str, Payload: bytes or nil",
     changes=True,
     decode_record=model.query_record_from_wire,
@@ -544,17 +544,17 @@ REMOVE_KEY = _key_command("remove-key", "Remove a key from every node's keyring.
 LIST_KEYS = Command(
     "list-keys",
     "Return the keys of all keyrings.",
-    reply=Reply.ALWAYS_BODY,
+    reply=Answered.ALWAYS_BODY,
     shape=_KEY_REPLY,
     slow=True,
-    route=Route.KEYS,
+    road=Road.KEYS,
     decode=model.KeyReply.from_wire,
     error=KeyringError,
 )
 STATS = Command(
     "stats",
     "Return figures about the agent.",
-    reply=Reply.BODY,
+    reply=Answered.BODY,
     shape="{section: {name: text}}",
     decode=model.stats_from_wire,
 )
@@ -562,7 +562,7 @@ GET_COORDINATE = Command(
     "get-coordinate",
     "Return where a member lies in the network.",
     (Arg("Node", FILLED_TEXT, "node"),),
-    reply=Reply.BODY,
+    reply=Answered.BODY,
     shape="Coord: a coordinate, Ok: bool",
     decode=model.Coordinate.from_wire,
 )

@@ -37,8 +37,8 @@ def row_text(row: commands.Command) -> list[str]:
         lines += ["", f"Holds: ``{row.shape}``."]
     if row.changes:
         lines += ["", "It changes something: after a loss of the connection it is not sent again."]
-    if row.route in (commands.Route.JOIN, commands.Route.KEYS):
-        lines += ["", f"In the typed API it takes a connection of its own, {row.route.value}."]
+    if row.road in (commands.Road.JOIN, commands.Road.KEYS):
+        lines += ["", f"In the typed API it takes a connection of its own, {row.road.value}."]
     if row.error is not RpcError:
         lines += ["", f"An agent's refusal is a ``{row.error.__name__}`` in the typed API."]
     return lines

@@ -30,11 +30,11 @@ def definition_list(entries: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
 
 def option_entry(row: settings.Setting) -> tuple[str, list[str]]:
     """Describe an option."""
-    takes = "" if row.kind is settings.Kind.FLAG else f" *{row.kind.name}*"
+    takes = "" if row.kind is settings.Takes.FLAG else f" *{row.kind.name}*"
     short = "" if row.short is None else f", ``-{row.short}``"
-    numbers = (settings.Kind.NUMBER, settings.Kind.SECONDS)
+    numbers = (settings.Takes.NUMBER, settings.Takes.SECONDS)
     notes = [row.rule] if row.kind in numbers or row.choices else []
-    if row.kind in (settings.Kind.LIST, settings.Kind.FLAG):
+    if row.kind in (settings.Takes.LIST, settings.Takes.FLAG):
         notes.append(f"in the file {row.rule}")
     if row.default is not None:
         notes.append(f"default ``{row.shown_default}``")

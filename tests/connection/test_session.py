@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, user_event
 from tests.session_case import SessionCase, Told
 from txserf import commands
-from txserf.commands import EVENT, MEMBERS, QUERY, STATS, STREAM, Route
+from txserf.commands import EVENT, MEMBERS, QUERY, STATS, STREAM, Road
 from txserf.connection.hosts import Host
 from txserf.connection.session import Session
 from txserf.errors import (
@@ -33,7 +33,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 #: The commands that go by the connection that all share.
-SHARED = [row for row in commands.TABLE if row.route is Route.MAIN]
+SHARED = [row for row in commands.TABLE if row.road is Road.MAIN]
 
 
 class ConnectingTests(SessionCase):

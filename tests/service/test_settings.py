@@ -13,7 +13,7 @@ from tests.fakes import new_folder
 from txserf import commands
 from txserf.handlers import scripts
 from txserf.service import settings
-from txserf.service.settings import SETTINGS, ConfigError, Kind
+from txserf.service.settings import SETTINGS, ConfigError, Takes
 
 
 class FileCase(SynchronousTestCase):
@@ -41,11 +41,11 @@ class LoadTests(FileCase):
 
     def test_every_option_may_be_in_it_but_the_files_own_name(self) -> None:
         examples = {
-            Kind.TEXT: '"x"',
-            Kind.LIST: '["x"]',
-            Kind.NUMBER: "1",
-            Kind.SECONDS: "1",
-            Kind.FLAG: "true",
+            Takes.TEXT: '"x"',
+            Takes.LIST: '["x"]',
+            Takes.NUMBER: "1",
+            Takes.SECONDS: "1",
+            Takes.FLAG: "true",
         }
         for row in SETTINGS:
             value = f'"{row.choices[0]}"' if row.choices else examples[row.kind]

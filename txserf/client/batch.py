@@ -18,7 +18,7 @@ from txserf.client.requests import Request, Responses, ResponseStreamResult, Und
 from txserf.connection.deadlines import Deadline
 from txserf.errors import AuthenticationError, SerfError, StopReceiveData
 
-_log = Logger()
+_log = Logger(namespace="txserf.client")
 
 
 class Batch:
@@ -160,7 +160,7 @@ class Batch:
         if len(requests) == 1:
             return Responses(requests[0].responses)
         responses = Responses(response for request in requests for response in request.responses)
-        if any(request.route is commands.Route.GREETING for request in requests):
+        if any(request.road is commands.Road.GREETING for request in requests):
             responses.sort(
                 key=attrgetter("seq")
             )  # a greeting's is the connection's own, wherever it was queued
@@ -242,7 +242,7 @@ def _parts(requests: list[Request]) -> list[list[Request]]:
     parts: list[list[Request]] = [[]]
     changes = alone = False
     for request in requests:
-        goes_alone = request.route is commands.Route.ALONE
+        goes_alone = request.road is commands.Road.ALONE
         part = parts[-1]
         if part and (
             part[-1].command is commands.AUTH

@@ -22,7 +22,7 @@ from txserf.connection.hosts import Hosts
 from txserf.connection.session import Session
 from txserf.errors import InvalidRequest
 
-_log = Logger()
+_log = Logger(namespace="txserf.client")
 
 _Method = TypeVar("_Method", bound=Callable[..., "Client"])
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from txserf.commands import Command
 from txserf.errors import SerfError
 
-_log = Logger()
+_log = Logger(namespace="txserf.connection")
 
 
 class Exchange:

@@ -37,7 +37,7 @@ from txserf.errors import (
 )
 
 
-class Observer(Protocol):
+class ConnectionObserver(Protocol):
     """Who is told what becomes of a factory's connection."""
 
     def connected(self, protocol: SerfProtocol) -> None:
@@ -114,7 +114,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     maxDelay = 30
     noisy = False
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.connection")
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         reactor: Any = None,
         connect_timeout: float | None = None,
         heartbeat: float | None = constant.HEARTBEAT,
-        observer: Observer | None = None,
+        observer: ConnectionObserver | None = None,
     ) -> None:
         if connect_timeout is not None:
             connect_timeout = seconds(connect_timeout, "connect_timeout")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from txserf.commands import Route
+from txserf.commands import Road
 from txserf.connection.exchange import Exchange
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.operation import Operation
@@ -38,13 +38,13 @@ class Lane:
     One further connection, made when it gets its first operation.
 
     :param session: whose factory dials, and who is told of a loss.
-    :param route: what the session calls it.
+    :param road: what the session calls it.
     :param once: close it behind the first answer.
     :ivar was_ready: whether it ever was open for requests.
     """
 
-    def __init__(self, session: LaneOwner, route: Route, once: bool) -> None:
-        self.route = route
+    def __init__(self, session: LaneOwner, road: Road, once: bool) -> None:
+        self.road = road
         self.was_ready = False
         self._is_over = False
         self._session = session

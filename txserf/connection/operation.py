@@ -6,20 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from txserf.commands import Command, Route
+from txserf.commands import Command, Road
 from txserf.connection.deadlines import Deadline
 from txserf.connection.exchange import Exchange
 from txserf.connection.protocol import SerfProtocol
 from txserf.errors import RpcError
 
-_MAIN = Route.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
+_MAIN = Road.MAIN  # read for every operation: an Enum's member takes 40 ns to look up
 
 
 class Operation(Exchange):
     """
     An exchange that a session looks after.
 
-    :ivar route: by which connection it goes.
+    :ivar road: by which connection it goes.
     :ivar connection: the one that it was sent by; None while it waits.
     :ivar done: nothing more is handed to it.
     """
@@ -36,12 +36,12 @@ class Operation(Exchange):
         self.command = command
         self.values = values
         self.packed_body = command.body(values)
-        self.route = _MAIN
+        self.road = _MAIN
         if not command.takes_main_road:
-            if command.route is not Route.MAIN and (lanes or command.route is Route.GREETING):
-                self.route = command.route
+            if command.road is not Road.MAIN and (lanes or command.road is Road.GREETING):
+                self.road = command.road
             if command.may_close is not None and command.may_close(values):
-                self.route = Route.ALONE
+                self.road = Road.ALONE
 
     @property
     def reopens(self) -> bool:

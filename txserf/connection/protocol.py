@@ -78,7 +78,7 @@ class State(enum.Enum):
 # Read for every message: an Enum's member takes 40 ns to look up.
 _OPENING, _READY = State.OPENING, State.READY
 
-_log = Logger()
+_log = Logger(namespace="txserf.connection")
 
 
 def _greeting_failed(failure: Failure) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from txserf import commands, constant
-from txserf.commands import Route
+from txserf.commands import Road
 from txserf.connection.deadlines import Deadline, Deadlines
 from txserf.connection.exchange import Exchange
 from txserf.connection.factory import SerfClientFactory
@@ -37,7 +37,7 @@ from txserf.errors import (
     reason_text,
 )
 
-_MAIN, _READY = Route.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
+_MAIN, _READY = Road.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
 
 _CLOSED = "the agent closed the connection instead of an answer: a filter is no regular expression (Go's RE2)"
 
@@ -72,7 +72,7 @@ class Session:
             self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
         self._queue: dict[Operation, None] = {}  # waiting for a connection, in order
         self._greeted: dict[Operation, None] = {}  # to be answered with the connection's own
-        self._lanes: dict[Route, Lane] = {}
+        self._lanes: dict[Road, Lane] = {}
         self._all_lanes: set[Lane] = set()
         self._given_up_by_lane = False  # the connection, for a lane was told that the agent wants a key
         self._key: str | None = None  # the last that was submitted and accepted; None: those of the hosts
@@ -102,7 +102,7 @@ class Session:
     def submit_one(self, operation: Operation) -> None:
         """Send an operation, as `submit` does."""
         connection = self.factory.connection
-        if connection is not None and connection.state is _READY and operation.route is _MAIN:
+        if connection is not None and connection.state is _READY and operation.road is _MAIN:
             operation.connection = connection
             connection.send_one(operation)
         else:
@@ -203,8 +203,8 @@ class Session:
     ) -> None:
         """A lane is gone; what was under way by it, and what waited for it, is the session's again."""
         self._all_lanes.discard(lane)
-        if self._lanes.get(lane.route) is lane:
-            del self._lanes[lane.route]
+        if self._lanes.get(lane.road) is lane:
+            del self._lanes[lane.road]
         again: list[Exchange] = []
         wants_key = lane.was_ready and isinstance(reason, AuthenticationError)
         if wants_key and self.factory.auth_key is None and self.factory.open_connection is not None:
@@ -212,7 +212,7 @@ class Session:
             self._given_up_by_lane = True
             self.factory.open_connection.give_up(copy.copy(reason))
         for exchange in unanswered:
-            if lane.route is Route.ALONE and isinstance(exchange, Operation) and self._ended_twice(exchange):
+            if lane.road is Road.ALONE and isinstance(exchange, Operation) and self._ended_twice(exchange):
                 self.settle(exchange)
                 if type(reason) is ConnectionLost:
                     exchange.refused(exchange.command.refusal(_CLOSED))
@@ -221,7 +221,7 @@ class Session:
             else:
                 again.append(exchange)
         # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
-        alone = lane.route is Route.ALONE and self.factory.open_connection is not None
+        alone = lane.road is Road.ALONE and self.factory.open_connection is not None
         fails = type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key)
         if waiting and not fails:
             # It could not be opened, though the session is connected: the agent may have just gone.
@@ -256,7 +256,7 @@ class Session:
     ) -> None:
         plain = True
         for operation in operations:
-            if operation.route is _MAIN:
+            if operation.road is _MAIN:
                 operation.connection = connection
             else:
                 plain = False
@@ -270,12 +270,12 @@ class Session:
         greeted: list[Operation] = []
         others: list[Operation] = []
         for operation in operations:
-            if operation.route is Route.GREETING and self._is_greeted(connection, operation):
+            if operation.road is Road.GREETING and self._is_greeted(connection, operation):
                 greeted.append(operation)
                 continue
             if operation.seq is None:
                 operation.seq = self.factory.next_seq()
-            if operation.route is Route.MAIN or operation.route is Route.GREETING:
+            if operation.road is Road.MAIN or operation.road is Road.GREETING:
                 operation.connection = connection
                 main.append(operation)
             else:
@@ -284,7 +284,7 @@ class Session:
             connection.send(main)
         for operation in others:
             if not operation.done:
-                self._lane(operation.route).submit(operation)
+                self._lane(operation.road).submit(operation)
         self._greeted.update(dict.fromkeys(greeted))
         for operation in greeted:
             if asked_now:
@@ -293,13 +293,13 @@ class Session:
             else:
                 self._greet(operation)
 
-    def _lane(self, route: Route) -> Lane:
-        lane = self._lanes.get(route)
+    def _lane(self, road: Road) -> Lane:
+        lane = self._lanes.get(road)
         if lane is None:
-            lane = Lane(self, route, once=route is Route.ALONE)
+            lane = Lane(self, road, once=road is Road.ALONE)
             self._all_lanes.add(lane)
-            if route is not Route.ALONE:
-                self._lanes[route] = lane
+            if road is not Road.ALONE:
+                self._lanes[road] = lane
         return lane
 
     def _is_greeted(self, connection: SerfProtocol, operation: Operation) -> bool:

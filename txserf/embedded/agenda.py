@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-_log = Logger()
+_log = Logger(namespace="txserf.embedded")
 
 
 class Entry:

@@ -29,7 +29,7 @@ from txserf.model import QueryEvent, Tags
 if TYPE_CHECKING:
     from txserf.embedded.network import Network
 
-_log = Logger()
+_log = Logger(namespace="txserf.embedded")
 
 #: What a `EmbeddedAgent.handle_query` function may return: an answer, or None for no answer; at once or later.
 QueryAnswer = bytes | str | None

@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-_log = Logger()
+_log = Logger(namespace="txserf.embedded")
 
 # Twisted's own for a socket: above it the producer is paused.
 _BUFFER = 65536

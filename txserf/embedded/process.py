@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from txserf.embedded.agent import EmbeddedAgent
     from txserf.embedded.network import Network, Pool
 
-_log = Logger()
+_log = Logger(namespace="txserf.embedded")
 
 #: Seconds between two rounds of gossip: how long a command waits that tells the others something.
 GOSSIP_INTERVAL = 0.1

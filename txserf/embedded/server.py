@@ -27,7 +27,7 @@ from txserf.embedded.requests import BadRequest, decode_body, decode_header
 from txserf.embedded.rpc import Answer, Closed, Session
 from txserf.wire import Unpacker, pack
 
-_log = Logger()
+_log = Logger(namespace="txserf.embedded")
 
 #: Bytes that one request may have, and members that a list in it may have. Serf has no such limits.
 REQUEST_LIMIT = 512 * 1024

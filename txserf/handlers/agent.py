@@ -35,7 +35,7 @@ class Identity:
         may not have heard from the others yet.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.handlers")
 
     def __init__(self, serf: Serf, ltimes: LTimes) -> None:
         self.doubtful = False

@@ -30,7 +30,7 @@ class Intake:
     :param active: called when nothing is missed from then on: at first, and after each gap (with the `Gap`).
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.handlers")
 
     def __init__(
         self,

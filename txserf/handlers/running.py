@@ -26,7 +26,7 @@ from txserf.model import Event, Gap, UserEvent
 from txserf.serf.serf import Serf
 
 # The module's: a class's logger is made anew each time that it is asked for, and there is a line for each event.
-_log = Logger()
+_log = Logger(namespace="txserf.handlers")
 
 # Seconds between two writes of the state file.
 _SAVE_EVERY = 1.0

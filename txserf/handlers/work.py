@@ -19,7 +19,7 @@ from txserf.handlers.routes import Context, Handler
 from txserf.handlers.scripts import ScriptFailed, event_type
 from txserf.model import Event, MemberEvent, QueryEvent
 
-_log = Logger()
+_log = Logger(namespace="txserf.handlers")
 
 # How many members of a member event are named in a line.
 _NAMED = 5
@@ -70,7 +70,7 @@ def tell(observed: Callable[..., None], *arguments: object) -> None:
         _log.failure("an observer failed", _loggable(Failure()))
 
 
-class Host(Context, Protocol):
+class Runner(Context, Protocol):
     """Who runs the work, and hears of its end."""
 
     handler_timeout: float | None
@@ -101,25 +101,25 @@ class Work:
     """
 
     __slots__ = (
-        "_aborted", "_began_at", "_handlers", "_host", "_next", "_turn", "duration", "event", "key", "outcome", "type",
+        "_aborted", "_began_at", "_handlers", "_next", "_runner", "_turn", "duration", "event", "key", "outcome", "type",
     )  # fmt: skip
 
-    def __init__(self, host: Host, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
+    def __init__(self, runner: Runner, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
         self.event = event
         self.type = event_type(event)
         self.key = key
         self.outcome = Outcome.OK
         self.duration = 0.0
         self._began_at = 0.0
-        self._host = host
+        self._runner = runner
         self._handlers = handlers
         self._next = 0
         self._turn: _Turn | None = None
         self._aborted = False
 
     def run(self) -> None:
-        """Begin; the host hears of the end, which may be at once."""
-        self._began_at = now = self._host.clock.seconds()
+        """Begin; the runner hears of the end, which may be at once."""
+        self._began_at = now = self._runner.clock.seconds()
         self._go_on(now)
 
     def abort(self) -> None:
@@ -129,28 +129,28 @@ class Work:
             self._turn.end_early(Outcome.CANCELLED)
 
     def _go_on(self, now: float) -> None:
-        host, event, handlers = self._host, self.event, self._handlers
+        runner, event, handlers = self._runner, self.event, self._handlers
         while self._next < len(handlers) and not self._aborted:
             handler, began_at = handlers[self._next], now
             self._next += 1
             try:
-                result = handler.start(event, host)
+                result = handler.start(event, runner)
                 if result is not None:
                     turn = _Turn(self, handler, began_at)
                     if turn.waits_for(result):
                         self._turn = turn
                         return
-                    now = host.clock.seconds()
+                    now = runner.clock.seconds()
                     continue
             except KeyboardInterrupt:
                 raise
             except BaseException:  # sys.exit() in a handler, too, must not take the connection down
                 now = self.ended(handler, began_at, Outcome.FAILED, Failure())
                 continue
-            now = host.clock.seconds()
-            tell(host.observer.ended, self.type, handler.label, Outcome.OK, now - began_at)
+            now = runner.clock.seconds()
+            tell(runner.observer.ended, self.type, handler.label, Outcome.OK, now - began_at)
         self.duration = now - self._began_at
-        host.finished(self)
+        runner.finished(self)
 
     def resume(self, turn: _Turn, now: float) -> None:
         """A handler is through: go on behind it, unless that is done already."""
@@ -162,9 +162,9 @@ class Work:
         self, handler: Handler, began_at: float, outcome: Outcome, failure: Failure | None = None
     ) -> float:
         """Note and log how a handler ended, which is now; return the time."""
-        now: float = self._host.clock.seconds()
+        now: float = self._runner.clock.seconds()
         duration = now - began_at
-        tell(self._host.observer.ended, self.type, handler.label, outcome, duration)
+        tell(self._runner.observer.ended, self.type, handler.label, outcome, duration)
         self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
         if outcome is not Outcome.OK:
             self._tell(handler, outcome, failure, duration)
@@ -184,8 +184,8 @@ class Work:
             _log.failure("{event}: {handler} failed", failure, **told)
 
     @property
-    def host(self) -> Host:
-        return self._host
+    def runner(self) -> Runner:
+        return self._runner
 
 
 _WHAT = {Outcome.TIMEOUT: "took too long and was cancelled", Outcome.CANCELLED: "was cancelled"}
@@ -240,9 +240,9 @@ class _Turn:
         waiting.addCallback(self._answer).addBoth(self._done)
         if self._over:
             return False
-        host = self._work.host
-        if host.handler_timeout is not None:
-            self._timer = host.clock.callLater(host.handler_timeout, self.end_early, Outcome.TIMEOUT)
+        runner = self._work.runner
+        if runner.handler_timeout is not None:
+            self._timer = runner.clock.callLater(runner.handler_timeout, self.end_early, Outcome.TIMEOUT)
         return True
 
     def _answer(self, value: object) -> Deferred[None] | None:

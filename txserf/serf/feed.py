@@ -27,7 +27,7 @@ class Feed(Generic[T]):
         past it the oldest goes, and is counted.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.serf")
 
     def __init__(self, buffer: int | None) -> None:
         self._limit = buffer

@@ -42,7 +42,7 @@ class Demo(Service):
     :param failed: called where it can't listen or go on, with the reason.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self,

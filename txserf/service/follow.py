@@ -119,7 +119,7 @@ class Follower(Service):
     :param failed: called with what ends it: the agent refuses what was asked, or *write* can't write.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self,

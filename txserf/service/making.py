@@ -27,13 +27,13 @@ from txserf.service import apps, follow, settings
 from txserf.service.follow import Follower, Format
 from txserf.service.readiness import Guard, Observers
 from txserf.service.reload import Reloader
-from txserf.service.settings import ConfigError, Kind
+from txserf.service.settings import ConfigError, Takes
 
 if TYPE_CHECKING:
     from txserf.embedded import EmbeddedCluster
     from txserf.service.metrics import Metrics
 
-_log = Logger()
+_log = Logger(namespace="txserf.service")
 
 
 class Ending:
@@ -90,13 +90,13 @@ class Options(usage.Options):
     )
 
     optFlags = [
-        [row.name, row.short, row.summary] for row in settings.SETTINGS if row.kind is Kind.FLAG
+        [row.name, row.short, row.summary] for row in settings.SETTINGS if row.kind is Takes.FLAG
     ]  # as usage.Options wants it
 
     optParameters = [
         [row.name, row.short, None, row.summary, row.from_text]
         for row in settings.SETTINGS
-        if row.kind not in (Kind.FLAG, Kind.LIST)
+        if row.kind not in (Takes.FLAG, Takes.LIST)
     ]  # as usage.Options wants it
 
     def opt_handler(self, spec: str) -> None:

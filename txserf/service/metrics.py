@@ -21,7 +21,7 @@ from txserf.handlers.work import Observer, Outcome
 from txserf.serf.serf import Serf
 
 
-class Kind(enum.Enum):
+class MetricKind(enum.Enum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
@@ -32,34 +32,41 @@ class Row:
     """A metric: its name as it is scraped, and what it tells."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
 
 
-CONNECTED = Row("txserf_connected", Kind.GAUGE, "Whether there is a connection to an agent.")
-CONNECTIONS = Row("txserf_connections_total", Kind.COUNTER, "Connections that were made.")
+CONNECTED = Row("txserf_connected", MetricKind.GAUGE, "Whether there is a connection to an agent.")
+CONNECTIONS = Row("txserf_connections_total", MetricKind.COUNTER, "Connections that were made.")
 FAILOVERS = Row(
-    "txserf_failovers_total", Kind.COUNTER, "Connections that were made to another host than the one before."
+    "txserf_failovers_total",
+    MetricKind.COUNTER,
+    "Connections that were made to another host than the one before.",
 )
 GAPS = Row(
-    "txserf_gaps_total", Kind.COUNTER, "Times that the events' stream was down, whether or not it came back."
+    "txserf_gaps_total",
+    MetricKind.COUNTER,
+    "Times that the events' stream was down, whether or not it came back.",
 )
-EVENTS = Row("txserf_events_total", Kind.COUNTER, "Events that handlers were run for.", ("type",))
+EVENTS = Row("txserf_events_total", MetricKind.COUNTER, "Events that handlers were run for.", ("type",))
 DUPLICATES = Row(
-    "txserf_duplicates_total", Kind.COUNTER, "Events that came again, and were not handled again.", ("type",)
+    "txserf_duplicates_total",
+    MetricKind.COUNTER,
+    "Events that came again, and were not handled again.",
+    ("type",),
 )
 DROPPED = Row(
     "txserf_dropped_total",
-    Kind.COUNTER,
+    MetricKind.COUNTER,
     "Events that were lost to a full queue, or to the end of the service.",
 )
-QUEUED = Row("txserf_queued", Kind.GAUGE, "Events that wait for their handlers.")
-WORKING = Row("txserf_working", Kind.GAUGE, "Events whose handlers are at work.")
-SECONDS = Row("txserf_handler_seconds", Kind.HISTOGRAM, "How long handlers took.", ("handler",))
+QUEUED = Row("txserf_queued", MetricKind.GAUGE, "Events that wait for their handlers.")
+WORKING = Row("txserf_working", MetricKind.GAUGE, "Events whose handlers are at work.")
+SECONDS = Row("txserf_handler_seconds", MetricKind.HISTOGRAM, "How long handlers took.", ("handler",))
 RESULTS = Row(
     "txserf_handler_results_total",
-    Kind.COUNTER,
+    MetricKind.COUNTER,
     "How handlers ended: ok, failed, timeout or cancelled.",
     ("handler", "result"),
 )

@@ -24,7 +24,7 @@ class Guard(Observer, Service):
     :ivar handling: whom it guards; to be set before it starts.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.service")
 
     def __init__(self, failed: Callable[[BaseException], object]) -> None:
         self.handling: RouterService | None = None

@@ -25,7 +25,7 @@ class Reloader(Service):
     :param reactor: whose thread it works in; None takes the global reactor.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self,

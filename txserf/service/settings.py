@@ -27,7 +27,7 @@ class ConfigError(ValueError):
     """An option that can't work; the text names it, and the file where it came from one."""
 
 
-class Kind(enum.Enum):
+class Takes(enum.Enum):
     """What an option takes; the value says so in the documentation."""
 
     TEXT = "text"
@@ -57,7 +57,7 @@ class Setting:
     """
 
     name: str
-    kind: Kind
+    kind: Takes
     help: str
     default: Any = None
     short: str | None = None
@@ -81,21 +81,21 @@ class Setting:
         """What its values are."""
         if self.choices:
             return " or ".join(self.choices)
-        if self.kind is Kind.NUMBER:
+        if self.kind is Takes.NUMBER:
             return f"{self.kind.value} from 1 " + ("on" if self.highest is None else f"to {self.highest}")
-        return f"{self.kind.value}, 0 or more" if self.kind is Kind.SECONDS else self.kind.value
+        return f"{self.kind.value}, 0 or more" if self.kind is Takes.SECONDS else self.kind.value
 
     def accepts(self, value: Any) -> bool:
         """Whether a value has the type and is within the limits."""
-        if self.kind is Kind.FLAG:
+        if self.kind is Takes.FLAG:
             return isinstance(value, bool)
-        if self.kind is Kind.LIST:
+        if self.kind is Takes.LIST:
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if self.kind is Kind.TEXT:
+        if self.kind is Takes.TEXT:
             return isinstance(value, str) and (not self.choices or value in self.choices)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
-        if self.kind is Kind.SECONDS:
+        if self.kind is Takes.SECONDS:
             return 0 <= value < math.inf
         return isinstance(value, int) and 1 <= value <= (self.highest or math.inf)
 
@@ -107,9 +107,9 @@ class Setting:
         """
         value: Any = text
         try:
-            if self.kind is Kind.NUMBER:
+            if self.kind is Takes.NUMBER:
                 value = int(text)
-            elif self.kind is Kind.SECONDS:
+            elif self.kind is Takes.SECONDS:
                 value = float(text)
         except ValueError:
             pass
@@ -121,49 +121,49 @@ class Setting:
 SETTINGS = (
     Setting(
         "agent",
-        Kind.TEXT,
+        Takes.TEXT,
         "Agents, as HOST:PORT or serf://HOST:PORT?AuthKey=KEY, with commas; without it $SERF_RPC_ADDR, "
         "else 127.0.0.1:7373.",
         short="a",
     ),
     Setting(
         "handler",
-        Kind.LIST,
+        Takes.LIST,
         "A script for events, as 'serf agent -event-handler' takes it: SCRIPT, or FILTER=SCRIPT as "
         "user:deploy=./deploy.sh. May be given several times.",
         reloads=True,
     ),
     Setting(
         "app",
-        Kind.TEXT,
+        Takes.TEXT,
         "A txserf.Router to take handlers from, as MODULE:NAME.",
         reloads=True,
     ),
-    Setting("concurrency", Kind.NUMBER, "How many events may be in work at once.", default=1, reloads=True),
+    Setting("concurrency", Takes.NUMBER, "How many events may be in work at once.", default=1, reloads=True),
     Setting(
         "handler-timeout",
-        Kind.SECONDS,
+        Takes.SECONDS,
         "Seconds that a handler may take; 0: no limit.",
         default=constant.HANDLER_TIMEOUT,
         reloads=True,
     ),
-    Setting("state", Kind.TEXT, "A file that keeps which events were handled, over restarts."),
+    Setting("state", Takes.TEXT, "A file that keeps which events were handled, over restarts."),
     Setting(
         "stream",
-        Kind.TEXT,
+        Takes.TEXT,
         "Events to show, as user:deploy,member-failed,query; empty: none. Without it all are shown where "
         "nothing handles them, else none.",
         short="s",
     ),
     Setting(
         "monitor",
-        Kind.TEXT,
+        Takes.TEXT,
         f"Show the agent's log too, from this level up: {', '.join(LOG_LEVELS)}.",
         short="m",
     ),
     Setting(
         "format",
-        Kind.TEXT,
+        Takes.TEXT,
         "How what is shown is written: text, or json for an object a line.",
         default="text",
         short="f",
@@ -171,31 +171,31 @@ SETTINGS = (
     ),
     Setting(
         "log-format",
-        Kind.TEXT,
+        Takes.TEXT,
         "How the log is written: text, or json for an object a line.",
         default="text",
         choices=("text", "json"),
     ),
     Setting(
         "http",
-        Kind.TEXT,
+        Takes.TEXT,
         "Serve /health and /metrics here: a port of 127.0.0.1, or a server endpoint of Twisted's.",
     ),
     Setting(
         "embedded",
-        Kind.NUMBER,
+        Takes.NUMBER,
         "Run a cluster of so many agents in this process, and use that: no Serf is needed.",
     ),
     Setting(
         "embedded-port",
-        Kind.NUMBER,
+        Takes.NUMBER,
         "Let the embedded agents listen on 127.0.0.1, from this port on.",
         highest=65535,
     ),
-    Setting("embedded-quiet", Kind.FLAG, "Let nothing happen in the embedded cluster by itself."),
+    Setting("embedded-quiet", Takes.FLAG, "Let nothing happen in the embedded cluster by itself."),
     Setting(
         "config",
-        Kind.TEXT,
+        Takes.TEXT,
         "Read options from this TOML file, and again on SIGHUP.",
         short="c",
         in_file=False,
@@ -227,7 +227,7 @@ def load(path: Path) -> dict[str, Any]:
             known = ", ".join(row.name for row in SETTINGS if row.in_file)
             raise ConfigError(f"{path}: there is no option {name!r}; there are {known}")
         if not setting.accepts(value):
-            shown = repr(value) if setting.kind in (Kind.NUMBER, Kind.SECONDS) or setting.choices else None
+            shown = repr(value) if setting.kind in (Takes.NUMBER, Takes.SECONDS) or setting.choices else None
             if shown is None or not isinstance(value, (str, int, float)):
                 shown = _TOML_TYPES.get(type(value).__name__, "a date or time")
             raise ConfigError(f"{path}: {name} is {setting.rule}, not {shown}")

@@ -116,7 +116,7 @@ class WebService(Service):
     :param failed: called where it can't listen, with the reason.
     """
 
-    _log = Logger()
+    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self, endpoint: IStreamServerEndpoint, site: Site, failed: Callable[[BaseException], object]
