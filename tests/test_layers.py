@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "txserf"
 ORDER = """
     constant errors
     wire model callbacks arguments
-    commands
+    commands filters
     connection | embedded
     client | serf
     cluster handlers

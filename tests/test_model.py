@@ -204,6 +204,11 @@ class EventTests(ModelCase):
     def test_a_query_is_read(self) -> None:
         self.assertEqual(event_from_wire(QUERY), QueryEvent(7, "load", b"now", 3))
 
+    def test_an_event_knows_its_type_in_serfs_words(self) -> None:
+        for record in ({"Event": "user", **user_event()}, QUERY, MEMBER_EVENT):
+            self.assertEqual(event_from_wire(record).type, record["Event"])
+        self.assertEqual(event_from_wire(MEMBER_EVENT).type, "member-failed")
+
     def test_each_kind_of_member_event_is_read(self) -> None:
         for kind in ("join", "leave", "failed", "update", "reap"):
             record = {"Event": f"member-{kind}", "Members": [MEMBER]}

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import attrs
 
@@ -195,7 +195,10 @@ class UserEvent:
     :ivar payload: its bytes.
     :ivar ltime: its Lamport time among the cluster's user events.
     :ivar coalesce: whether a later event of the same name may replace it.
+    :ivar type: Serf's word for this kind of event, ``user``.
     """
+
+    type: ClassVar[str] = "user"
 
     name: str
     payload: bytes = b""
@@ -216,7 +219,7 @@ class UserEvent:
         """Return what `from_wire` reads, keys in Serf's order."""
         return {
             "Coalesce": self.coalesce,
-            "Event": "user",
+            "Event": self.type,
             "LTime": self.ltime,
             "Name": self.name,
             "Payload": self.payload or None,
@@ -235,6 +238,11 @@ class MemberEvent:
     kind: str
     members: tuple[Member, ...]
 
+    @property
+    def type(self) -> str:
+        """Serf's word for this kind of event, such as ``member-join``."""
+        return f"member-{self.kind}"
+
     @classmethod
     def from_wire(cls, record: _Record) -> MemberEvent:
         """Read a record whose ``Event`` is ``member-`` and a kind."""
@@ -242,7 +250,7 @@ class MemberEvent:
 
     def to_wire(self) -> dict[str, Any]:
         """Return what `from_wire` reads, keys in Serf's order."""
-        return {"Event": f"member-{self.kind}", "Members": [member.to_wire() for member in self.members]}
+        return {"Event": self.type, "Members": [member.to_wire() for member in self.members]}
 
 
 @attrs.frozen
@@ -254,7 +262,10 @@ class QueryEvent:
     :ivar name: what is asked.
     :ivar payload: the bytes that came with it.
     :ivar ltime: its Lamport time among the cluster's queries.
+    :ivar type: Serf's word for this kind of event, ``query``.
     """
+
+    type: ClassVar[str] = "query"
 
     id: int
     name: str
@@ -277,7 +288,7 @@ class QueryEvent:
     def to_wire(self) -> dict[str, Any]:
         """Return what `from_wire` reads, keys in Serf's order."""
         return {
-            "Event": "query",
+            "Event": self.type,
             "ID": self.id,
             "LTime": self.ltime,
             "Name": self.name,
@@ -310,10 +321,13 @@ Event = UserEvent | MemberEvent | QueryEvent
 MEMBER_KINDS = ("join", "leave", "failed", "update", "reap")
 
 _EVENTS: dict[str, Callable[[_Record], Event]] = {
-    "user": UserEvent.from_wire,
-    "query": QueryEvent.from_wire,
+    UserEvent.type: UserEvent.from_wire,
+    QueryEvent.type: QueryEvent.from_wire,
     **{f"member-{kind}": MemberEvent.from_wire for kind in MEMBER_KINDS},
 }
+
+#: Serf's words for the kinds of events: each event's ``type``.
+EVENT_TYPES = tuple(_EVENTS)
 
 
 def event_from_wire(record: _Record) -> Event:

@@ -22,6 +22,7 @@ from tests.fakes import new_folder
 from tests.in_reactor import in_reactor, reactor
 from tests.real.helpers import fails
 from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, UserEvent
+from txserf.filters import parse_filter
 from txserf.handlers import scripts
 from txserf.handlers.routes import ScriptHandler
 from txserf.handlers.scripts import (
@@ -40,18 +41,15 @@ NOBODY = Myself("n1", {})
 class SpecTests(SynchronousTestCase):
     def test_a_spec_is_a_script_or_a_filter_and_a_script(self) -> None:
         for spec, expected in {
-            "./all.sh": ([("*", None)], "./all.sh"),
-            "*=env A=1 x.sh": ([("*", None)], "env A=1 x.sh"),
-            "=x": ([("*", None)], "x"),
-            "user=x": ([("user", None)], "x"),
-            "user:=x": ([("user", None)], "x"),
-            "user:a:b=x": ([("user", "a:b")], "x"),
-            "query:load,member-join,user: a=x y": (
-                [("query", "load"), ("member-join", None), ("user", " a")],
-                "x y",
-            ),
+            "./all.sh": ("*", "./all.sh"),
+            "*=env A=1 x.sh": ("*", "env A=1 x.sh"),
+            "=x": ("*", "x"),
+            "user:=x": ("user", "x"),
+            "user:a:b=x": ("user:a:b", "x"),
+            "query:load,member-join,user: a=x y": ("query:load,member-join,user: a", "x y"),
         }.items():
-            self.assertEqual(parse_spec(spec), expected, spec)
+            filter, script = expected
+            self.assertEqual(parse_spec(spec), (parse_filter(filter), script), spec)
 
     def test_what_is_no_spec_is_refused_by_its_text(self) -> None:
         for spec in (

@@ -10,8 +10,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import new_folder
-from txserf import commands
-from txserf.handlers import scripts
+from txserf import commands, filters
 from txserf.service import settings
 from txserf.service.settings import SETTINGS, ConfigError, Takes
 
@@ -158,7 +157,7 @@ class CheckTests(SynchronousTestCase):
             self.assertIn(f"--stream {stream!r}: {part!r} is no event type; there are user, query, ", told)
 
     def test_every_event_type_of_serf_may_be_shown(self) -> None:
-        for stream in ("", "*", *scripts.TYPES, "user:deploy", "query:", "user:a=b,member-reap"):
+        for stream in ("", "*", *filters.TYPES, "user:deploy", "query:", "user:a=b,member-reap"):
             settings.check(settings.merged({"stream": stream}, {}))
 
     def test_a_level_that_serf_does_not_have_is_refused_by_name(self) -> None:

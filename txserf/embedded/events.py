@@ -1,5 +1,5 @@
 """
-What an agent tells its streams: filters, and the holding back of events that may be one.
+What an agent tells its streams: the holding back of events that may be one.
 
 Serf's agent holds member events, and user events that may coalesce, until none
 came for a second, but no longer than three (``serf/coalesce.go``).
@@ -9,62 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
-
 from txserf.embedded.agenda import Agenda, Entry
 from txserf.embedded.queries import ReceivedQuery
-from txserf.model import MEMBER_KINDS, Member, MemberEvent, UserEvent
+from txserf.model import Member, MemberEvent, UserEvent
 
 QUIET = 1.0
 AT_MOST = 3.0
 
 #: What streams are made of.
 AgentEvent = UserEvent | MemberEvent | ReceivedQuery
-
-_TYPES = {"*", "user", "query", *(f"member-{kind}" for kind in MEMBER_KINDS)}
-
-
-class BadFilter(ValueError):
-    """A stream's type that is none."""
-
-
-@attrs.frozen
-class EventFilter:
-    """
-    An element of a stream's type.
-
-    :ivar event: such as ``member-join``; ``*`` for all.
-    :ivar name: for ``user`` and ``query``: the one name; empty for all.
-    """
-
-    event: str
-    name: str = ""
-
-    def matches(self, event: AgentEvent) -> bool:
-        if self.event == "*":
-            return True
-        if isinstance(event, MemberEvent):
-            return self.event == f"member-{event.kind}"
-        kind = "user" if isinstance(event, UserEvent) else "query"
-        return self.event == kind and self.name in ("", event.name)
-
-
-def parse_filters(text: str) -> tuple[EventFilter, ...]:
-    """
-    Read a stream's type, such as ``user:deploy,member-join``; empty is ``*``.
-
-    :raises BadFilter: for anything else than the types there are.
-    """
-    filters = []
-    for element in (text or "*").split(","):
-        event, name = element, ""
-        for named in ("user", "query"):
-            if element.startswith(f"{named}:"):
-                event, name = named, element[len(named) + 1 :]
-        if event not in _TYPES:
-            raise BadFilter(element)
-        filters.append(EventFilter(event, name))
-    return tuple(filters)
 
 
 def describe(event: AgentEvent) -> str:

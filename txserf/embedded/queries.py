@@ -9,6 +9,7 @@ import attrs
 
 from txserf.embedded import sizes
 from txserf.embedded.re2 import BadPattern, compile_pattern
+from txserf.model import QueryEvent
 
 if TYPE_CHECKING:
     from txserf.embedded.process import AgentProcess
@@ -115,6 +116,8 @@ class ReceivedQuery:
 
     :ivar deadline: seconds of the cluster's time.
     """
+
+    type = QueryEvent.type
 
     def __init__(
         self, question: Question, process: AgentProcess, origin: AgentProcess, deadline: float

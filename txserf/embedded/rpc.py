@@ -13,13 +13,15 @@ from typing import Any, NamedTuple, Protocol
 from txserf import commands
 from txserf.commands import Command
 from txserf.embedded import actions
-from txserf.embedded.events import AgentEvent, BadFilter, EventFilter, parse_filters
+from txserf.embedded.events import AgentEvent
 from txserf.embedded.log import quoted, shows
 from txserf.embedded.membership import Known
 from txserf.embedded.process import AgentProcess
 from txserf.embedded.queries import INTERNAL, Content, Question, ReceivedQuery, Refused, RunningQuery
 from txserf.embedded.re2 import BadPattern, compile_pattern
-from txserf.model import Coordinate, QueryEvent
+from txserf.errors import InvalidRequest
+from txserf.filters import EventFilter, parse_filter
+from txserf.model import Coordinate, MemberEvent, QueryEvent
 from txserf.wire import pack, pack_list
 
 #: Records of a stream that wait while the client does not read; later ones are dropped.
@@ -74,7 +76,8 @@ class EventStream:
         self.records = records
 
     def handle(self, event: AgentEvent) -> None:
-        if any(element.matches(event) for element in self._filters):
+        name = None if isinstance(event, MemberEvent) else event.name
+        if any(element.matches(event.type, name) for element in self._filters):
             if not self.records.put(lambda: self._session.event_record(event)):
                 self._session.dropped("event")
 
@@ -235,8 +238,8 @@ class Session:
 
     def stream(self, values: Values, seq: int) -> Answer:
         try:
-            filters = parse_filters(values["Type"])
-        except BadFilter:
+            filters = parse_filter(values["Type"] or "*")
+        except InvalidRequest:
             return Answer("Invalid event filter")
         if seq in self._streams:
             return Answer("Stream with given sequence exists")

@@ -11,6 +11,7 @@ from typing import TypeVar, overload
 from txserf import constant
 from txserf.arguments import count
 from txserf.errors import InvalidRequest
+from txserf.filters import EventFilter
 from txserf.handlers.routes import FunctionHandler, Route, Routes, ScriptHandler
 from txserf.handlers.running import RouterService, positive
 from txserf.handlers.scripts import parse_spec
@@ -83,7 +84,7 @@ class Router:
         def decorate(function: F) -> F:
             handler = _function("member_event", function)
             for kind in dict.fromkeys(kinds or MEMBER_KINDS):
-                self._routes.append(Route(f"member-{kind}", None, handler))
+                self._routes.append(Route(EventFilter(f"member-{kind}"), handler))
             return function
 
         return decorate
@@ -96,7 +97,7 @@ class Router:
         """Decorate a function that handles everything, with or without parentheses."""
         if function is None:
             return self.any
-        self._routes.append(Route("*", None, _function("any", function)))
+        self._routes.append(Route(EventFilter("*"), _function("any", function)))
         return function
 
     def add_script(self, spec: str) -> None:
@@ -108,7 +109,7 @@ class Router:
         :raises InvalidRequest: for a filter that is none of Serf's.
         """
         filters, command = parse_spec(spec)
-        self._routes += [Route(type, name, ScriptHandler(command)) for type, name in filters]
+        self._routes += [Route(filter, ScriptHandler(command)) for filter in filters]
 
     def include(self, other: Router) -> None:
         """Add all handlers of another router, in their order."""
@@ -174,7 +175,7 @@ class Router:
             handler = _function(what, function)
             for name in names or (None,):
                 pattern = name is not None and bool(_WILDCARDS & set(name))
-                self._routes.append(Route(type, name, handler, pattern))
+                self._routes.append(Route(EventFilter(type, name), handler, pattern))
             return function
 
         return decorate

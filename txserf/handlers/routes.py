@@ -11,7 +11,8 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from txserf.errors import encodable
-from txserf.handlers.scripts import Myself, event_type, run
+from txserf.filters import EventFilter
+from txserf.handlers.scripts import Myself, run
 from txserf.model import Event, MemberEvent, QueryEvent
 
 # Names come from the network: how many of them are remembered with their handlers.
@@ -89,42 +90,33 @@ class Route:
     """
     A handler and its events.
 
-    :ivar type: ``user``, ``query``, ``member-join``..., or ``*`` for all.
-    :ivar name: of user events and queries: None for any, else as it is.
-    :ivar pattern: whether *name* has wildcards.
+    :ivar filter: lets its events through.
+    :ivar pattern: whether the name in *filter* has wildcards.
     """
 
-    type: str
-    name: str | None
+    filter: EventFilter
     handler: Handler
     pattern: bool = False
     _regex: re.Pattern[str] | None = attrs.field(init=False, eq=False, repr=False)
 
     @_regex.default
     def _compiled(self) -> re.Pattern[str] | None:
-        if self.name is None or not self.pattern:
+        if self.filter.name is None or not self.pattern:
             return None
-        return re.compile(fnmatch.translate(self.name))
+        return re.compile(fnmatch.translate(self.filter.name))
 
     def matches(self, type: str, name: str | None) -> bool:
         """Whether it handles events of that type and name (None where they have none)."""
-        if self.type == "*":
-            return True
-        if self.type != type:
-            return False
-        if self.name is None:
-            return True
-        if self._regex is not None and name is not None:
-            return self._regex.match(name) is not None
-        return self.name == name
+        if self._regex is None:
+            return self.filter.matches(type, name)
+        return self.filter.type == type and name is not None and self._regex.match(name) is not None
 
     @property
     def stream_type(self) -> str:
         """The narrowest filter of a stream that brings its events."""
         # An agent's filter knows no wildcards and cuts at commas, and an empty name is any name there.
-        if not self.name or self.pattern or "," in self.name:
-            return self.type
-        return f"{self.type}:{self.name}"
+        type, name = self.filter.type, self.filter.name
+        return type if not name or self.pattern or "," in name else f"{type}:{name}"
 
 
 class Routes:
@@ -149,7 +141,7 @@ class Routes:
 
     def handlers(self, event: Event) -> tuple[Handler, ...]:
         """Return the handlers of *event*, in the order of their routes."""
-        key = (event_type(event), None if isinstance(event, MemberEvent) else event.name)
+        key = (event.type, None if isinstance(event, MemberEvent) else event.name)
         found = self._found.get(key)
         if found is None:
             if len(self._found) >= _REMEMBERED:

@@ -20,7 +20,7 @@ from txserf.handlers.agent import Identity
 from txserf.handlers.handled import Key, LTimes, StateError, key_of
 from txserf.handlers.intake import Intake
 from txserf.handlers.routes import Routes
-from txserf.handlers.scripts import Myself, event_type
+from txserf.handlers.scripts import Myself
 from txserf.handlers.work import Observer, Outcome, Work, describe, tell
 from txserf.model import Event, Gap, UserEvent
 from txserf.serf.serf import Serf
@@ -300,7 +300,7 @@ class RouterService(Service):
             self._queue.appendleft(event)
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
-        tell(self.observer.duplicate, event_type(event))
+        tell(self.observer.duplicate, event.type)
         _log.debug("{event} came again", event=describe(event))
 
     def _hold(self, until: Deferred[None]) -> None:

@@ -30,15 +30,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txserf.errors import InvalidRequest, SerfError
-from txserf.model import MEMBER_KINDS, Event, IPAddress, MemberEvent, QueryEvent, UserEvent
+from txserf.filters import EventFilter, parse_filter
+from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent
 
 #: How much of a script's output counts: its last bytes.
 OUTPUT_LIMIT = 8192
 
-TYPES = ("user", "query", *(f"member-{kind}" for kind in MEMBER_KINDS), "*")
-
 _SHELL = "/bin/sh"
-_NAMED = ("user", "query")
 
 # What a shell exits with where it could not even start the command.
 _NOT_STARTED = {126: "it can't be executed", 127: "it was not found"}
@@ -48,11 +46,11 @@ class ScriptFailed(SerfError):
     """A script did not start, or did not succeed; the text never holds its output."""
 
 
-def parse_spec(spec: str) -> tuple[list[tuple[str, str | None]], str]:
+def parse_spec(spec: str) -> tuple[tuple[EventFilter, ...], str]:
     """
     Read ``SCRIPT`` or ``FILTER=SCRIPT``; the first ``=`` counts.
 
-    :returns: pairs (type, name or None for any name) of the filter, and the script: a shell's command line.
+    :returns: the elements of the filter, and the script: a shell's command line.
     :raises InvalidRequest: for a type that Serf does not have, or no script.
     """
     if not isinstance(spec, str):
@@ -67,25 +65,6 @@ def parse_spec(spec: str) -> tuple[list[tuple[str, str | None]], str]:
         return parse_filter(filters or "*"), command
     except InvalidRequest as error:
         raise InvalidRequest(f"handler {spec!r}: {error}") from None
-
-
-def parse_filter(text: str) -> list[tuple[str, str | None]]:
-    """
-    Read a filter of events, as ``stream`` takes it too: types, or ``user:NAME`` and ``query:NAME``, with commas.
-
-    :returns: a pair (type, name or None for any name) for each of its parts.
-    :raises InvalidRequest: for a type that Serf does not have.
-    """
-    return [_parse_part(part) for part in text.split(",")]
-
-
-def _parse_part(part: str) -> tuple[str, str | None]:
-    type, colon, name = part.partition(":")
-    if colon and type in _NAMED:
-        return type, name or None
-    if part in TYPES:
-        return part, None
-    raise InvalidRequest(f"{part!r} is no event type; there are {', '.join(TYPES)}, user:NAME and query:NAME")
 
 
 def what_is_wrong(command: str, folder: str = ".") -> str | None:
@@ -138,7 +117,7 @@ def variables(event: Event, myself: Myself) -> dict[bytes, bytes]:
     :raises ScriptFailed: where a value has a NUL, which no process can be given.
     """
     found = {
-        "SERF_EVENT": event_type(event),
+        "SERF_EVENT": event.type,
         "SERF_SELF_NAME": myself.name,
         "SERF_SELF_ROLE": myself.tags.get("role", ""),
     }
@@ -174,13 +153,6 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
     pairs = ",".join(f"{tag}={value}" for tag, value in tags.items())
     fields = (clean(name), "<nil>" if address is None else str(address), clean(role), clean(pairs))
     return _bytes("\t".join(fields) + "\n")
-
-
-def event_type(event: Event) -> str:
-    """Return Serf's word for the type of an event, as ``member-join``."""
-    if isinstance(event, UserEvent):
-        return "user"
-    return "query" if isinstance(event, QueryEvent) else f"member-{event.kind}"
 
 
 # -- running one

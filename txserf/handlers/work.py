@@ -16,7 +16,7 @@ from twisted.python.reflect import safe_str
 from txserf.errors import Disconnected, RequestTimeout, RpcError, SerfError, encodable, reason_text
 from txserf.handlers.handled import Key
 from txserf.handlers.routes import Context, Handler
-from txserf.handlers.scripts import ScriptFailed, event_type
+from txserf.handlers.scripts import ScriptFailed
 from txserf.model import Event, MemberEvent, QueryEvent
 
 _log = Logger(namespace="txserf.handlers")
@@ -85,8 +85,8 @@ def describe(event: Event) -> str:
         names = [repr(member.name) for member in event.members[:_NAMED]]
         if (more := len(event.members) - len(names)) > 0:
             names.append(f"{more} more")
-        return f"{event_type(event)} of {', '.join(names)}"
-    return f"{event_type(event)} {event.name!r} (LTime {event.ltime})"
+        return f"{event.type} of {', '.join(names)}"
+    return f"{event.type} {event.name!r} (LTime {event.ltime})"
 
 
 class Work:
@@ -106,7 +106,7 @@ class Work:
 
     def __init__(self, runner: Runner, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
         self.event = event
-        self.type = event_type(event)
+        self.type = event.type
         self.key = key
         self.outcome = Outcome.OK
         self.duration = 0.0

@@ -20,7 +20,7 @@ from txserf import constant
 from txserf.commands import LOG_LEVELS
 from txserf.connection.hosts import parse_hosts
 from txserf.errors import InvalidHostURL, InvalidRequest
-from txserf.handlers.scripts import parse_filter
+from txserf.filters import parse_filter
 
 
 class ConfigError(ValueError):
