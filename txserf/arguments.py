@@ -1,10 +1,180 @@
-"""What callers give that is no command's argument: numbers of seconds, and of things."""
+"""
+What callers may give: the arguments of commands, seconds, counts.
+
+Each check raises `InvalidRequest`, or the TypeError or ValueError of which a row of
+`txserf.commands` makes one. Nothing here knows a command.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
+import attrs
+
+from txserf import constant
 from txserf.errors import InvalidRequest
+
+_INT64 = 2**63 - 1
+_UINT64 = 2**64 - 1
+
+_SECOND = 1_000_000_000  # in nanoseconds
+_LEAST_TIMEOUT = 1_000_000  # of a query, in nanoseconds: under a millisecond none can work
+
+
+@attrs.frozen
+class Kind:
+    """
+    What an argument may be.
+
+    :ivar name: how the docs call it.
+    :ivar convert: gives what is packed for a value. Raises TypeError or ValueError
+        with the rest of a sentence that begins with the argument's name.
+    """
+
+    name: str
+    convert: Callable[[Any], Any]
+
+
+def _type(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+# A subclass, such as an enum's, may have a str() that is not its text.
+_plain: Callable[[str], str] = str.__str__
+
+
+def _text(value: Any) -> str:
+    if value.__class__ is str:
+        return value
+    if isinstance(value, str):
+        return _plain(value)
+    raise TypeError(f"must be str, not {_type(value)}")
+
+
+def _filled_text(value: Any) -> str:
+    text = _text(value)
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+def _payload(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"must be bytes or str, not {_type(value)}")
+
+
+def _event_payload(value: Any) -> bytes:
+    payload = _payload(value)
+    limit = constant.PAYLOAD_SIZE_LIMIT
+    if limit is not None and len(payload) > limit:
+        raise ValueError(f"has {len(payload)} bytes, over the limit of {limit} (constant.PAYLOAD_SIZE_LIMIT)")
+    return payload
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise TypeError(f"must be bool, not {_type(value)}")
+
+
+def _integer(most: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        if value.__class__ is int and 0 <= value <= most:
+            return value
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"must be int, not {_type(value)}")
+        if not 0 <= value <= most:
+            raise ValueError(f"must be from 0 to {most}, not {value}")
+        return int(value)
+
+    return convert
+
+
+def _version(value: Any) -> int:
+    if _integer(2**31 - 1)(value) != 1:
+        raise ValueError(f"must be 1, the only version of Serf's RPC, not {value}")
+    return 1
+
+
+def _nanoseconds(value: Any) -> int:
+    if isinstance(value, timedelta):
+        value = (value.days * 86_400 + value.seconds) * _SECOND + value.microseconds * 1_000
+    nanoseconds = _integer(_INT64)(value)
+    if 0 < nanoseconds < _LEAST_TIMEOUT:
+        raise ValueError(
+            f"is in nanoseconds: {nanoseconds} is under a millisecond (use a timedelta for seconds)"
+        )
+    return nanoseconds
+
+
+def _duration(value: Any) -> object:
+    if isinstance(value, (int, float, timedelta)) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"must be a number or a timedelta, not {_type(value)}")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"must be a list of str, not {_type(value)}")
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, str):
+            raise TypeError(f"must be a list of str, but holds {_type(item)}")
+    return tuple(map(_plain, items))
+
+
+def _text_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict of str to str, not {_type(value)}")
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, str):
+            raise TypeError(f"must be a dict of str to str, but holds {_type(key)} to {_type(item)}")
+    return {_plain(key): _plain(item) for key, item in value.items()}
+
+
+TEXT = Kind("str", _text)
+FILLED_TEXT = Kind("str, not empty", _filled_text)
+PAYLOAD = Kind("bytes or str", _payload)
+EVENT_PAYLOAD = Kind("bytes or str, up to constant.PAYLOAD_SIZE_LIMIT", _event_payload)
+FLAG = Kind("bool", _flag)
+VERSION = Kind("1", _version)
+UINT8 = Kind("int, 0 to 255", _integer(255))
+UINT64 = Kind("int, 0 to 2^64-1", _integer(_UINT64))
+NANOSECONDS = Kind("int of nanoseconds (0: the agent's default) or timedelta", _nanoseconds)
+DURATION = Kind("number or timedelta", _duration)
+TEXTS = Kind("list of str", _texts)
+TEXT_MAP = Kind("dict of str to str", _text_map)
+
+#: The default of an argument that has none.
+REQUIRED: Any = object()
+
+
+@attrs.frozen
+class Arg:
+    """
+    An argument of a command, by Serf's own name.
+
+    :ivar python: what the typed API calls it.
+    :ivar default: what is sent where the caller gives none; `required` without it.
+    :ivar secret: shown as ``'***'`` wherever it is shown.
+    :ivar sent: False for one that is taken and checked, but that no agent knows.
+    """
+
+    name: str
+    kind: Kind
+    python: str
+    default: Any = REQUIRED
+    secret: bool = False
+    sent: bool = True
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
 
 
 def seconds(value: object, what: str) -> float:
@@ -24,3 +194,17 @@ def count(value: Any, what: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
+
+
+def nanoseconds(timeout: float | None) -> int:
+    """
+    Return what the wire has for a query's timeout.
+
+    :param timeout: seconds, at least 0.001; None: the agent's own timeout, which is 0 on the wire.
+    :raises InvalidRequest: for anything else.
+    """
+    if timeout is None:
+        return 0
+    if not _LEAST_TIMEOUT / _SECOND <= seconds(timeout, "query: timeout") <= _INT64 // 2 / _SECOND:
+        raise InvalidRequest(f"query: timeout must be at least {_LEAST_TIMEOUT / _SECOND} s, not {timeout}")
+    return round(timeout * _SECOND)

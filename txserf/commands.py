@@ -12,23 +12,34 @@ Wire facts are Serf's: ``client/const.go`` for names and shapes,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from txserf import constant, model, wire
+from txserf import model, wire
+from txserf.arguments import (
+    DURATION,
+    EVENT_PAYLOAD,
+    FILLED_TEXT,
+    FLAG,
+    NANOSECONDS,
+    PAYLOAD,
+    REQUIRED,
+    TEXT,
+    TEXT_MAP,
+    TEXTS,
+    UINT8,
+    UINT64,
+    VERSION,
+    Arg,
+)
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
 
 #: The levels of an agent's log, the lowest first; it takes them in any case.
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
 
 AUTHENTICATION_REQUIRED = "Authentication required"
-
-_NANOSECONDS = 1_000_000_000
-_INT64 = 2**63 - 1
-_UINT64 = 2**64 - 1
 
 
 class Answered(enum.Enum):
@@ -54,159 +65,6 @@ class Road(enum.Enum):
     KEYS = "one for key commands: they wait for the answer of every node"
     ALONE = "one of its own: the agent may close it instead of an answer"
     GREETING = "none: the connection's own handshake and auth are the answer"
-
-
-@attrs.frozen
-class Kind:
-    """
-    What an argument may be.
-
-    :ivar name: how the docs call it.
-    :ivar convert: gives what is packed for a value. Raises TypeError or ValueError
-        with the rest of a sentence that begins with the argument's name.
-    """
-
-    name: str
-    convert: Callable[[Any], Any]
-
-
-def _type(value: object) -> str:
-    return "None" if value is None else type(value).__name__
-
-
-# A subclass, such as an enum's, may have a str() that is not its text.
-_plain: Callable[[str], str] = str.__str__
-
-
-def _text(value: Any) -> str:
-    if value.__class__ is str:
-        return value
-    if isinstance(value, str):
-        return _plain(value)
-    raise TypeError(f"must be str, not {_type(value)}")
-
-
-def _filled_text(value: Any) -> str:
-    text = _text(value)
-    if not text:
-        raise ValueError("must not be empty")
-    return text
-
-
-def _payload(value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    raise TypeError(f"must be bytes or str, not {_type(value)}")
-
-
-def _event_payload(value: Any) -> bytes:
-    payload = _payload(value)
-    limit = constant.PAYLOAD_SIZE_LIMIT
-    if limit is not None and len(payload) > limit:
-        raise ValueError(f"has {len(payload)} bytes, over the limit of {limit} (constant.PAYLOAD_SIZE_LIMIT)")
-    return payload
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise TypeError(f"must be bool, not {_type(value)}")
-
-
-def _integer(most: int) -> Callable[[Any], int]:
-    def convert(value: Any) -> int:
-        if value.__class__ is int and 0 <= value <= most:
-            return value
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"must be int, not {_type(value)}")
-        if not 0 <= value <= most:
-            raise ValueError(f"must be from 0 to {most}, not {value}")
-        return int(value)
-
-    return convert
-
-
-def _version(value: Any) -> int:
-    if _integer(2**31 - 1)(value) != 1:
-        raise ValueError(f"must be 1, the only version of Serf's RPC, not {value}")
-    return 1
-
-
-def _nanoseconds(value: Any) -> int:
-    if isinstance(value, timedelta):
-        value = (value.days * 86_400 + value.seconds) * _NANOSECONDS + value.microseconds * 1_000
-    nanoseconds = _integer(_INT64)(value)
-    if 0 < nanoseconds < 1_000_000:
-        raise ValueError(
-            f"is in nanoseconds: {nanoseconds} is under a millisecond (use a timedelta for seconds)"
-        )
-    return nanoseconds
-
-
-def _duration(value: Any) -> object:
-    if isinstance(value, (int, float, timedelta)) and not isinstance(value, bool):
-        return value
-    raise TypeError(f"must be a number or a timedelta, not {_type(value)}")
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"must be a list of str, not {_type(value)}")
-    items = tuple(value)
-    for item in items:
-        if not isinstance(item, str):
-            raise TypeError(f"must be a list of str, but holds {_type(item)}")
-    return tuple(map(_plain, items))
-
-
-def _text_map(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"must be a dict of str to str, not {_type(value)}")
-    for key, item in value.items():
-        if not isinstance(key, str) or not isinstance(item, str):
-            raise TypeError(f"must be a dict of str to str, but holds {_type(key)} to {_type(item)}")
-    return {_plain(key): _plain(item) for key, item in value.items()}
-
-
-TEXT = Kind("str", _text)
-FILLED_TEXT = Kind("str, not empty", _filled_text)
-PAYLOAD = Kind("bytes or str", _payload)
-EVENT_PAYLOAD = Kind("bytes or str, up to constant.PAYLOAD_SIZE_LIMIT", _event_payload)
-FLAG = Kind("bool", _flag)
-VERSION = Kind("1", _version)
-UINT8 = Kind("int, 0 to 255", _integer(255))
-UINT64 = Kind("int, 0 to 2^64-1", _integer(_UINT64))
-NANOSECONDS = Kind("int of nanoseconds (0: the agent's default) or timedelta", _nanoseconds)
-DURATION = Kind("number or timedelta", _duration)
-TEXTS = Kind("list of str", _texts)
-TEXT_MAP = Kind("dict of str to str", _text_map)
-
-_REQUIRED: Any = object()
-
-
-@attrs.frozen
-class Arg:
-    """
-    An argument of a command, by Serf's own name.
-
-    :ivar python: what the typed API calls it.
-    :ivar default: what is sent where the caller gives none; `required` without it.
-    :ivar secret: shown as ``'***'`` wherever it is shown.
-    :ivar sent: False for one that is taken and checked, but that no agent knows.
-    """
-
-    name: str
-    kind: Kind
-    python: str
-    default: Any = _REQUIRED
-    secret: bool = False
-    sent: bool = True
-
-    @property
-    def required(self) -> bool:
-        return self.default is _REQUIRED
 
 
 def _no_body(body: Mapping[str, Any]) -> None:
@@ -255,7 +113,7 @@ class Command:
     succeeded: Callable[[Mapping[str, Any]], bool] | None = None
     may_close: Callable[[Mapping[str, Any]], bool] | None = None
 
-    # Derived, and read for every message: the columns of the wire.
+    # Derived once, and read for every message.
     prefix: bytes = attrs.field(init=False, repr=False)
     body_on_success: bool = attrs.field(init=False, repr=False)
     body_on_error: bool = attrs.field(init=False, repr=False)
@@ -268,19 +126,49 @@ class Command:
     _only: tuple[str, Callable[[Any], Any]] | None = attrs.field(init=False, repr=False, eq=False)
     _as_is: bool = attrs.field(init=False, repr=False)  # the checked arguments are the body
 
-    def __attrs_post_init__(self) -> None:
-        derive: Callable[[str, object], None] = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        derive("prefix", wire.request_prefix(self.wire))
-        derive("body_on_success", self.reply in (Answered.BODY, Answered.ALWAYS_BODY))
-        derive("body_on_error", self.reply is Answered.ALWAYS_BODY)
-        derive("streams", self.reply is Answered.RECORDS)
-        derive("answers_alone", not self.streams and self.road is not Road.GREETING)
-        derive("takes_main_road", self.road is Road.MAIN and self.may_close is None)
-        derive("_by_name", {arg.name: arg for arg in self.args})
-        derive("_defaults", {arg.name: arg.default for arg in self.args})
-        derive("_checks", tuple((arg.name, arg.kind.convert) for arg in self.args))
-        derive("_only", self._checks[0] if len(self._checks) == 1 else None)
-        derive("_as_is", all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args))
+    @prefix.default
+    def _wire_prefix(self) -> bytes:
+        return wire.request_prefix(self.wire)
+
+    @body_on_success.default
+    def _has_body(self) -> bool:
+        return self.reply in (Answered.BODY, Answered.ALWAYS_BODY)
+
+    @body_on_error.default
+    def _always_has_body(self) -> bool:
+        return self.reply is Answered.ALWAYS_BODY
+
+    @streams.default
+    def _has_records(self) -> bool:
+        return self.reply is Answered.RECORDS
+
+    @answers_alone.default
+    def _has_one_reply(self) -> bool:
+        return not self.streams and self.road is not Road.GREETING
+
+    @takes_main_road.default
+    def _goes_with_others(self) -> bool:
+        return self.road is Road.MAIN and self.may_close is None
+
+    @_by_name.default
+    def _args_by_name(self) -> dict[str, Arg]:
+        return {arg.name: arg for arg in self.args}
+
+    @_defaults.default
+    def _args_defaults(self) -> dict[str, Any]:
+        return {arg.name: arg.default for arg in self.args}
+
+    @_checks.default
+    def _args_checks(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+        return tuple((arg.name, arg.kind.convert) for arg in self.args)
+
+    @_only.default
+    def _only_check(self) -> tuple[str, Callable[[Any], Any]] | None:
+        return self._checks[0] if len(self._checks) == 1 else None
+
+    @_as_is.default
+    def _is_body(self) -> bool:
+        return all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args)
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -308,7 +196,7 @@ class Command:
             try:
                 values[name] = convert(values[name])
             except (TypeError, ValueError) as error:
-                wrong = "is missing" if values[name] is _REQUIRED else error
+                wrong = "is missing" if values[name] is REQUIRED else error
                 raise InvalidRequest(f"{self.wire}: {name} {wrong}") from None
         return values
 

@@ -15,10 +15,11 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from txserf import commands
+from txserf.arguments import Arg
 from txserf.errors import RpcError
 
 
-def argument_line(arg: commands.Arg) -> str:
+def argument_line(arg: Arg) -> str:
     """Describe an argument in a line of a list."""
     notes = [arg.kind.name, "required" if arg.required else f"default ``{arg.default!r}``"]
     if arg.secret:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from txserf import commands
-from txserf.commands import Command, Kind
+from txserf import arguments, commands
+from txserf.arguments import Kind
+from txserf.commands import Command
 
 
 class BadRequest(Exception):
@@ -83,23 +84,23 @@ def _text_map(value: Any) -> dict[str, str]:
 
 
 _DECODE: dict[Kind, Callable[[Any], Any]] = {
-    commands.TEXT: _text,
-    commands.FILLED_TEXT: _text,
-    commands.PAYLOAD: _payload,
-    commands.EVENT_PAYLOAD: _payload,
-    commands.FLAG: _flag,
-    commands.VERSION: _integer(-(2**31), 2**31 - 1),
-    commands.UINT8: _integer(0, 255),
-    commands.UINT64: _integer(0, 2**64 - 1),
-    commands.NANOSECONDS: _nanoseconds,
-    commands.TEXTS: _texts,
-    commands.TEXT_MAP: _text_map,
+    arguments.TEXT: _text,
+    arguments.FILLED_TEXT: _text,
+    arguments.PAYLOAD: _payload,
+    arguments.EVENT_PAYLOAD: _payload,
+    arguments.FLAG: _flag,
+    arguments.VERSION: _integer(-(2**31), 2**31 - 1),
+    arguments.UINT8: _integer(0, 255),
+    arguments.UINT64: _integer(0, 2**64 - 1),
+    arguments.NANOSECONDS: _nanoseconds,
+    arguments.TEXTS: _texts,
+    arguments.TEXT_MAP: _text_map,
 }
 
 # Go takes an array for a struct, in the order of its fields. Here that is not the table's.
 _QUERY_FIELDS = ("FilterNodes", "FilterTags", "RequestAck", "RelayFactor", "Timeout", "Name", "Payload")
 
-_decode_seq = _DECODE[commands.UINT64]
+_decode_seq = _DECODE[arguments.UINT64]
 
 
 def decode_header(value: Any, command: str, seq: int) -> tuple[str, int]:

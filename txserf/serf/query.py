@@ -10,25 +10,11 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from txserf import commands
-from txserf.arguments import seconds
 from txserf.connection.operation import Operation
 from txserf.connection.session import Session
-from txserf.errors import ConnectionLost, InvalidRequest, ProtocolError, RequestTimeout, SerfError
+from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, SerfError
 from txserf.model import Ack, Answer, QueryResult
 from txserf.serf.feed import Feed
-
-# Serf's ``Timeout`` is an int64 of nanoseconds, and under a millisecond no query can work.
-_NANOSECONDS = 1_000_000_000
-_LEAST = 0.001
-
-
-def nanoseconds(timeout: float | None) -> int:
-    """Return what the wire has for a query's timeout in seconds; `InvalidRequest` for what is none."""
-    if timeout is None:
-        return 0  # the agent's own
-    if not _LEAST <= seconds(timeout, "query: timeout") <= 2**62 / _NANOSECONDS:
-        raise InvalidRequest(f"query: timeout must be at least {_LEAST} s, not {timeout}")
-    return round(timeout * _NANOSECONDS)
 
 
 class _Asking(Operation):

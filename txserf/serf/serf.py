@@ -10,7 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail
 
 from txserf import commands, constant
-from txserf.arguments import count, seconds
+from txserf.arguments import count, nanoseconds, seconds
 from txserf.commands import Command
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
@@ -19,7 +19,7 @@ from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, rea
 from txserf.model import Coordinate, KeyReply, Member
 from txserf.serf.call import Call
 from txserf.serf.logs import LogStream, Monitors
-from txserf.serf.query import Query, nanoseconds
+from txserf.serf.query import Query
 from txserf.serf.streams import EventStream
 
 
