@@ -234,9 +234,14 @@ class ArgumentTests(SynchronousTestCase):
                 given = {other: value for other, value in required.items() if other != name}
                 self.assertEqual(self.refused(row, given), f"{row.wire}: {name} is missing")
 
-    def test_an_unknown_argument_is_refused_and_the_known_ones_told(self) -> None:
-        text = self.refused(commands.EVENT, {"Name": "e", "payload": b""})
-        self.assertEqual(text, "event: unknown argument 'payload' (it takes: Name, Payload, Coalesce)")
+    def test_an_unknown_argument_is_refused_and_the_nearest_known_one_told(self) -> None:
+        for name in ("payload", "Pyload", "PAYLOAD"):
+            text = self.refused(commands.EVENT, {"Name": "e", name: b""})
+            self.assertEqual(text, f"event: unknown argument {name!r} (did you mean Payload?)")
+
+    def test_where_none_is_near_all_known_ones_are_told(self) -> None:
+        text = self.refused(commands.EVENT, {"Name": "e", "Body": b""})
+        self.assertEqual(text, "event: unknown argument 'Body' (it takes: Name, Payload, Coalesce)")
 
     def test_an_argument_to_a_command_without_any_is_refused(self) -> None:
         self.assertEqual(

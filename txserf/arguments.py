@@ -205,6 +205,21 @@ def nanoseconds(timeout: float | None) -> int:
     """
     if timeout is None:
         return 0
-    if not _LEAST_TIMEOUT / _SECOND <= seconds(timeout, "query: timeout") <= _INT64 // 2 / _SECOND:
-        raise InvalidRequest(f"query: timeout must be at least {_LEAST_TIMEOUT / _SECOND} s, not {timeout}")
+    least, most = _LEAST_TIMEOUT / _SECOND, _INT64 // 2 // _SECOND
+    if not least <= seconds(timeout, "query: timeout") <= most:
+        raise InvalidRequest(f"query: timeout must be from {least} s to {most} s, not {timeout}")
     return round(timeout * _SECOND)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """
+    Name the known word that is nearest to *word*, for the end of a refusal.
+
+    :returns: such as ``" (did you mean Status?)"``; empty where no known word is near. The case of
+        letters does not count.
+    """
+    from difflib import get_close_matches  # at a mistake only: no program pays for it at its start
+
+    by_folded = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), by_folded, n=1)
+    return f" (did you mean {by_folded[near[0]]}?)" if near else ""

@@ -33,6 +33,7 @@ from txserf.arguments import (
     UINT64,
     VERSION,
     Arg,
+    did_you_mean,
 )
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
 
@@ -190,8 +191,8 @@ class Command:
         values = {**self._defaults, **given}
         if len(values) != len(self._defaults):
             name = next(name for name in given if name not in self._by_name)
-            known = ", ".join(self._by_name) or "none"
-            raise InvalidRequest(f"{self.wire}: unknown argument {name!r} (it takes: {known})")
+            hint = did_you_mean(name, self._by_name) or f" (it takes: {', '.join(self._by_name) or 'none'})"
+            raise InvalidRequest(f"{self.wire}: unknown argument {name!r}{hint}")
         for name, convert in self._checks:
             try:
                 values[name] = convert(values[name])

@@ -169,6 +169,10 @@ class QueueTests(ClientCase):
         client.request()
         self.assertEqual(agent.asked(), [])
 
+    def test_an_argument_whose_letters_are_of_another_case_is_told_as_the_table_has_it(self) -> None:
+        error = self.assertRaises(InvalidRequest, self.client().members, status="alive")
+        self.assertEqual(str(error), "members-filtered: unknown argument 'status' (did you mean Status?)")
+
     def test_a_positional_argument_is_an_invalid_request(self) -> None:
         error = self.assertRaises(InvalidRequest, self.client().force_leave, "n1")
         self.assertIn("force-leave", str(error))

@@ -1,49 +1,14 @@
-"""What a session looks after: by which connection it goes, and what is a time in seconds."""
+"""An operation: the connection that it goes by."""
 
 from __future__ import annotations
 
-import math
-from decimal import Decimal
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txserf import commands
-from txserf.arguments import seconds
 from txserf.commands import Command, Road
 from txserf.connection.operation import Operation
-from txserf.errors import InvalidRequest
-
-
-class SecondsTests(SynchronousTestCase):
-    def test_whole_numbers_and_floats_are_seconds(self) -> None:
-        for value in (0, 0.0, 1, 2.5, 1e9, math.inf):
-            self.assertEqual(seconds(value, "timeout"), value)
-            self.assertIs(type(seconds(value, "timeout")), float)
-
-    def test_all_else_is_refused_by_its_name(self) -> None:
-        for value in (-1, -0.001, math.nan, -math.inf, True, False, None, "5", b"5", [5], Decimal(5), 5j):
-            error = self.assertRaises(InvalidRequest, seconds, value, "connect_timeout")
-            self.assertEqual(
-                str(error), f"connect_timeout must be a number of seconds, not {value!r}", repr(value)
-            )
-
-    def test_a_number_that_no_float_can_hold_is_refused(self) -> None:
-        for value in (10**400, 10**5000, -(10**5000)):
-            self.assertIn("timeout", str(self.assertRaises(InvalidRequest, seconds, value, "timeout")))
-
-    @given(value=st.integers() | st.floats() | st.booleans() | st.text() | st.none() | st.decimals())
-    @settings(deadline=None)
-    def test_whatever_it_is_given_it_is_seconds_from_zero_on_or_an_invalid_request(
-        self, value: object
-    ) -> None:
-        try:
-            result = seconds(value, "timeout")
-        except InvalidRequest:
-            return
-        self.assertGreaterEqual(result, 0.0)
 
 
 def operation(row: Command, lanes: bool = False, **given: Any) -> Operation:

@@ -1,0 +1,82 @@
+"""Arguments that callers give: seconds, counts, and the words for those that nobody knows."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txserf.arguments import count, did_you_mean, nanoseconds, seconds
+from txserf.errors import InvalidRequest
+
+
+class SecondsTests(SynchronousTestCase):
+    def test_whole_numbers_and_floats_are_seconds(self) -> None:
+        for value in (0, 0.0, 1, 2.5, 1e9, math.inf):
+            self.assertEqual(seconds(value, "timeout"), value)
+            self.assertIs(type(seconds(value, "timeout")), float)
+
+    def test_all_else_is_refused_by_its_name(self) -> None:
+        for value in (-1, -0.001, math.nan, -math.inf, True, False, None, "5", b"5", [5], Decimal(5), 5j):
+            error = self.assertRaises(InvalidRequest, seconds, value, "connect_timeout")
+            self.assertEqual(
+                str(error), f"connect_timeout must be a number of seconds, not {value!r}", repr(value)
+            )
+
+    def test_a_number_that_no_float_can_hold_is_refused(self) -> None:
+        for value in (10**400, 10**5000, -(10**5000)):
+            self.assertIn("timeout", str(self.assertRaises(InvalidRequest, seconds, value, "timeout")))
+
+    @given(value=st.integers() | st.floats() | st.booleans() | st.text() | st.none() | st.decimals())
+    @settings(deadline=None)
+    def test_whatever_it_is_given_it_is_seconds_from_zero_on_or_an_invalid_request(
+        self, value: object
+    ) -> None:
+        try:
+            result = seconds(value, "timeout")
+        except InvalidRequest:
+            return
+        self.assertGreaterEqual(result, 0.0)
+
+
+class CountTests(SynchronousTestCase):
+    def test_an_int_from_one_on_is_a_count(self) -> None:
+        self.assertEqual([count(value, "buffer") for value in (1, 2**70)], [1, 2**70])
+
+    def test_all_else_is_refused_by_its_name(self) -> None:
+        for value in (0, -1, True, 1.0, "1", None):
+            error = self.assertRaises(InvalidRequest, count, value, "buffer")
+            self.assertEqual(str(error), f"buffer must be an int of at least 1, not {value!r}")
+
+
+class NanosecondsTests(SynchronousTestCase):
+    def test_seconds_are_rounded_to_nanoseconds(self) -> None:
+        self.assertEqual([nanoseconds(value) for value in (0.001, 0.1, 3)], [10**6, 10**8, 3 * 10**9])
+
+    def test_none_is_the_agents_own_timeout(self) -> None:
+        self.assertEqual(nanoseconds(None), 0)
+
+    def test_what_would_mean_another_thing_on_the_wire_is_refused(self) -> None:
+        for value in (0, 0.0009, 1e10, math.inf):
+            error = self.assertRaises(InvalidRequest, nanoseconds, value)
+            self.assertEqual(str(error), f"query: timeout must be from 0.001 s to 4611686018 s, not {value}")
+
+
+class DidYouMeanTests(SynchronousTestCase):
+    KNOWN = ("Tags", "Status", "Name")
+
+    def test_the_nearest_known_word_is_named(self) -> None:
+        for word in ("Statis", "Stats", "Sttus"):
+            self.assertEqual(did_you_mean(word, self.KNOWN), " (did you mean Status?)", word)
+
+    def test_the_case_of_letters_does_not_count(self) -> None:
+        self.assertEqual(did_you_mean("status", self.KNOWN), " (did you mean Status?)")
+        self.assertEqual(did_you_mean("NAME", self.KNOWN), " (did you mean Name?)")
+
+    def test_of_words_that_are_nothing_alike_none_is_named(self) -> None:
+        self.assertEqual(did_you_mean("Payload", self.KNOWN), "")
+        self.assertEqual(did_you_mean("", self.KNOWN), "")
+        self.assertEqual(did_you_mean("x", ()), "")
