@@ -264,8 +264,11 @@ class ImmediateEndpoint:
 class RaisingEndpoint:
     """An endpoint with a mistake: it raises instead of returning a Deferred."""
 
+    def __init__(self, mistake: BaseException | None = None) -> None:
+        self._mistake = mistake or RuntimeError("this endpoint is broken")
+
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        raise RuntimeError("this endpoint is broken")
+        raise self._mistake
 
 
 class _Connecting:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Generator
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.callbacks import Callback, Chain, awaitable, check_callables
+from txserf.callbacks import Callback, Chain, check_callables, waited_for
 from txserf.errors import InvalidRequest, StopReceiveData
 
 
@@ -41,7 +42,7 @@ class ChainCase(SynchronousTestCase):
         def called(item: int) -> object:
             self.events.append(f"{letter}{item}")
             result = (results or {}).get(item)
-            if isinstance(result, Exception):
+            if isinstance(result, BaseException):
                 raise result
             return result
 
@@ -83,6 +84,20 @@ class OrderTests(ChainCase):
         self.happened("begins 1")
         gate.callback(None)
         self.happened("ends 1", "b1", "begins 2", "ends 2", "b2", "idle")
+
+    def test_they_wait_for_anything_that_can_be_awaited(self) -> None:
+        gate: Deferred[None] = Deferred()
+
+        class Awaitable:
+            def __await__(self) -> Generator[Any, Any, None]:
+                return gate.__await__()
+
+        chain = self.chain(self.function("a", {1: Awaitable()}), self.function("b"))
+        chain.put(1)
+        chain.put(2)
+        self.happened("a1")
+        gate.callback(None)
+        self.happened("b1", "a2", "b2", "idle")
 
     def test_a_wait_of_the_last_function_holds_up_the_next_item_too(self) -> None:
         gate: Deferred[None] = Deferred()
@@ -231,6 +246,30 @@ class FailureTests(ChainCase):
         gate.cancel()
         self.happened("a1", "failed", "a2", "b2", "idle")
         self.assertIsInstance(self.failures[0], CancelledError)
+
+    def test_what_is_no_exception_but_ends_a_program_or_a_task_is_a_failure_like_any_other(self) -> None:
+        for mistake in (SystemExit("no"), asyncio.CancelledError(), GeneratorExit()):
+            later: Deferred[None] = Deferred()
+            raised = self.function("a", {1: mistake, 2: fail(mistake), 3: later})
+            chain = self.chain(raised, self.function("b"))
+            for item in (1, 2, 3, 4):
+                chain.put(item)
+            later.errback(mistake)
+            self.happened("a1", "failed", "idle", "a2", "failed", "idle", "a3", "failed", "a4", "b4", "idle")
+        self.assertEqual(len(self.failures), 9)
+
+    def test_a_keyboard_interrupt_goes_on_up_and_what_waits_is_next_in_order(self) -> None:
+        def interrupted(item: int) -> None:
+            self.events.append(f"a{item}")
+            if item == 1:
+                chain.put(2)
+                raise KeyboardInterrupt
+
+        chain = self.chain(interrupted)
+        self.assertRaises(KeyboardInterrupt, chain.put, 1)
+        self.assertEqual((chain.busy, self.failures), (False, []))
+        chain.put(3)
+        self.happened("a1", "a2", "a3", "idle")
 
     def test_stop_receive_data_comes_as_it_was_raised(self) -> None:
         chain = self.chain(self.function("a", {1: StopReceiveData("enough")}), self.function("b"))
@@ -418,13 +457,17 @@ class CallableTests(SynchronousTestCase):
     def test_whatever_can_be_called_will_do(self) -> None:
         check_callables((print, list, [].append, lambda item: None, type("C", (), {"__call__": print})()))
 
-    def test_deferreds_and_coroutines_are_waited_for_and_nothing_else(self) -> None:
-        async def coroutine() -> None:
-            pass
+    def test_any_awaitable_is_waited_for_and_nothing_else(self) -> None:
+        async def coroutine() -> str:
+            return "done"
 
-        waiting = coroutine()
-        self.addCleanup(waiting.close)
-        self.assertTrue(awaitable(Deferred()))
-        self.assertTrue(awaitable(waiting))
-        for other in (None, "text", coroutine, iter([1])):
-            self.assertFalse(awaitable(other))
+        class Awaitable:
+            def __await__(self) -> Generator[Any, Any, str]:
+                return coroutine().__await__()
+
+        for thing in (succeed("done"), coroutine(), Awaitable()):
+            waiting = waited_for(thing)
+            assert waiting is not None
+            self.assertEqual(self.successResultOf(waiting), "done")
+        for other in (None, "text", coroutine, Awaitable, iter([1])):
+            self.assertIsNone(waited_for(other))

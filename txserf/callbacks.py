@@ -1,16 +1,16 @@
 """
 Callback chains: functions that get one item after the other, in order.
 
-A function may return a Deferred or be a coroutine function; the next function
-and the next item wait for it. One loop calls them, so that no function ever
-runs inside another one's stack, or inside its own.
+The next function and the next item wait for an awaitable that a function
+returns. One loop calls the functions, so that none ever runs inside another
+one's stack, or inside its own.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
-from inspect import iscoroutine
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutine
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,7 +20,7 @@ from txserf.errors import InvalidRequest
 
 T = TypeVar("T")
 
-#: What may be a callback: what it returns is waited for if it is a Deferred or a coroutine.
+#: A function of one item. What it returns is waited for where `waited_for` says so.
 Callback = Callable[[T], object]
 
 
@@ -31,9 +31,24 @@ def check_callables(functions: tuple[object, ...]) -> None:
             raise InvalidRequest(f"a callback must be callable, not {type(function).__name__}")
 
 
-def awaitable(value: object) -> bool:
-    """Whether a function's result has to be waited for."""
-    return isinstance(value, Deferred) or iscoroutine(value)
+def waited_for(result: object) -> Deferred[Any] | None:
+    """
+    Tell whether what a user's function returned is to be waited for.
+
+    :returns: a Deferred of the outcome of any awaitable: of a Deferred itself, of a coroutine, of an
+        object with ``__await__`` such as a `Query`. None for anything else.
+    """
+    if isinstance(result, Deferred):
+        return result
+    if iscoroutine(result):
+        return Deferred.fromCoroutine(result)
+    if isawaitable(result):
+        return Deferred.fromCoroutine(_awaited(result))
+    return None
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 class Chain(Generic[T]):
@@ -41,8 +56,8 @@ class Chain(Generic[T]):
     Feeds items to functions.
 
     :param functions: called with each item, in order; it may grow meanwhile.
-    :param failed: called with the Failure where a function raised or its Deferred
-        failed; the rest of that item's functions are left out.
+    :param failed: called with the Failure where a function raised or what it waits for
+        failed; the rest of that item's functions are left out. A KeyboardInterrupt goes on up.
     :param idle: called each time that the last item was worked off.
     :param limit: items that may wait; past it the oldest is dropped. None: no limit.
     :param dropping: called at the first that is dropped.
@@ -96,6 +111,9 @@ class Chain(Generic[T]):
                 if self.dropped == 1 and self._dropping is not None:
                     self._dropping()
             return
+        if self._items:  # a KeyboardInterrupt has left them behind
+            self._items.append(item)
+            item = self._items.popleft()
         self._busy = True
         self._work(item, 0)
 
@@ -111,11 +129,14 @@ class Chain(Generic[T]):
                     if self._closed:
                         break
                     result = self._functions[index](item)
-                    if result is not None and awaitable(result):
-                        pending = self._wait(result, item, index + 1)
-                        if pending:
+                    if result is not None:
+                        waiting = waited_for(result)
+                        if waiting is not None and self._wait(waiting, item, index + 1):
                             return
-            except Exception:  # whatever a user's function raises goes to who feeds the chain
+            except KeyboardInterrupt:
+                self._busy = False
+                raise
+            except BaseException:  # sys.exit() in a function, too, must not take the connection down
                 self._failed(Failure())
             if not self._items:
                 break
@@ -124,9 +145,8 @@ class Chain(Generic[T]):
         if self._idle is not None:
             self._idle()
 
-    def _wait(self, result: object, item: T, rest: int) -> bool:
-        """Wait for *result*; False where it is there already, its failure raised."""
-        waiting: Deferred[Any] = _deferred(result)
+    def _wait(self, waiting: Deferred[Any], item: T, rest: int) -> bool:
+        """Wait for a result; False where it is there already, its failure raised."""
         outcome: list[Any] = []
         later = False
 
@@ -155,10 +175,3 @@ class Chain(Generic[T]):
             self._busy = False
             if self._idle is not None:
                 self._idle()
-
-
-def _deferred(result: object) -> Deferred[Any]:
-    if isinstance(result, Deferred):
-        return result
-    assert isinstance(result, Coroutine)
-    return Deferred.fromCoroutine(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import pickle
@@ -645,6 +646,18 @@ class CallbackTests(ClientCase):
         self.assertEqual(agent.asked_one("stop").body, {"Stop": 1})
         agent.send(reply(1, user_event()), header(2), reply(1, user_event()))
         self.assertFalse(agent.closed_by_client)
+
+    def test_a_watch_whose_callback_raises_what_is_no_exception_fails_with_it(self) -> None:
+        for mistake in (SystemExit, asyncio.CancelledError):
+            client, agent = self.connected()
+
+            def broken(response: Response, mistake: type[BaseException] = mistake) -> None:
+                raise mistake
+
+            waiting = client.stream().add_callback(broken).watch()
+            agent.reply(agent.asked_one("stream").seq)
+            self.assertIsInstance(self.failureResultOf(waiting).value, mistake)
+            self.assertFalse(agent.closed_by_client)
 
     def test_a_callback_may_ask_the_same_client(self) -> None:
         client, agent = self.connected()

@@ -131,7 +131,7 @@ class RoundTests(FactoryCase):
         self.assertEqual(self.attempts, [1, 1, 0])
 
     def test_an_endpoint_that_raises_is_one_that_failed(self) -> None:
-        factory = self.factory([RaisingEndpoint(), self.b])
+        factory = self.factory([RaisingEndpoint(), RaisingEndpoint(SystemExit()), self.b])
         factory.start()
         self.b.accept_and_greet()
         self.assertIs(factory.phase, Phase.CONNECTED)

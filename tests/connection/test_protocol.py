@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tracemalloc
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -419,6 +420,15 @@ class StreamTests(CallCase):
         self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
         self.assertEqual(len(seen), 2)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+        self.assertWorks()
+
+    def test_so_is_one_whose_callback_calls_sys_exit(self) -> None:
+        def broken(record: Mapping[str, Any]) -> None:
+            sys.exit(1)
+
+        self.protocol.call("stream", on_record=broken)
+        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 2)
         self.assertWorks()
 
     def test_a_stopped_streams_records_are_swallowed_before_and_after_the_reply(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from twisted.internet import error
@@ -163,6 +164,20 @@ class MemoryTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.server.lost, client.lost), (error.ConnectionAborted, error.ConnectionLost))
+
+    def test_so_does_one_that_calls_sys_exit(self) -> None:
+        """As on a reactor, which goes on."""
+        client = self.connect()
+
+        def lost(reason: object) -> None:
+            sys.exit(1)
+
+        self.server.dataReceived = lambda data: sys.exit(1)
+        self.server.connectionLost = lost
+        client.transport.write(b"x")
+        self.clock.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 2)
+        self.assertEqual(client.lost, error.ConnectionLost)
 
     # -- ends
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 
-from tests.fakes import MEMBER, Asked, user_event
+from tests.fakes import DONE, MEMBER, Asked, user_event
 from tests.serf_case import SerfCase
 from txserf.errors import (
     AuthenticationError,
@@ -228,6 +230,42 @@ class EventStreamTests(StreamCase):
         self.agent.reply(asked.seq)
         self.successResultOf(event)
         self.assertFalse(self.agent.closed_by_client)
+
+    def test_a_callback_that_raises_what_is_no_exception_costs_neither_the_connection_nor_the_next_event(
+        self,
+    ) -> None:
+        for mistake in (SystemExit, asyncio.CancelledError):
+            for now in (True, False):
+                seen: list[object] = []
+                stream = self.serf.stream().add_callback(seen.append, self.fails(mistake(), now))
+                seq = self.open()
+                self.send(seq, "first", "second")
+                self.assertEqual(len(seen), 2)
+                self.assertEqual(len(self.flushLoggedErrors(mistake)), 2)
+                self.assertFalse(self.agent.closed_by_client)
+                stream.stop()
+                self.agent.reply(self.asked_one("stop").seq)
+
+    def fails(self, mistake: BaseException, now: bool) -> Callable[[object], object]:
+        """Make a callback that raises *mistake*, or returns a Deferred that failed with it."""
+
+        def wrong(_: object) -> Deferred[None]:
+            if now:
+                raise mistake
+            return fail(mistake)
+
+        return wrong
+
+    def test_a_callback_that_returns_a_query_is_waited_for(self) -> None:
+        behind: list[object] = []
+        self.serf.stream().add_callback(lambda _: self.serf.query("load"), behind.append)
+        seq = self.open()
+        self.send(seq, "first")
+        query = self.asked_one("query")
+        self.agent.reply(query.seq)
+        self.assertEqual(behind, [])
+        self.agent.reply(query.seq, DONE)
+        self.assertEqual(len(behind), 1)
 
     def test_stop_receive_data_in_a_callback_stops_it_at_the_agent(self) -> None:
         def enough(event: object) -> None:

@@ -119,7 +119,9 @@ class Awaited(Exchange):
         if self._on_record is not None:
             try:
                 self._on_record(body)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # sys.exit() there, too, must not take the connection down
                 _log.failure("on_record raised for a record of {command}", command=self.command.wire)
 
     def lost(self, reason: SerfError) -> None:

@@ -71,7 +71,9 @@ def dial(host: Host, protocol: SerfProtocol, reactor: Any, timeout: float) -> De
     factory.noisy = False
     try:
         connecting = host.dialled_by(reactor, timeout).connect(factory)
-    except Exception as error:  # an endpoint of the user's may do anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an endpoint of the user's may do anything
         return fail(error)
 
     def timed_out(result: object, _: float) -> NoReturn:

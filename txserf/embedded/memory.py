@@ -195,7 +195,9 @@ class MemoryTransport:
         assert self.protocol is not None
         try:
             self.protocol.dataReceived(data)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             _log.failure("{protocol} failed with what it received", protocol=self.protocol)
             self.abortConnection()
 
@@ -236,7 +238,9 @@ class MemoryTransport:
         self._stopped_producer()
         try:
             self.protocol.connectionLost(self._closed)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             _log.failure("{protocol} failed when its connection was lost", protocol=self.protocol)
         self.on_closed()
 
@@ -321,7 +325,9 @@ class MemoryEndpoint:
         try:
             factory.doStart()
             client = factory.buildProtocol(self._address)
-        except Exception as failed:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failed:
             connecting.errback(failed)
             return
         if client is None:
