@@ -12,7 +12,8 @@ from tests.fakes import Log
 from txserf.embedded import EmbeddedCluster
 from txserf.errors import Disconnected
 from txserf.service.demo import Demo
-from txserf.service.follow import Follower, as_text
+from txserf.service.follow import Follower
+from txserf.service.lines import as_text
 
 
 class EndTests(SynchronousTestCase):

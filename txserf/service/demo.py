@@ -15,7 +15,8 @@ from txserf.embedded import EmbeddedCluster
 from txserf.errors import Disconnected
 from txserf.model import QueryEvent
 from txserf.serf.serf import Serf
-from txserf.service.follow import Follower, Format
+from txserf.service.follow import Follower
+from txserf.service.lines import Format
 
 # Within five seconds a user sees each kind of record. Agents report changes of members
 # when there was none for a second, and only the latest one of each node.

@@ -1,11 +1,10 @@
-"""Following a cluster: its members, then each event and log line, as lines of text or JSON."""
+"""Following a cluster: a line for each member, then for each event and log line."""
 
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -13,92 +12,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf.errors import Disconnected, RequestTimeout, SerfError, reason_text
-from txserf.model import Ack, Answer, Event, Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
+from txserf.model import Member
 from txserf.serf.logs import LogStream
 from txserf.serf.serf import Serf
 from txserf.serf.streams import EventStream
-
-#: What can be shown.
-Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
-
-#: A line for a record of each kind.
-Format = Callable[[Record], str]
-
-
-def _printable(text: str) -> str:
-    # What a stranger has sent must not steer a terminal.
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def _tags(member: Member) -> str:
-    return _printable(",".join(f"{key}={value}" for key, value in sorted(member.tags.items())))
-
-
-def as_text(record: Record) -> str:
-    """Say what a record is, in a line for people."""
-    if isinstance(record, Member):
-        where = f"{record.address}:{record.port}"
-        return f"member {_printable(record.name)} {where} {record.status} {_tags(record)}".rstrip()
-    if isinstance(record, UserEvent):
-        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
-        return f"user {_printable(record.name)} ltime={record.ltime} {payload}".rstrip()
-    if isinstance(record, QueryEvent):
-        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
-        return f"query {_printable(record.name)} ltime={record.ltime} {payload}".rstrip()
-    if isinstance(record, MemberEvent):
-        names = " ".join(_printable(member.name) for member in record.members)
-        return f"member-{record.kind} {names}"
-    if isinstance(record, Ack):
-        return f"ack {_printable(record.node)}"
-    if isinstance(record, Answer):
-        payload = _printable(record.payload.decode("utf-8", "backslashreplace"))
-        return f"answer {_printable(record.node)} {payload}".rstrip()
-    if isinstance(record, Gap):
-        return f"gap of {record.resumed_at - record.lost_at:.3f} s: events may have been missed"
-    return f"log {_printable(record.line)}"
-
-
-def _member(member: Member) -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "address": str(member.address),
-        "port": member.port,
-        "status": member.status.value,
-        "tags": member.tags,
-    }
-
-
-def _payload(payload: bytes) -> dict[str, str]:
-    # Bytes that are not UTF-8 keep their place as lone surrogates, which JSON can write.
-    return {"payload": payload.decode("utf-8", "surrogateescape")}
-
-
-def as_json(record: Record) -> str:
-    """Write a record as a JSON object whose ``type`` says what it is."""
-    fields: dict[str, Any]
-    if isinstance(record, Member):
-        fields = {"type": "member", **_member(record)}
-    elif isinstance(record, UserEvent):
-        fields = {"type": "user", "name": record.name, **_payload(record.payload)}
-        fields.update(ltime=record.ltime, coalesce=record.coalesce)
-    elif isinstance(record, QueryEvent):
-        fields = {"type": "query", "name": record.name, **_payload(record.payload)}
-        fields.update(ltime=record.ltime, id=record.id)
-    elif isinstance(record, MemberEvent):
-        fields = {"type": f"member-{record.kind}", "members": [_member(member) for member in record.members]}
-    elif isinstance(record, Ack):
-        fields = {"type": "ack", "node": record.node}
-    elif isinstance(record, Answer):
-        fields = {"type": "answer", "node": record.node, **_payload(record.payload)}
-    elif isinstance(record, Gap):
-        fields = {"type": "gap", "seconds": record.resumed_at - record.lost_at}
-    else:
-        fields = {"type": "log", "level": record.level, "subsystem": record.subsystem, "text": record.text}
-        fields["time"] = None if record.time is None else record.time.isoformat()
-    return json.dumps(fields)
-
-
-FORMATS: dict[str, Format] = {"text": as_text, "json": as_json}
+from txserf.service.lines import Format
 
 
 class _Phase(enum.Enum):

@@ -23,8 +23,9 @@ from twisted.python import usage
 from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
 from txserf.serf.serf import Serf
-from txserf.service import apps, follow, settings
-from txserf.service.follow import Follower, Format
+from txserf.service import apps, settings
+from txserf.service.follow import Follower
+from txserf.service.lines import FORMATS, Format
 from txserf.service.readiness import Guard, Observers
 from txserf.service.reload import Reloader
 from txserf.service.settings import ConfigError, Takes
@@ -202,7 +203,7 @@ class Parts(MultiService):
 def makeService(options: Options) -> IService:
     """Make the service that the options ask for."""
     values, router, failed = options.chosen, options.router, options.ending.fail
-    write, format = _line_writer(options), follow.FORMATS[values["format"]]
+    write, format = _line_writer(options), FORMATS[values["format"]]
     cluster = None if values["embedded"] is None else _embedded_cluster(values["embedded"])
     shows_all = cluster is not None and not values["embedded-quiet"]
     serf = Serf(values["agent"] if cluster is None else cluster.endpoints())

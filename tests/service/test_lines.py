@@ -1,0 +1,70 @@
+"""A record as a line of text, and as a JSON object."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, Tags, UserEvent
+from txserf.service.lines import as_json, as_text
+
+WEB = Member(name="n1", address=ipaddress.ip_address("10.0.0.1"), port=7946, tags=Tags(role="web"))
+
+
+class TextTests(SynchronousTestCase):
+    def test_a_member_has_its_address_status_and_tags(self) -> None:
+        self.assertEqual(as_text(WEB), "member n1 10.0.0.1:7946 alive role=web")
+
+    def test_a_user_event_has_its_name_ltime_and_payload(self) -> None:
+        self.assertEqual(as_text(UserEvent("deploy", b"v2", 7)), "user deploy ltime=7 v2")
+
+    def test_a_query_has_its_name_ltime_and_payload(self) -> None:
+        self.assertEqual(as_text(QueryEvent(1, "load", b"15m", 3)), "query load ltime=3 15m")
+
+    def test_a_member_event_names_the_members(self) -> None:
+        self.assertEqual(as_text(MemberEvent("failed", (WEB,))), "member-failed n1")
+
+    def test_a_gap_says_how_long_it_was(self) -> None:
+        self.assertEqual(as_text(Gap(1.0, 3.5)), "gap of 2.500 s: events may have been missed")
+
+    def test_a_log_line_is_shown_whole(self) -> None:
+        line = "2026/11/24 00:47:08 [INFO] agent: Serf agent starting"
+        self.assertEqual(as_text(LogLine.parse(line)), f"log {line}")
+
+    def test_what_could_steer_a_terminal_is_escaped(self) -> None:
+        self.assertEqual(
+            as_text(UserEvent("a\x1b[2Jb", b"\x1b]0;x\x07\xff")), r"user a\x1b[2Jb ltime=0 \x1b]0;x\x07\\xff"
+        )
+        self.assertNotIn("\n", as_text(UserEvent("a\nb")))
+
+
+class JSONTests(SynchronousTestCase):
+    def test_each_kind_of_record_says_its_type(self) -> None:
+        records: list[Any] = [
+            WEB,
+            UserEvent("a"),
+            QueryEvent(1, "a"),
+            MemberEvent("join", (WEB,)),
+            Gap(0, 1),
+            LogLine("x"),
+        ]
+        types = [json.loads(as_json(record))["type"] for record in records]
+        self.assertEqual(types, ["member", "user", "query", "member-join", "gap", "log"])
+
+    def test_a_payload_that_is_not_text_can_be_read_back(self) -> None:
+        record = json.loads(as_json(UserEvent("a", b"\xff\x00")))
+        self.assertEqual(record["payload"].encode("utf-8", "surrogateescape"), b"\xff\x00")
+
+    def test_a_member_event_has_its_members_in_full(self) -> None:
+        (member,) = json.loads(as_json(MemberEvent("update", (WEB,))))["members"]
+        self.assertEqual(
+            member,
+            {"name": "n1", "address": "10.0.0.1", "port": 7946, "status": "alive", "tags": {"role": "web"}},
+        )
+
+    def test_it_is_one_line_of_ascii_whatever_was_sent(self) -> None:
+        line = as_json(UserEvent("a\nb\u2028\udcff", b"\n"))
+        self.assertTrue(line.isascii() and "\n" not in line)
