@@ -29,6 +29,16 @@ _Record = Mapping[str, Any]
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+def address_text(address: IPAddress) -> str:
+    """
+    Return an address as Serf prints it.
+
+    An agent that listens on 0.0.0.0 sends IPv4 in 16 bytes, as ``::ffff:10.0.0.1``: that is written ``10.0.0.1``.
+    """
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
 def _take(record: _Record, field: str, kind: type[_T]) -> _T:
     value = record.get(field)
     # No isinstance: a bool is no int here, and MessagePack gives exact types.

@@ -14,9 +14,23 @@ from txserf.service.lines import as_json, as_text
 WEB = Member(name="n1", address=ipaddress.ip_address("10.0.0.1"), port=7946, tags=Tags(role="web"))
 
 
+def at(address: str | None) -> Member:
+    """Make a member with that address."""
+    return Member(name="n1", address=None if address is None else ipaddress.ip_address(address), port=7946)
+
+
 class TextTests(SynchronousTestCase):
     def test_a_member_has_its_address_status_and_tags(self) -> None:
         self.assertEqual(as_text(WEB), "member n1 10.0.0.1:7946 alive role=web")
+
+    def test_an_address_of_ipv6_is_written_in_brackets(self) -> None:
+        self.assertEqual(as_text(at("::1")), "member n1 [::1]:7946 alive")
+
+    def test_an_address_of_ipv4_that_came_in_the_form_of_ipv6_is_written_as_ipv4(self) -> None:
+        self.assertEqual(as_text(at("::ffff:10.0.0.1")), "member n1 10.0.0.1:7946 alive")
+
+    def test_a_member_without_an_address_has_a_dash(self) -> None:
+        self.assertEqual(as_text(at(None)), "member n1 - alive")
 
     def test_a_user_event_has_its_name_ltime_and_payload(self) -> None:
         self.assertEqual(as_text(UserEvent("deploy", b"v2", 7)), "user deploy ltime=7 v2")
@@ -64,6 +78,10 @@ class JSONTests(SynchronousTestCase):
             member,
             {"name": "n1", "address": "10.0.0.1", "port": 7946, "status": "alive", "tags": {"role": "web"}},
         )
+
+    def test_a_member_has_its_address_as_serf_prints_it(self) -> None:
+        for address, written in {"::1": "::1", "::ffff:10.0.0.1": "10.0.0.1", None: None}.items():
+            self.assertEqual(json.loads(as_json(at(address)))["address"], written, address)
 
     def test_it_is_one_line_of_ascii_whatever_was_sent(self) -> None:
         line = as_json(UserEvent("a\nb\u2028\udcff", b"\n"))

@@ -17,7 +17,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from ipaddress import IPv6Address
 from typing import Any
 
 import attrs
@@ -31,7 +30,7 @@ from zope.interface import implementer
 
 from txserf.errors import InvalidRequest, SerfError
 from txserf.filters import EventFilter, parse_filter
-from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent
+from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent, address_text
 
 #: How much of a script's output counts: its last bytes.
 OUTPUT_LIMIT = 8192
@@ -148,10 +147,8 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
     def clean(text: str) -> str:
         return text.replace("\t", "\\t").replace("\n", "\\n")
 
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
     pairs = ",".join(f"{tag}={value}" for tag, value in tags.items())
-    fields = (clean(name), "<nil>" if address is None else str(address), clean(role), clean(pairs))
+    fields = (clean(name), "<nil>" if address is None else address_text(address), clean(role), clean(pairs))
     return _bytes("\t".join(fields) + "\n")
 
 

@@ -6,7 +6,19 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from txserf.model import Ack, Answer, Event, Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
+from txserf.connection.hosts import address_label
+from txserf.model import (
+    Ack,
+    Answer,
+    Event,
+    Gap,
+    LogLine,
+    Member,
+    MemberEvent,
+    QueryEvent,
+    UserEvent,
+    address_text,
+)
 
 #: What can be shown.
 Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
@@ -19,8 +31,8 @@ def as_text(record: Record) -> str:
     """Return a record as a line for people; no part of it can steer a terminal."""
     match record:
         case Member():
-            name, where = _printable(record.name), f"{record.address}:{record.port}"
-            return f"member {name} {where} {record.status} {_printable(_tags(record))}".rstrip()
+            name, tags = _printable(record.name), _printable(_tags(record))
+            return f"member {name} {_where(record)} {record.status} {tags}".rstrip()
         case UserEvent() | QueryEvent():
             name, payload = _printable(record.name), _shown(record.payload)
             return f"{record.type} {name} ltime={record.ltime} {payload}".rstrip()
@@ -42,6 +54,10 @@ def _printable(text: str) -> str:
 
 def _shown(payload: bytes) -> str:
     return _printable(payload.decode("utf-8", "backslashreplace"))
+
+
+def _where(member: Member) -> str:
+    return "-" if member.address is None else address_label(address_text(member.address), member.port)
 
 
 def _tags(member: Member) -> str:
@@ -91,7 +107,7 @@ def _named(event: UserEvent | QueryEvent) -> dict[str, Any]:
 def _member(member: Member) -> dict[str, Any]:
     return {
         "name": member.name,
-        "address": str(member.address),
+        "address": None if member.address is None else address_text(member.address),
         "port": member.port,
         "status": member.status.value,
         "tags": member.tags,
