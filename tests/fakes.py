@@ -133,6 +133,12 @@ class Agent:
         self._read += len(data)
         return read_requests(data)
 
+    def forget_what_was_asked(self) -> None:
+        """Let go of the bytes that came, for a test that looks at memory."""
+        self.transport.clear()
+        self.transport.writes.clear()
+        self._read = 0
+
     def asked_names(self) -> list[str]:
         """Return the commands of the requests that came since the last time."""
         return [asked.command for asked in self.asked()]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -437,6 +439,29 @@ class CollectingTests(ClientCase):
         waiting = client.stream().request(timeout=3)
         self.clock.advance(3.1)
         self.assertIn("no answer to stream within 3", str(self.reason(waiting, RequestTimeout)))
+
+    def test_streams_that_were_collected_take_no_memory_for_long(self) -> None:
+        client, agent = self.connected(heartbeat=None)
+
+        def collect(times: int) -> int:
+            for _ in range(times):
+                waiting = client.stream().request(timeout=1.0)
+                seq = agent.asked_one("stream").seq
+                agent.send(header(seq), reply(seq, user_event()))
+                self.clock.advance(1.0)
+                self.assertEqual(len(self.successResultOf(waiting)), 1)
+                agent.send(header(agent.asked_one("stop").seq), reply(seq, user_event()))
+                agent.forget_what_was_asked()
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            few, some, many = collect(200), collect(1500), collect(1500)
+        finally:
+            tracemalloc.stop()
+        self.assertLess(some - few, 150_000)
+        self.assertLess(many - some, 20_000)
 
     def test_a_streams_callback_that_never_ends_does_not_outlast_the_timeout(self) -> None:
         client, agent = self.connected()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import tracemalloc
@@ -440,6 +441,54 @@ class StreamTests(CallCase):
         self.successResultOf(stopping)
         # Until the agent has confirmed the stop, what comes is the stream's.
         self.assertEqual([record["Name"] for record in self.records], ["before"])
+        self.assertWorks()
+
+    def open_and_stop(self, times: int) -> None:
+        """Open a stream and stop it again, so often."""
+        for _ in range(times):
+            stream = self.protocol.call("stream")
+            seq = self.agent.asked_one("stream").seq
+            self.agent.reply(seq)
+            self.successResultOf(stream)
+            stop = self.protocol.call("stop", {"Stop": seq})
+            self.agent.reply(self.agent.asked_one("stop").seq)
+            self.successResultOf(stop)
+            self.agent.forget_what_was_asked()
+
+    def test_stopped_streams_take_a_few_bytes_each_and_from_some_number_on_none(self) -> None:
+        tracemalloc.start()
+        try:
+            self.open_and_stop(100)
+            gc.collect()
+            first, _ = tracemalloc.get_traced_memory()
+            self.open_and_stop(1900)
+            gc.collect()
+            then, _ = tracemalloc.get_traced_memory()
+            self.open_and_stop(2000)
+            gc.collect()
+            last, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertLess(then - first, 150_000)
+        self.assertLess(last - then, 10_000)
+
+    def test_the_records_of_a_stream_that_was_stopped_long_ago_harm_nobody(self) -> None:
+        self.stream()
+        self.agent.reply(1)
+        self.protocol.call("stop", {"Stop": 1})
+        self.agent.reply(self.agent.asked_one("stop").seq)
+        self.open_and_stop(2000)
+        late, place, length = reply(1, user_event("late")), 0, 1
+        while place < length:
+            members, join = self.protocol.call("members"), self.protocol.call("join", {"Existing": ["a"]})
+            first, second = (asked.seq for asked in self.agent.asked())
+            data = b"".join([late, reply(first, MEMBERS), late, late, reply(second, {"Num": 1}), late])
+            for chunk in cuts(data, [place]):
+                self.agent.send(chunk)
+            self.assertEqual(self.successResultOf(members).body, MEMBERS)
+            self.assertEqual(self.successResultOf(join).body, {"Num": 1})
+            place, length = place + 1, len(data)
+        self.assertEqual(self.records, [])
         self.assertWorks()
 
     def test_a_stop_of_another_seq_stops_nothing(self) -> None:
