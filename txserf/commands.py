@@ -120,6 +120,7 @@ class Command:
     body_on_error: bool = attrs.field(init=False, repr=False)
     streams: bool = attrs.field(init=False, repr=False)
     answers_alone: bool = attrs.field(init=False, repr=False)  # one reply, and no handshake that goes with it
+    has_secret: bool = attrs.field(init=False, repr=False)  # an argument that is shown nowhere
     takes_main_road: bool = attrs.field(init=False, repr=False)  # whatever its arguments are
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
     _defaults: dict[str, Any] = attrs.field(init=False, repr=False, eq=False)
@@ -146,6 +147,10 @@ class Command:
     @answers_alone.default
     def _has_one_reply(self) -> bool:
         return not self.streams and self.road is not Road.GREETING
+
+    @has_secret.default
+    def _has_secret_arg(self) -> bool:
+        return any(arg.secret for arg in self.args)
 
     @takes_main_road.default
     def _goes_with_others(self) -> bool:

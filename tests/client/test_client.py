@@ -9,6 +9,7 @@ import os
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from types import FunctionType, ModuleType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -31,7 +32,10 @@ from tests.fakes import (
 from txserf import constant
 from txserf.client.client import Client
 from txserf.client.requests import Response, Responses
+from txserf.commands import Command
 from txserf.connection.hosts import Host
+from txserf.connection.protocol import SerfProtocol
+from txserf.connection.session import Session
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
@@ -1757,3 +1761,68 @@ class SecrecyTests(ClientCase):
         self.hosts[0].agents[-1].lose()
         shown.append(self.failureResultOf(waiting, ConnectionLost).getTraceback())
         self.assertNotIn(key, "\n".join([*shown, log.everything]))
+
+    def answered(self, auto_reconnect: bool = False) -> list[Response]:
+        """Return responses with keys in their requests, and a record, of a client whose connection is gone."""
+        client, agent = self.connected(auto_reconnect=auto_reconnect)
+        seen: list[Response] = []
+        client.stream().add_callback(seen.append).watch().addErrback(lambda _: None)
+        agent.send(header(1), reply(1, user_event()))
+        waiting = client.auth(AuthKey="s3cret").request()
+        agent.reply(agent.asked()[-1].seq)
+        self.clock.advance(0)
+        seen += [*self.successResultOf(waiting)]
+        waiting = client.install_key(Key="s3cret").use_key(Key="s3cret").members().request()
+        keys: dict[str, Any] = {"Messages": {}, "Keys": None, "NumNodes": 1, "NumErr": 0, "NumResp": 1}
+        agent.send(*(reply(asked.seq, keys) for asked in agent.asked()))
+        seen += [*self.successResultOf(waiting)]
+        single = client.remove_key(Key="s3cret").request()
+        agent.reply(agent.asked_one("remove-key").seq, keys)
+        seen += [*self.successResultOf(single)]
+        self.disconnect(client, agent)
+        self.assertEqual(
+            [response.request.command.wire for response in seen],
+            ["stream", "stream", "handshake", "auth", "install-key", "use-key", "members", "remove-key"],
+        )
+        return seen
+
+    def test_nothing_that_hangs_on_a_response_has_a_key_in_clear(self) -> None:
+        for response in self.answered():
+            for value in hanging_on(response):
+                if isinstance(value, (str, bytes)):
+                    self.assertNotIn("s3cret", str(value), response)
+            self.assertNotIn(b"s3cret", pickle.dumps(response))
+            self.assertNotIn("s3cret", str(vars(response.request)))
+
+    def test_a_kept_response_keeps_no_connection(self) -> None:
+        for response in self.answered(auto_reconnect=True):
+            kept = [value for value in hanging_on(response) if isinstance(value, (SerfProtocol, Session))]
+            self.assertEqual(kept, [], response)
+
+    def test_what_came_in_time_keeps_no_key_and_no_connection_either(self) -> None:
+        client, agent = self.connected()
+        waiting = client.use_key(Key="s3cret").members().request()
+        agent.reply(1, {"NumErr": 0})
+        self.clock.advance(2.1)
+        error = self.reason(waiting, RequestTimeout)
+        for value in hanging_on(error.responses):
+            self.assertNotIsInstance(value, SerfProtocol)
+            if isinstance(value, (str, bytes)):
+                self.assertNotIn("s3cret", str(value))
+
+    def test_the_records_of_one_stream_have_the_same_request(self) -> None:
+        opened, record = self.answered()[:2]
+        self.assertIs(opened.request, record.request)
+        self.assertEqual((record.request.seq, record.request.values), (1, {"Type": "*"}))
+
+
+def hanging_on(value: object) -> list[object]:
+    """Return all objects that can be reached from *value*, but for code: that of the package is no value."""
+    found: dict[int, object] = {}
+    left = [value]
+    while left:
+        one = left.pop()
+        if id(one) not in found and not isinstance(one, (type, ModuleType, FunctionType, Command)):
+            found[id(one)] = one
+            left += gc.get_referents(one)
+    return list(found.values())

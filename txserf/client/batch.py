@@ -14,7 +14,14 @@ from twisted.python.failure import Failure
 
 from txserf import commands, constant
 from txserf.callbacks import Chain
-from txserf.client.requests import Request, Responses, ResponseStreamResult, UnderWay, too_late
+from txserf.client.requests import (
+    RESPONSES,
+    QueuedCommand,
+    Responses,
+    ResponseStreamResult,
+    UnderWay,
+    too_late,
+)
 from txserf.connection.deadlines import Deadline
 from txserf.errors import AuthenticationError, SerfError, StopReceiveData
 
@@ -38,7 +45,7 @@ class Batch:
 
     def __init__(
         self,
-        requests: list[Request],
+        requests: list[QueuedCommand],
         timeout: float | None,
         patient: bool,
         watch: bool,
@@ -53,8 +60,8 @@ class Batch:
         self._under_way = under_way
         under_way.count += 1
         self._open = set(requests)  # those that are not complete, callbacks included
-        self._part: set[Request] = set()  # those that were sent and are not answered, if parts follow
-        self._later: deque[list[Request]] = deque()
+        self._part: set[QueuedCommand] = set()  # those that were sent and are not answered, if parts follow
+        self._later: deque[list[QueuedCommand]] = deque()
         for request in requests:
             request.batch = self
             request.responses = []
@@ -77,7 +84,7 @@ class Batch:
 
     # What the requests tell
 
-    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+    def replied(self, request: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
         """Take a command's reply."""
         self._take_reply(request, error, body)
         if self._later and not self._finished:
@@ -85,9 +92,9 @@ class Batch:
             if not self._part:
                 self._send(self._later.popleft())
 
-    def _take_reply(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+    def _take_reply(self, request: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
         command = request.command
-        response = request.response(request, error, body)
+        response = request.answer(RESPONSES[command.wire], error, body)
         if command.streams and not error:
             request.opened = True
             # A stream that was opened again replies again: that is for its callbacks only.
@@ -109,9 +116,9 @@ class Batch:
         else:
             self._one_less(request)
 
-    def record(self, request: Request, body: Mapping[str, Any]) -> None:
+    def record(self, request: QueuedCommand, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
-        response = ResponseStreamResult(request, "", body)
+        response = request.answer(ResponseStreamResult, "", body)
         if not (self._watch and request.reopens):
             request.responses.append(response)
         ends = request.command.ends
@@ -122,7 +129,7 @@ class Batch:
         elif request.done:
             self._one_less(request)
 
-    def complete(self, request: Request) -> None:
+    def complete(self, request: QueuedCommand) -> None:
         """A stream has come to its end."""
         request.done = True
         if request.chain is None or not request.chain.busy:
@@ -136,16 +143,16 @@ class Batch:
 
     # How it works
 
-    def _send(self, part: list[Request]) -> None:
+    def _send(self, part: list[QueuedCommand]) -> None:
         if self._later:
             self._part = set(part)
         self._session.submit(part)
 
-    def _idle(self, request: Request) -> None:
+    def _idle(self, request: QueuedCommand) -> None:
         if request.done:
             self._one_less(request)
 
-    def _one_less(self, request: Request) -> None:
+    def _one_less(self, request: QueuedCommand) -> None:
         self._open.discard(request)
         if not self._open and not self._finished:
             self._succeed()
@@ -190,13 +197,13 @@ class Batch:
         del self.result, self._requests
         return result
 
-    def _dropping(self, request: Request) -> None:
+    def _dropping(self, request: QueuedCommand) -> None:
         # A watch may go on for months; how many they are is told at its end.
         _log.warn(
             "records of {command} are being dropped: its callbacks are too slow", command=request.command.wire
         )
 
-    def _callback_failed(self, request: Request, failure: Failure) -> None:
+    def _callback_failed(self, request: QueuedCommand, failure: Failure) -> None:
         if self._finished:
             _log.failure(
                 "a callback of {command} failed after its request was over",
@@ -226,20 +233,20 @@ class Batch:
                 # Its callbacks are not waited for: one that never ends would make it all wait for ever.
                 self._one_less(request)
 
-    def _is_late(self, request: Request) -> bool:
+    def _is_late(self, request: QueuedCommand) -> bool:
         if request.reopens:
             return not request.opened  # else its time to collect records is over
         return not (self._patient and request.command.ends)
 
 
-def _parts(requests: list[Request]) -> list[list[Request]]:
+def _parts(requests: list[QueuedCommand]) -> list[list[QueuedCommand]]:
     """
     Cut requests where the next must not go out before the answers of those in front of it.
 
     What is sent behind a key that is refused is misread by the agent, and takes the connection
     along. And a connection of its own would carry a request past the changes in front of it, or behind.
     """
-    parts: list[list[Request]] = [[]]
+    parts: list[list[QueuedCommand]] = [[]]
     changes = alone = False
     for request in requests:
         goes_alone = request.road is commands.Road.ALONE

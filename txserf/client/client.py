@@ -16,7 +16,7 @@ from txserf import commands, constant
 from txserf.arguments import seconds
 from txserf.callbacks import Callback, check_callables
 from txserf.client.batch import Batch
-from txserf.client.requests import REQUESTS, Request, Response, Responses, UnderWay
+from txserf.client.requests import QueuedCommand, Response, Responses, UnderWay
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
 from txserf.connection.session import Session
@@ -36,16 +36,15 @@ def _command(method: _Method) -> _Method:
     """
     row = commands.BY_WIRE[method.__name__.replace("_", "-")]
     filtered = commands.MEMBERS_FILTERED if row is commands.MEMBERS else row
-    make, make_filtered = REQUESTS[row.wire], REQUESTS[filtered.wire]
 
     @functools.wraps(method)
     def queue(self: Client, *positional: object, **given: Any) -> Client:
         if positional:
             raise InvalidRequest(f"{row.wire}: its arguments go by keyword")
         if given:
-            self._queued.append(make_filtered(filtered, filtered.arguments(given)))
+            self._queued.append(QueuedCommand(filtered, filtered.arguments(given)))
         else:
-            self._queued.append(make(row, row.arguments(given)))
+            self._queued.append(QueuedCommand(row, row.arguments(given)))
         return self
 
     queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect and Sphinx read
@@ -86,7 +85,7 @@ class Client:
             connect_timeout=connect_timeout,
             heartbeat=heartbeat,
         )
-        self._queued: list[Request] = []
+        self._queued: list[QueuedCommand] = []
         self._close_after = False
         self._under_way = UnderWay(self._session)
         self._closing: Deferred[None] | None = None
@@ -337,10 +336,10 @@ class Client:
     # How it works
 
     def _submit(
-        self, requests: list[Request], timeout: float | None, patient: bool, watch: bool
+        self, requests: list[QueuedCommand], timeout: float | None, patient: bool, watch: bool
     ) -> Deferred[Responses]:
         if requests[0].command is commands.AUTH:
-            requests.insert(0, REQUESTS["handshake"](commands.HANDSHAKE, {"Version": 1}))
+            requests.insert(0, QueuedCommand(commands.HANDSHAKE, {"Version": 1}))
         batch = Batch(requests, timeout, patient, watch, self._under_way)
         result = batch.result  # its own one is gone once it is over, which it may be at once
         batch.send()

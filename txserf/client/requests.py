@@ -18,13 +18,13 @@ from txserf.errors import RequestTimeout, RpcError, SerfError
 class Collector(Protocol):
     """Who collects what comes for the requests of one ``request()``."""
 
-    def replied(self, request: Request, error: str, body: Mapping[str, Any] | None) -> None:
+    def replied(self, command: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
         """Take a command's reply."""
 
-    def record(self, request: Request, body: Mapping[str, Any]) -> None:
+    def record(self, command: QueuedCommand, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
 
-    def complete(self, request: Request) -> None:
+    def complete(self, command: QueuedCommand) -> None:
         """A stream has come to its end."""
 
     def fail(self, reason: SerfError) -> None:
@@ -62,113 +62,26 @@ class UnderWay:
         return drained
 
 
-class Request(Operation):
+class Request:
     """
-    A command that was queued: its name, its Seq once it was sent, its arguments.
+    A command as it was sent: its name, its Seq and its arguments.
 
     :ivar command: its row of the table; ``request.command.wire`` is its name.
-    :ivar seq: its Seq, None until it was sent.
-    :ivar values: its arguments by Serf's own names, the defaults filled in.
+    :ivar seq: its Seq.
+    :ivar values: its arguments by Serf's own names, the defaults filled in; a key is ``'***'``.
     """
 
-    response: type[Response]
-    callbacks: list[Callback[Response]] | None = None
-
-    # Where others are requested with it, or it has callbacks or records: who collects what comes.
-    batch: Collector | None = None
-    chain: Chain[Response] | None = None
-    responses: list[Response]
-    opened = False  # a streaming command's reply has come
-
-    # Where it is alone: what a batch would have, without one. It saves 2 us of 9, and that
-    # is how most commands are requested.
-    _result: Deferred[Responses] | None = None
+    def __init__(self, command: Command, values: Mapping[str, Any], seq: int | None = None) -> None:
+        self.command = command
+        self.seq = seq
+        self.values = command.shown(values) if command.has_secret else values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is copied or pickled, as in an error's `responses`, is what it says, not what collects its answers.
-        return _said, (self.command.wire, self.values, self.seq)
+        # A row of the table is pickled by its name.
+        return _request, (self.command.wire, self.values, self.seq)
 
     def __repr__(self) -> str:
-        shown = self.command.shown(self.values)
-        return f"<{type(self).__name__}: {self.command.wire}, {self.seq}, {shown}>"
-
-    def alone(self, timeout: float | None, under_way: UnderWay) -> Deferred[Responses]:
-        """
-        Send it, as the only command of a ``request()``, one without callbacks and records.
-
-        :returns: what the ``request()`` does.
-        """
-        result: Deferred[Responses] = Deferred(self._cancelled)
-        self._result = result
-        self._timeout = timeout
-        self._under_way = under_way
-        under_way.count += 1
-        session = under_way.session
-        if timeout is not None:
-            session.deadlines.watch(timeout, self)
-        session.submit_one(self)
-        return result
-
-    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        result = self._result
-        if result is None:
-            assert self.batch is not None
-            self.batch.replied(self, error, body)
-            return
-        # What _end() does, without the call.
-        self._result = None
-        self.done = True
-        under_way = self._under_way
-        under_way.count -= 1
-        under_way.session.deadlines.forget(self)
-        responses = Responses()
-        responses.append(self.response(self, error, body))
-        result.callback(responses)
-        if under_way.askers:
-            under_way.lowered()
-
-    def record(self, body: Mapping[str, Any]) -> None:
-        if self.batch is not None and not self.done:
-            self.batch.record(self, body)
-
-    def stopped(self) -> None:
-        if self.batch is not None and not self.done:
-            self.batch.complete(self)
-
-    def lost(self, reason: SerfError) -> None:
-        if self.batch is not None:
-            self.batch.fail(reason)
-        else:
-            self._fail(reason)
-
-    def expired(self) -> None:
-        session = self._under_way.session
-        reason = too_late([self], self._timeout, session, Responses())
-        session.abandon(self)
-        self._fail(reason)
-
-    def refused(self, error: RpcError) -> None:
-        # One command of several: the others get their answers, and this one an error of its own.
-        self.replied(error.message, None)
-
-    def _end(self) -> Deferred[Responses]:
-        result = self._result
-        assert result is not None
-        self._result = None  # a cycle for the garbage collector costs 2 us a call
-        self.done = True
-        self._under_way.count -= 1
-        self._under_way.session.deadlines.forget(self)
-        return result
-
-    def _fail(self, reason: SerfError) -> None:
-        self._end().errback(reason)
-        self._under_way.lowered()
-
-    def _cancelled(self, _: Deferred[Responses]) -> None:
-        if self._result is not None:  # else whoever heard of its end has cancelled it again
-            self._under_way.session.abandon(self)
-            self._end()
-            self._under_way.lowered()
+        return f"<{type(self).__name__}: {self.command.wire}, {self.seq}, {dict(self.values)}>"
 
 
 class Response:
@@ -236,8 +149,117 @@ class Responses(list[Response]):
         return all(response.is_success for response in self)
 
 
+class QueuedCommand(Operation):
+    """
+    A command of a `Client`, from the call that queued it to its last answer.
+
+    What users get of it is a `Request`, which holds values only: a reply that is kept keeps no connection.
+    """
+
+    callbacks: list[Callback[Response]] | None = None
+
+    # Where others are requested with it, or it has callbacks or records: who collects what comes.
+    batch: Collector | None = None
+    chain: Chain[Response] | None = None
+    responses: list[Response]
+    opened = False  # a streaming command's reply has come
+    _request: Request | None = None
+
+    # Where it is alone: what a batch would have, without one. It saves 2 us of 9, and that
+    # is how most commands are requested.
+    _result: Deferred[Responses] | None = None
+
+    def answer(self, kind: type[Response], error: str, body: Mapping[str, Any] | None) -> Response:
+        """Return a reply, or a record, as users get it; all of one command have the same request."""
+        request = self._request
+        if request is None:
+            command = self.command
+            request = self._request = REQUESTS[command.wire](command, self.values, self.seq)
+        return kind(request, error, body)
+
+    def alone(self, timeout: float | None, under_way: UnderWay) -> Deferred[Responses]:
+        """
+        Send it, as the only command of a ``request()``, one without callbacks and records.
+
+        :returns: what the ``request()`` does.
+        """
+        result: Deferred[Responses] = Deferred(self._cancelled)
+        self._result = result
+        self._timeout = timeout
+        self._under_way = under_way
+        under_way.count += 1
+        session = under_way.session
+        if timeout is not None:
+            session.deadlines.watch(timeout, self)
+        session.submit_one(self)
+        return result
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        result = self._result
+        if result is None:
+            assert self.batch is not None
+            self.batch.replied(self, error, body)
+            return
+        # What _end() does, without the call.
+        self._result = None
+        self.done = True
+        under_way = self._under_way
+        under_way.count -= 1
+        under_way.session.deadlines.forget(self)
+        responses = Responses()
+        command = self.command
+        wire = command.wire
+        responses.append(RESPONSES[wire](REQUESTS[wire](command, self.values, self.seq), error, body))
+        result.callback(responses)
+        if under_way.askers:
+            under_way.lowered()
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        if self.batch is not None and not self.done:
+            self.batch.record(self, body)
+
+    def stopped(self) -> None:
+        if self.batch is not None and not self.done:
+            self.batch.complete(self)
+
+    def lost(self, reason: SerfError) -> None:
+        if self.batch is not None:
+            self.batch.fail(reason)
+        else:
+            self._fail(reason)
+
+    def expired(self) -> None:
+        session = self._under_way.session
+        reason = too_late([self], self._timeout, session, Responses())
+        session.abandon(self)
+        self._fail(reason)
+
+    def refused(self, error: RpcError) -> None:
+        # One command of several: the others get their answers, and this one an error of its own.
+        self.replied(error.message, None)
+
+    def _end(self) -> Deferred[Responses]:
+        result = self._result
+        assert result is not None
+        self._result = None  # a cycle for the garbage collector costs 2 us a call
+        self.done = True
+        self._under_way.count -= 1
+        self._under_way.session.deadlines.forget(self)
+        return result
+
+    def _fail(self, reason: SerfError) -> None:
+        self._end().errback(reason)
+        self._under_way.lowered()
+
+    def _cancelled(self, _: Deferred[Responses]) -> None:
+        if self._result is not None:  # else whoever heard of its end has cancelled it again
+            self._under_way.session.abandon(self)
+            self._end()
+            self._under_way.lowered()
+
+
 def too_late(
-    late: list[Request], timeout: float | None, session: Session, responses: Responses
+    late: list[QueuedCommand], timeout: float | None, session: Session, responses: Responses
 ) -> RequestTimeout:
     """Return the error of commands without an answer in time."""
     names = ", ".join(request.command.wire for request in late if not request.done)
@@ -261,12 +283,9 @@ def _class(base: type, row: Command) -> Any:
 RESPONSES: dict[str, type[Response]] = {row.wire: _class(Response, row) for row in commands.TABLE}
 REQUESTS: dict[str, type[Request]] = {row.wire: _class(Request, row) for row in commands.TABLE}
 for _row in commands.TABLE:
-    REQUESTS[_row.wire].response = RESPONSES[_row.wire]
     for _kind in (REQUESTS[_row.wire], RESPONSES[_row.wire]):
         globals()[_kind.__name__] = _kind  # where pickle looks
 
 
-def _said(wire: str, values: Mapping[str, Any], seq: int | None) -> Request:
-    request = REQUESTS[wire](commands.BY_WIRE[wire], values)
-    request.seq = seq
-    return request
+def _request(wire: str, values: Mapping[str, Any], seq: int | None) -> Request:
+    return REQUESTS[wire](commands.BY_WIRE[wire], values, seq)
