@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Sequence
-from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
+from collections.abc import Callable, Sequence
+from inspect import isasyncgen, isgenerator
 from typing import Any, Protocol
 
 from twisted.internet.base import DelayedCall
@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
+from txserf.callbacks import waited_for
 from txserf.errors import Disconnected, RequestTimeout, RpcError, SerfError, encodable, reason_text
 from txserf.handlers.handled import Key
 from txserf.handlers.routes import Context, Handler
@@ -228,13 +229,8 @@ class _Turn:
 
     def waits_for(self, result: object) -> bool:
         """Take what the handler returned; False where it is through with that."""
-        if isinstance(result, Deferred):
-            waiting = result
-        elif iscoroutine(result):
-            waiting = Deferred.fromCoroutine(result)
-        elif isawaitable(result):  # as a `Query` is
-            waiting = Deferred.fromCoroutine(_awaited(result))
-        else:
+        waiting = waited_for(result)
+        if waiting is None:
             waiting = succeed(result)
         self._waiting = waiting
         waiting.addCallback(self._answer).addBoth(self._done)
@@ -280,10 +276,6 @@ class _Turn:
             _log.failure("cancelling {handler} failed", _without_text(Failure()), handler=self._handler.label)
         if not self._over:
             self._done(None)
-
-
-async def _awaited(value: Awaitable[Any]) -> Any:
-    return await value
 
 
 def _not_answered(failure: Failure) -> None:
