@@ -10,7 +10,17 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.router_case import RouterCase
-from txserf import Disconnected, InvalidRequest, Query, QueryEvent, Router, Serf, UserEvent
+from txserf import (
+    Disconnected,
+    InvalidRequest,
+    Member,
+    MemberEvent,
+    Query,
+    QueryEvent,
+    Router,
+    Serf,
+    UserEvent,
+)
 from txserf.model import Event
 
 
@@ -143,7 +153,7 @@ class HandlingTests(RouterCase):
         self.assertEqual(len(self.logged("response exceeds limit of 1024 bytes")), 1)
 
     def test_a_response_of_a_wrong_type_is_an_error_that_names_it(self) -> None:
-        self.router.query("wrong")(lambda event: 0.31)
+        self.router.query("wrong")(lambda event: 0.31)  # type: ignore[type-var]  # the mistake
         self.bind()
         self.assertEqual(self.ask("wrong").responses, {})
         self.assertEqual(len(self.logged("returned float: an answer is bytes or str, or None")), 1)
@@ -154,6 +164,79 @@ class HandlingTests(RouterCase):
         self.bind()
         self.assertEqual(self.ask("q").responses, {"n1": b"1"})
         self.assertEqual(len(self.logged("response already sent")), 1)
+
+
+class ReturnTests(RouterCase):
+    def test_what_nobody_asked_for_is_named_at_the_first_call_without_its_value(self) -> None:
+        def mistaken(event: UserEvent) -> bytes:
+            self.got.append(event)
+            return b"s3cret"
+
+        self.router.user_event()(mistaken)  # type: ignore[type-var]  # the mistake
+        self.bind()
+        self.send("a", "b")
+        self.assertEqual(self.names(), ["a", "b"])
+        dropped = "mistaken returned bytes, which is dropped: only a query is answered"
+        self.assertEqual(len(self.logged(dropped)), 1)
+        self.assertNotIn("s3cret", self.log.everything)
+        self.assertEqual(len(self.logged(": ok")), 2)
+
+    def test_what_can_be_awaited_may_bring_anything(self) -> None:
+        @self.router.user_event()
+        def ask(event: UserEvent) -> Deferred[list[Member]]:
+            return self.serf.members()
+
+        self.bind()
+        self.send("a")
+        self.assertEqual(self.logged("is dropped"), [])
+
+    def test_a_handler_of_everything_may_return_a_response(self) -> None:
+        @self.router.any
+        def name(event: Event) -> str:
+            return event.type
+
+        @self.router.any  # type: ignore[type-var]  # a mistake
+        def number(event: Event) -> int:
+            return 5
+
+        self.bind()
+        self.send("a")
+        self.assertEqual(self.ask("q").responses, {"n1": b"query"})
+        self.assertEqual(len(self.logged("number returned int, which is dropped")), 1)
+        self.assertEqual(len(self.logged("number: returned int: an answer is bytes or str, or None")), 1)
+
+    def test_mypy_refuses_what_is_no_handler_of_that_event(self) -> None:
+        """An ignore that mypy does not need is an error of its own."""
+
+        def of_user_events(event: UserEvent) -> None: ...
+        async def of_events(event: Event) -> None: ...
+        def of_nothing() -> None: ...
+        def of_queries(event: QueryEvent) -> bytes:
+            return b""
+
+        async def of_queries_later(event: QueryEvent) -> str | None:
+            return None
+
+        def of_member_events(event: MemberEvent) -> Deferred[None]:
+            return Deferred()
+
+        router = self.router
+        router.user_event()(of_user_events)
+        router.query()(of_queries)
+        router.query("a")(of_queries_later)
+        router.member_event()(of_member_events)
+        for decorate in (router.user_event("a"), router.query(), router.member_event("join"), router.any):
+            decorate(of_events)
+        router.user_event()(of_queries)  # type: ignore[type-var]
+        router.query()(of_user_events)  # type: ignore[type-var]
+        router.member_event()(of_user_events)  # type: ignore[type-var]
+        router.query()(of_nothing)  # type: ignore[type-var]
+        router.any(of_member_events)  # type: ignore[type-var]
+        wrong: Callable[[QueryEvent], float] = lambda event: 0.31  # noqa: E731
+        router.query()(wrong)  # type: ignore[type-var]
+        answers: Callable[[UserEvent], str] = lambda event: ""  # noqa: E731
+        router.user_event()(answers)  # type: ignore[type-var]
+        self.assertEqual(len(router.routes().handlers(UserEvent("a"))), 6)
 
 
 class AwaitableTests(RouterCase):

@@ -42,7 +42,7 @@ class ReloadCase(RouterCase):
         self.addCleanup(reloader.stopService)
         return reloader
 
-    def router_of(self, note: Callable[[Any], object], *names: str) -> Router:
+    def router_of(self, note: Callable[[Any], None], *names: str) -> Router:
         router = Router()
         router.user_event(*names)(note)
         return router

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -16,10 +16,19 @@ from txserf.handlers.routes import FunctionHandler, Route, Routes, ScriptHandler
 from txserf.handlers.running import RouterService, positive
 from txserf.handlers.scripts import parse_spec
 from txserf.handlers.work import Observer
-from txserf.model import MEMBER_KINDS
+from txserf.model import MEMBER_KINDS, Event, MemberEvent, QueryEvent, UserEvent
 from txserf.serf.serf import Serf
 
-F = TypeVar("F", bound=Callable[..., object])
+# What may handle each kind of event. Only a query has an answer: what is awaited for another event may be anything.
+_Done = Awaitable[object] | None
+_Response = bytes | str | None
+_Answer = _Response | Awaitable[_Response]
+
+UserHandler = TypeVar("UserHandler", bound=Callable[[UserEvent], _Done])
+QueryHandler = TypeVar("QueryHandler", bound=Callable[[QueryEvent], _Answer])
+MemberHandler = TypeVar("MemberHandler", bound=Callable[[MemberEvent], _Done])
+AnyHandler = TypeVar("AnyHandler", bound=Callable[[Event], _Answer])
+_F = TypeVar("_F", bound=Callable[..., object])
 
 _WILDCARDS = frozenset("*?[")
 
@@ -48,7 +57,7 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router of {len(self._routes)} handlers>"
 
-    def user_event(self, *names: str) -> Callable[[F], F]:
+    def user_event(self, *names: str) -> Callable[[UserHandler], UserHandler]:
         """
         Decorate a function that handles user events.
 
@@ -57,7 +66,7 @@ class Router:
         """
         return self._decorator("user_event", "user", names)
 
-    def query(self, *names: str) -> Callable[[F], F]:
+    def query(self, *names: str) -> Callable[[QueryHandler], QueryHandler]:
         """
         Decorate a function that answers queries.
 
@@ -68,7 +77,7 @@ class Router:
         """
         return self._decorator("query", "query", names)
 
-    def member_event(self, *kinds: str) -> Callable[[F], F]:
+    def member_event(self, *kinds: str) -> Callable[[MemberHandler], MemberHandler]:
         """
         Decorate a function that handles member events.
 
@@ -81,8 +90,8 @@ class Router:
                     f"member_event: {kind!r} is no kind of member event; there are {', '.join(MEMBER_KINDS)}"
                 )
 
-        def decorate(function: F) -> F:
-            handler = _function("member_event", function)
+        def decorate(function: MemberHandler) -> MemberHandler:
+            handler = _function("member_event", function, answers=False)
             for kind in dict.fromkeys(kinds or MEMBER_KINDS):
                 self._routes.append(Route(EventFilter(f"member-{kind}"), handler))
             return function
@@ -90,14 +99,14 @@ class Router:
         return decorate
 
     @overload
-    def any(self) -> Callable[[F], F]: ...
+    def any(self) -> Callable[[AnyHandler], AnyHandler]: ...
     @overload
-    def any(self, function: F) -> F: ...
-    def any(self, function: F | None = None) -> F | Callable[[F], F]:
+    def any(self, function: AnyHandler) -> AnyHandler: ...
+    def any(self, function: AnyHandler | None = None) -> AnyHandler | Callable[[AnyHandler], AnyHandler]:
         """Decorate a function that handles everything, with or without parentheses."""
         if function is None:
             return self.any
-        self._routes.append(Route(EventFilter("*"), _function("any", function)))
+        self._routes.append(Route(EventFilter("*"), _function("any", function, answers=True)))
         return function
 
     def add_script(self, spec: str) -> None:
@@ -164,15 +173,15 @@ class Router:
             observer=observer or Observer(),
         )
 
-    def _decorator(self, what: str, type: str, names: tuple[str, ...]) -> Callable[[F], F]:
+    def _decorator(self, what: str, type: str, names: tuple[str, ...]) -> Callable[[_F], _F]:
         for name in names:
             if not isinstance(name, str):
                 raise InvalidRequest(
                     f"{what}: a name must be str, not {name!r}; use it as @router.{what}('name')"
                 )
 
-        def decorate(function: F) -> F:
-            handler = _function(what, function)
+        def decorate(function: _F) -> _F:
+            handler = _function(what, function, answers=type == "query")
             for name in names or (None,):
                 pattern = name is not None and bool(_WILDCARDS & set(name))
                 self._routes.append(Route(EventFilter(type, name), handler, pattern))
@@ -181,11 +190,11 @@ class Router:
         return decorate
 
 
-def _function(what: str, function: Callable[..., object]) -> FunctionHandler:
+def _function(what: str, function: Callable[..., object], *, answers: bool) -> FunctionHandler:
     if not callable(function):
         raise InvalidRequest(f"{what}: a handler must be callable, not {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidRequest(
             f"{what}: {function.__qualname__} is a generator function: its body would never run"
         )
-    return FunctionHandler(function)
+    return FunctionHandler(function, answers)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
+from inspect import isasyncgen, isawaitable, isgenerator
 from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from txserf.errors import encodable
 from txserf.filters import EventFilter
 from txserf.handlers.scripts import Myself, run
 from txserf.model import Event, MemberEvent, QueryEvent
+
+_log = Logger(namespace="txserf.handlers")
+
+#: What can be the response to a query.
+RESPONSES = (bytes, str)
 
 # Names come from the network: how many of them are remembered with their handlers.
 _REMEMBERED = 1024
@@ -44,13 +51,19 @@ class Handler(Protocol):
         """Handle *event*; what it returns is waited for if it can be awaited."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class FunctionHandler:
-    """A Python function."""
+    """
+    A Python function.
+
+    :ivar answers: whether it may return a response, being a handler of queries too.
+    """
 
     function: Callable[..., object]
+    answers: bool = True
 
     label: str = attrs.field(init=False)
+    _warned: bool = attrs.field(default=False, init=False, repr=False)
 
     @label.default
     def _label(self) -> str:
@@ -59,7 +72,26 @@ class FunctionHandler:
         return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
     def start(self, event: Event, context: Context) -> object:
-        return self.function(event)
+        result = self.function(event)
+        if result is not None and not isinstance(event, QueryEvent) and not self._warned:
+            self._check(result)
+        return result
+
+    def _check(self, result: object) -> None:
+        """Warn, once, of what was returned for an event that has no answer."""
+        if isawaitable(result) or never_ran(result) or (self.answers and isinstance(result, RESPONSES)):
+            return
+        self._warned = True
+        _log.warn(
+            "{handler} returned {type}, which is dropped: only a query is answered",
+            handler=encodable(self.label),
+            type=type(result).__name__,
+        )
+
+
+def never_ran(result: object) -> bool:
+    """Whether a function returned a generator, of whose body nothing has run."""
+    return isgenerator(result) or isasyncgen(result)
 
 
 @attrs.frozen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from inspect import isasyncgen, isgenerator
 from typing import Any, Protocol
 
 from twisted.internet.base import DelayedCall
@@ -16,7 +15,7 @@ from twisted.python.reflect import safe_str
 from txserf.callbacks import waited_for
 from txserf.errors import Disconnected, RequestTimeout, RpcError, SerfError, encodable, reason_text
 from txserf.handlers.handled import Key
-from txserf.handlers.routes import Context, Handler
+from txserf.handlers.routes import RESPONSES, Context, Handler, never_ran
 from txserf.handlers.scripts import ScriptFailed
 from txserf.model import Event, MemberEvent, QueryEvent
 
@@ -247,10 +246,10 @@ class _Turn:
         if value is None or self._over or self._early is not None:
             return None
         if not isinstance(event, QueryEvent):
-            if isgenerator(value) or isasyncgen(value):
+            if never_ran(value):
                 raise HandlerFailed("returned a generator, whose body never ran")
             return None
-        if isinstance(value, (bytes, str)):
+        if isinstance(value, RESPONSES):
             return event.respond(value).addErrback(_not_answered)
         raise HandlerFailed(f"returned {type(value).__name__}: an answer is bytes or str, or None for none")
 
