@@ -1,7 +1,7 @@
 """
-Print the longest modules and functions of the folders that are named: for the eye, nothing fails.
+Print the longest modules, classes and functions of the folders given. Nothing fails.
 
-Lines of functions are counted without their docstring.
+Docstrings of classes and functions are not counted.
 """
 
 from __future__ import annotations

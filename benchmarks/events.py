@@ -1,8 +1,8 @@
 """
-Events a second through a stream that is fed from memory, beside bare MessagePack.
+Events a second through a stream that is fed from memory, compared with bare MessagePack.
 
-Run it anywhere: ``python benchmarks/events.py``. No agent, no socket: the same bytes, in
-chunks as a socket would give them, go through each layer in turns.
+Run it without an agent: ``python benchmarks/events.py``. It opens no socket. The same bytes go
+through each layer in turns, in chunks of the size that a socket gives.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def chunks(seq: int) -> list[bytes]:
 
 
 def unpacker() -> tuple[Feed, int]:
-    """Unpacking alone: what nobody can do without."""
+    """The baseline: unpacking alone, which every client has to do."""
     bare = msgpack.Unpacker(raw=False)
 
     def feed(data: bytes) -> None:

@@ -1,14 +1,14 @@
 """
-Events a second through handlers: an empty Python function, against a script that does nothing.
+Events a second through handlers: an empty Python function, compared with a script that does nothing.
 
-Run it anywhere, it starts its own agents: ``python -m benchmarks.handlers``.
+It starts its own agents: ``python -m benchmarks.handlers``.
 
-``serf agent`` runs ``true`` as its event handler; on another agent a `Router` calls an empty
-function, and runs ``true`` too. They take turns, so that the ratios hold though the
-machine's speed drifts. Another process sends the events, so that some hundred are always under
-way: more, and the agent drops some, for its queue has 512. What counts is the time from
-the first event handled to the last. The agent's own scripts show in a stream: it
-delivers no event before it is through with the one before.
+One ``serf agent`` runs ``true`` as its event handler. On another agent a `Router` calls an empty
+function, and also runs ``true``. They take turns, because the machine's speed changes with
+time. Another process sends the events. It keeps some hundred under way: the agent's queue has
+room for 512, and it drops the rest. The time is taken from the first event handled to the
+last. For the agent's own scripts a stream shows it: the agent sends an event to the stream
+only after the script for the event before it has ended.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ UNDER_WAY, STEP = 400, 100
 def send(address: str, number: int) -> None:
     """Send events to an agent, the next hundred for each byte on standard input."""
     host, _, port = address.rpartition(":")
-    # All under one Seq, which the agent does not mind: equal replies need only be counted.
+    # All requests have one Seq, which the agent accepts. So all replies are equal, and counting bytes is enough.
     event = {"Name": "work", "Payload": None, "Coalesce": False}
     request = wire.pack({"Command": "event", "Seq": 1}) + wire.pack(event)
     reply = len(wire.pack({"Error": "", "Seq": 1}))
@@ -89,11 +89,11 @@ class Sender(ProcessProtocol):
         self.ended.callback(None)
 
 
-# -- who handles
+# -- the handlers
 
 
 class Count(Observer):
-    """Counts events, and notes when the first and the last of them came."""
+    """Counts events, and keeps the times of the first and the last."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected

@@ -1,7 +1,7 @@
 """
-What ``import txserf`` costs beside what it can't do without.
+The time of ``import txserf``, compared with importing Twisted's protocols and msgpack.
 
-Run it anywhere: ``python benchmarks/imports.py``. Processes of both kinds take turns.
+Run it without an agent: ``python benchmarks/imports.py``. It starts a process for each import, in turns.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """
-How long `members` takes, with and without a join under way to addresses that hang.
+The time of a ``members`` call, with and without a join under way to addresses that hang.
 
 Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/lanes.py``.
 
-There are three of them, each a listener that accepts and stays silent; the agent waits for each until its
-own timeout, 10 s with the profile ``lan`` and 1 s with ``local``. `Serf` gives joins a connection of
-their own. A plain pipelined client, here `SerfProtocol` alone, sends all by one connection,
-which the agent works through in order.
+The join has three addresses, each of a listener that accepts and stays silent. The agent waits for each until its
+own timeout: 10 s with the profile ``lan``, 1 s with ``local``. `Serf` sends joins over a connection of
+their own. A plain pipelined client, here `SerfProtocol` alone, sends everything over one connection,
+and the agent works through that in order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def options() -> argparse.Namespace:
 
 
 class Silent(Protocol):
-    """Accepts what an agent says, and says nothing."""
+    """Reads everything an agent sends, and answers nothing."""
 
     factory: SilentFactory
 
@@ -60,7 +60,7 @@ class SilentFactory(Factory):
         self.waiting: Deferred[None] | None = None
 
     def heard(self) -> Deferred[None]:
-        """Wait until an agent hangs here."""
+        """Return a Deferred that fires when an agent has sent something, and waits for an answer."""
         self.waiting = Deferred()
         return self.waiting
 

@@ -1,14 +1,14 @@
 """
-Time per call of `Serf` with ever more calls outstanding, up to 100,000.
+The time of one call of `Serf`, with up to 100,000 calls outstanding.
 
 Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/outstanding.py``.
 
-All calls of a round are under way before the first is answered; each has its own timeout and
+All calls of a round are under way before the first is answered. Each has its own timeout and
 can be cancelled. ``called`` is the time to make them, ``answered`` the time until all have
-their answers, both for one call, and ``timers`` how many timers the reactor has meanwhile.
-Python's garbage collector looks at all objects over and over while they get more, which any
-program with so many Deferreds pays for: the second half has the times without it. The last
-line cancels every call of the largest round instead, and then lets one more be answered.
+their answers, each divided by the number of calls; ``timers`` is the reactor's number of timers
+at that time. While objects are added, Python's garbage collector looks at all of them again and
+again, which slows any program with so many Deferreds. So the second half has the times without
+it. At the end all calls of the largest round are cancelled, and one more call is answered.
 """
 
 from __future__ import annotations

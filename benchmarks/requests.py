@@ -1,12 +1,13 @@
 """
-Requests a second, one agent: `Client` and the protocol under it beside a bare one.
+Requests a second to one agent: `Client` and `SerfProtocol`, compared with a bare protocol.
 
 Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/requests.py``.
 
-The baseline is thirty lines that only pack, unpack and match Seq, used in the same
-way: so many requests under way, each followed by the next, or so many at once and the next
-when all are answered. All take turns in one run, so that the ratios hold though the machine's
-speed drifts; only they count. ``--reactor`` is ``epoll``, ``asyncio`` or any other of Twisted's.
+The bare protocol is thirty lines that only pack, unpack and match Seq. All are used in the same
+two ways: a fixed number of requests under way, each followed by the next one; or the same number
+at once, and the next ones after all are answered. They take turns in one run, because the
+machine's speed changes with time; only the ratios count. ``--reactor`` is ``epoll``, ``asyncio``
+or another of Twisted's reactors.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Call = Callable[[], "Deferred[Any]"]
 
 
 class Bare(Protocol):
-    """Packs, unpacks and matches Seq; nothing else."""
+    """Packs, unpacks and matches Seq, and does nothing else."""
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]  # it is a TCP one
@@ -83,7 +84,7 @@ class Bare(Protocol):
 
 
 async def rate(call: Call, in_flight: int) -> float:
-    """Keep *in_flight* requests under way for a while; return requests a second."""
+    """Keep *in_flight* requests under way for ``--seconds``, and return requests a second."""
     end = perf_counter() + OPTIONS.seconds
     done = 0
 
@@ -99,7 +100,7 @@ async def rate(call: Call, in_flight: int) -> float:
 
 
 async def batch_rate(request: Callable[[int], Awaitable[Any]], size: int) -> float:
-    """Request batches of *size* commands, one after the other; return requests a second."""
+    """Request batches of *size* commands, one after the other, and return requests a second."""
     done = 0
     start = perf_counter()
     while perf_counter() < start + OPTIONS.seconds:
@@ -111,7 +112,7 @@ async def batch_rate(request: Callable[[int], Awaitable[Any]], size: int) -> flo
 def measures(
     in_flight: int, bare: Call, protocol: Call, queue: Callable[[], txserf.Client]
 ) -> dict[str, Callable[[], Awaitable[float]]]:
-    """Return what measures one command: each by itself, or so many of them requested at once."""
+    """Return the measurements of one command by name: one request at a time, and *in_flight* in one batch."""
 
     def bare_batch(size: int) -> Awaitable[Any]:
         return gatherResults([bare() for _ in range(size)])

@@ -1,10 +1,10 @@
 """
-Ask all members something, and tell who did not answer.
+Ask all members a question, and print those that did not answer.
 
     python cluster_query.py uptime
 
-The nodes answer by a handler of their agent (``serf agent -event-handler query:uptime=uptime``),
-or by a program that follows ``query:uptime`` and calls ``event.respond(...)``.
+On each node a handler of its agent answers (``serf agent -event-handler query:uptime=uptime``),
+or a program that follows ``query:uptime`` and calls ``event.respond(...)``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import txserf
 async def main(reactor: Any, options: argparse.Namespace) -> None:
     async with txserf.Serf() as serf:
         alive = {member.name for member in await serf.members(status="alive")}
-        # Without `expect` it would go on until the timeout, though all have answered.
+        # Without `expect` the query would last until the timeout, even after all have answered.
         query = serf.query(options.name, options.payload, expect=len(alive), timeout=options.timeout)
         async for item in query:
             if isinstance(item, txserf.Answer):

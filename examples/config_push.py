@@ -1,5 +1,5 @@
 """
-Bring a small file to all nodes by an event, and check that it is there.
+Send a small file to all nodes by an event, and check that they have it.
 
     python config_push.py follow /etc/app.conf      on each node
     python config_push.py push app.conf             anywhere
@@ -36,7 +36,7 @@ async def follow(serf: txserf.Serf, path: Path) -> None:
             newest = event.ltime
             new = path.with_name(path.name + ".new")
             new.write_bytes(event.payload)
-            os.replace(new, path)  # nobody ever reads half of it
+            os.replace(new, path)  # so that nobody reads half a file
             print(f"{path.name}: {len(event.payload)} bytes", flush=True)
 
 
@@ -48,7 +48,7 @@ async def push(serf: txserf.Serf, path: Path) -> None:
         raise SystemExit(f"the agent says: {error.message}") from None
     alive = await serf.members(status="alive")
     missing = {member.name for member in alive}
-    for _ in range(5):  # events and queries spread side by side: a node may hear the query first
+    for _ in range(5):  # a query can overtake an event: ask again the nodes that had the old file
         query = serf.query("config", nodes=sorted(missing), expect=len(missing), timeout=1)
         answers = (await query).responses
         missing -= {node for node, answer in answers.items() if answer == digest(content)}

@@ -1,9 +1,9 @@
 """
-Tell who fails and who comes back, as long as it runs.
+Print the members that fail and those that come back, until it is ended.
 
     SERF_RPC_ADDR=10.0.0.1,10.0.0.2 python health_watcher.py
 
-Where the agent dies it goes on with the next one, and compares: nobody's failure goes unseen meanwhile.
+If the agent dies, it connects to the next one and compares the members, so that it misses no failure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import txserf
 
 
 class Health:
-    """What was last known of each member."""
+    """Prints each change of a member's status; keeps the last one."""
 
     def __init__(self) -> None:
         self.status: dict[str, txserf.MemberStatus] = {}
@@ -33,7 +33,7 @@ class Health:
 async def main(reactor: Any) -> None:
     health = Health()
     async with txserf.Serf() as serf:
-        # First the events, then the members: so nothing falls between.
+        # Subscribe before asking for the members: no change is missed in between.
         events = serf.stream("member-join,member-leave,member-failed,member-update", gaps=True)
         await events.when_active()
         health.update(await serf.members())

@@ -2,10 +2,10 @@
 Replace the key that encrypts the cluster's gossip.
 
     python key_rotation.py              a new random key
-    python key_rotation.py KEY          this one, as ``serf keygen`` prints it
+    python key_rotation.py KEY          this key, in the form that ``serf keygen`` prints
 
-Each step has to succeed on every node before the next one begins, so that at no moment two nodes
-have no key in common. Where one fails, run it again with the key that it printed.
+Each step has to succeed on every node before the next one begins. So any two nodes always have
+a key in common. If a step fails, run it again with the key that it printed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Do a node's part in its cluster: deploy by a script, answer who asks for its load, note who fails.
+Run the handlers of a node: deploy by a script, answer queries for its load, print failed members.
 
     python node_handlers.py ./deploy.sh
 

@@ -17,7 +17,7 @@ import txserf
 async def main(reactor: Any) -> None:
     async with txserf.Serf() as serf:
         names = sorted(member.name for member in await serf.members(status="alive"))
-        # One question a member, all at once; each pair's distance is computed here.
+        # One request for each member, all at once. The distances are computed here.
         places = dict(zip(names, await gatherResults([serf.coordinate(name) for name in names]), strict=True))
         width = max(map(len, names)) + 2
         print(" " * width + "".join(name.rjust(max(width, 10)) for name in names))

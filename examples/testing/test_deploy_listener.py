@@ -1,4 +1,4 @@
-"""A test under trial, without a socket and without waiting: run it with ``trial test_deploy_listener.py``."""
+"""A test under trial that uses no socket and never waits. Run it with ``trial test_deploy_listener.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from txserf.embedded import EmbeddedCluster
 
 
 class DeployListener:
-    """What is tested: it notes each deploy, whatever happens to agents."""
+    """The code under test: it notes each deploy, even if an agent dies."""
 
     def __init__(self, serf: txserf.Serf) -> None:
         self.seen: list[bytes] = []
@@ -32,7 +32,7 @@ class DeployListenerTests(SynchronousTestCase):
         self.successResultOf(self.listener.events.when_active())
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, in steps in which everything that is due can happen."""
+        """Move the clock in small steps, so that the program and the agents can react to each other."""
         self.clock.pump([0.01] * round(seconds / 0.01))
 
     def deploy(self, payload: bytes) -> Deferred[None]:

@@ -1,4 +1,4 @@
-"""A test under pytest with pytest-twisted: run it with ``pytest test_mean_load.py``."""
+"""A test under pytest with pytest-twisted. Run it with ``pytest test_mean_load.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from txserf.embedded import EmbeddedCluster
 
 
 async def mean_load(serf: txserf.Serf) -> float:
-    """What is tested: the mean of what all nodes answer."""
+    """The code under test: return the mean of the loads that all nodes answer."""
     result = await serf.query("load", timeout=1, expect=len(await serf.members(status="alive")))
     return sum(map(float, result.responses.values())) / len(result.responses)
 

@@ -1,10 +1,10 @@
 """
-What makes ``twistd txserf`` known to Twisted.
+The plugin that adds the command ``txserf`` to ``twistd``.
 
-The service is named by a string, so that ``twistd --help`` imports nothing of
-txserf. Twisted remembers the name ``txserf`` below in its ``dropin.cache``: a release
-that renamed it could leave an entry that points nowhere, where an installer
-keeps the times of files older than that cache. So it stays.
+It names the service's module in a string, so that ``twistd --help`` imports nothing of
+txserf. Do not rename the variable ``txserf`` below. Twisted remembers that name in its
+``dropin.cache``, and reads this file again only if it is newer than the cache. Some installers
+keep older file times; after a rename the cache would then have a name that no longer exists.
 """
 
 from twisted.application.service import ServiceMaker
