@@ -493,6 +493,43 @@ class StoppingTests(FactoryCase):
         self.assertTrue(connect().closed_by_client)
         self.assertIsNone(factory.connection)
 
+    def late(self, factory: SerfClientFactory) -> Agent:
+        """Start *factory*, stop it as it dials, start it again, and let the first attempt connect all the same."""
+        factory.start()
+        connect = self.a.prepare_late()
+        factory.stopTrying()
+        factory.start()
+        return connect()
+
+    def test_disconnect_does_not_fire_for_the_end_of_a_connection_that_came_late(self) -> None:
+        factory = self.factory()
+        late, agent = self.late(factory), self.b.accept_and_greet()
+        closed = factory.disconnect()
+        late.finish_closing()
+        self.assertNoResult(closed)
+        agent.finish_closing()
+        self.successResultOf(closed)
+
+    def test_disconnect_waits_for_a_connection_that_came_late(self) -> None:
+        factory = self.factory()
+        late, agent = self.late(factory), self.b.accept_and_greet()
+        closed = factory.disconnect()
+        agent.finish_closing()
+        self.assertNoResult(closed)
+        late.finish_closing()
+        self.successResultOf(closed)
+
+    def test_disconnect_does_not_wait_for_a_connection_that_was_asked_for_since(self) -> None:
+        factory = self.factory()
+        late, agent = self.late(factory), self.b.accept_and_greet()
+        closed = factory.disconnect()
+        factory.start()
+        agent.finish_closing()
+        self.c.accept_and_greet()
+        self.assertNoResult(closed)
+        late.finish_closing()
+        self.successResultOf(closed)
+
     def test_disconnect_fires_once_the_transport_is_closed(self) -> None:
         factory = self.factory()
         factory.start()

@@ -555,3 +555,16 @@ class DisconnectTests(LaneCase):
         lane.finish_closing()
         self.successResultOf(closed)
         self.failureResultOf(join, Disconnected)
+
+    def test_its_deferred_waits_for_a_lane_that_connected_though_it_was_cancelled(self) -> None:
+        session = self.connected()
+        self.submit(session, JOIN, Existing=["a"])
+        connect = self.host.prepare_late()
+        self.agent.lose()
+        late, self.agent = connect(), self.host.accept_and_greet()
+        closed = session.disconnect()
+        self.agent.finish_closing()
+        self.clock.advance(0)
+        self.assertNoResult(closed)
+        late.finish_closing()
+        self.successResultOf(closed)

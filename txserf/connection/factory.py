@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import Factory, ReconnectingClientFactory
 from twisted.logger import Logger
@@ -59,15 +59,49 @@ class Phase(enum.Enum):
     WAITING = "between two rounds"
 
 
-def dial(host: Host, protocol: SerfProtocol, reactor: Any, timeout: float) -> Deferred[Any]:
+class Sockets:
+    """The transports that a factory has open, those of lanes and of cancelled attempts too."""
+
+    def __init__(self) -> None:
+        self._askers: dict[SerfProtocol, list[Deferred[None]]] = {}
+
+    def opened(self, protocol: SerfProtocol) -> SerfProtocol:
+        """Return *protocol*, which is about to get its transport."""
+        self._askers[protocol] = []
+        return protocol
+
+    def closed(self, protocol: SerfProtocol) -> None:
+        """Tell those who wait for its end that the transport of *protocol* is closed."""
+        for asker in self._askers.pop(protocol, ()):
+            asker.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """
+        Close all that are open now.
+
+        :returns: a Deferred of None, once each of them is closed.
+        """
+        closing: list[Deferred[None]] = []
+        for protocol, askers in self._askers.items():
+            closing.append(Deferred())
+            askers.append(closing[-1])
+        for protocol in list(self._askers):
+            protocol.close()
+        return DeferredList(closing).addCallback(lambda _: None)
+
+
+def dial(
+    host: Host, protocol: SerfProtocol, reactor: Any, timeout: float, sockets: Sockets
+) -> Deferred[Any]:
     """
     Connect *protocol* to *host*.
 
-    :param timeout: seconds, for whatever endpoint.
+    :param timeout: seconds, enforced for every kind of endpoint.
+    :param sockets: is told of the transport.
     :returns: a Deferred that fires once the transport is connected; handshake and
         auth are the protocol's to report. Cancelling it gives up.
     """
-    factory = Factory.forProtocol(lambda: protocol)
+    factory = Factory.forProtocol(lambda: sockets.opened(protocol))
     factory.noisy = False
     try:
         connecting = host.dialled_by(reactor, timeout).connect(factory)
@@ -161,7 +195,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._outdated = False  # the connection that is opening has another key than the next one will have
         self._again = False  # start as soon as the connection that is closing is gone
         self._waiting: list[Deferred[SerfProtocol]] = []
-        self._closing: list[Deferred[None]] = []
+        self.sockets = Sockets()
 
     # What is called from above
 
@@ -208,16 +242,11 @@ class SerfClientFactory(ReconnectingClientFactory):
         """
         Close the connection, or stop trying for one.
 
-        :returns: a Deferred of None, once the transport is closed.
+        :returns: a Deferred of None, once all transports are closed that are open now: those of
+            further connections, and of attempts that were cancelled, too.
         """
         self.stopTrying()
-        protocol = self.connection or self._opening
-        if protocol is None:
-            return succeed(None)
-        closed: Deferred[None] = Deferred()
-        self._closing.append(closed)
-        protocol.close()
-        return closed
+        return self.sockets.close()
 
     def use_key(self, key: str | None) -> None:
         """
@@ -283,9 +312,7 @@ class SerfClientFactory(ReconnectingClientFactory):
             self._opening = None
             if self.phase is Phase.DIALLING:
                 self._failed(reason)
-        closing, self._closing = self._closing, []
-        for asker in closing:
-            asker.callback(None)
+        self.sockets.closed(protocol)
         if self._again and self.connection is None:
             self._again = False
             if self.phase is Phase.IDLE:
@@ -304,7 +331,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     def buildProtocol(self, addr: IAddress | None) -> SerfProtocol:
         self._opening = self._new_protocol(self._label, self.hosts[0])
         self._outdated = False
-        return self._opening
+        return self.sockets.opened(self._opening)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         if self.phase is Phase.DIALLING:
@@ -327,7 +354,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         protocol = self._new_protocol(host.label, host, owner)
         if self.connection is not None and self.connection.auth_key is not None:
             protocol.auth_key = self.connection.auth_key  # the agent has accepted it
-        return protocol, dial(host, protocol, self._real_reactor(), self.connect_timeout)
+        return protocol, dial(host, protocol, self._real_reactor(), self.connect_timeout, self.sockets)
 
     def _new_protocol(self, label: str, host: Host, owner: Owner | None = None) -> SerfProtocol:
         protocol: SerfProtocol = self.protocol(
@@ -390,7 +417,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._next = (index + 1) % len(self.hosts)
         self._opening = protocol = self._new_protocol(host.label, host)
         self._outdated = False
-        dialling = dial(host, protocol, self._real_reactor(), self.connect_timeout)
+        dialling = dial(host, protocol, self._real_reactor(), self.connect_timeout, self.sockets)
         if self._opening is protocol:  # else all of it is over already
             self._dialling = dialling
 

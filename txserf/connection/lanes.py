@@ -107,6 +107,7 @@ class Lane:
         self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
     ) -> None:
         self._over(reason, unanswered)
+        self._session.factory.sockets.closed(protocol)
 
     # How it works
 
