@@ -213,6 +213,16 @@ class RefusalTests(SynchronousTestCase):
         for query in ("authkey=s3cret", "AuthKey=s3cret&Timeout=1", "s3cret", "Key=s3cret", "AuthKey"):
             self.assertNotIn("s3cret", self.refused(f"serf://a?{query}"))
 
+    def test_the_refusal_of_a_misspelt_parameter_names_the_right_one(self) -> None:
+        for name in ("Authkey", "authkey", "AUTHKEY", "AuthKeys", "Auth-Key", "AuthKye"):
+            refusal = self.refused(f"serf://h?{name}=s3cret")
+            self.assertIn("did you mean AuthKey?", refusal)
+            self.assertNotIn("s3cret", refusal)
+
+    def test_where_no_parameter_is_misspelt_none_is_named(self) -> None:
+        for query in ("timeout=3", "s3cret", "AuthKey", "AuthKey=a&b"):
+            self.assertNotIn("did you mean", self.refused(f"serf://h?{query}"))
+
     def test_two_keys_are_refused(self) -> None:
         self.assertNotIn("s3cret", self.refused("serf://a?AuthKey=s3cret&AuthKey=s3cret2"))
 

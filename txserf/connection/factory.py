@@ -82,7 +82,7 @@ class Sockets:
         :returns: a Deferred of None, once each of them is closed.
         """
         closing: list[Deferred[None]] = []
-        for protocol, askers in self._askers.items():
+        for askers in self._askers.values():
             closing.append(Deferred())
             askers.append(closing[-1])
         for protocol in list(self._askers):
@@ -90,9 +90,7 @@ class Sockets:
         return DeferredList(closing).addCallback(lambda _: None)
 
 
-def dial(
-    host: Host, protocol: SerfProtocol, reactor: Any, timeout: float, sockets: Sockets
-) -> Deferred[Any]:
+def dial(host: Host, protocol: SerfProtocol, reactor: Any, timeout: float, sockets: Sockets) -> Deferred[Any]:
     """
     Connect *protocol* to *host*.
 

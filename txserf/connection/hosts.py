@@ -20,6 +20,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from txserf import constant
+from txserf.arguments import did_you_mean
 from txserf.errors import InvalidHostURL
 
 # A host's name, or a zone's. What might part a key from it is no part of one.
@@ -179,7 +180,12 @@ def _parse_entry(entry: str) -> Host:
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
     keys = [value for name, value in url.query if name == "AuthKey"]
     if len(keys) != len(url.query) or len(keys) > 1 or None in keys:
-        raise InvalidHostURL(f"AuthKey=KEY is all that may follow a '?', & of the key is %26: {shown!r}")
+        # A name without a value may be the key itself.
+        hints = (did_you_mean(name, ["AuthKey"]) for name, value in url.query if value and name != "AuthKey")
+        hint = next(filter(None, hints), "")
+        raise InvalidHostURL(
+            f"AuthKey=KEY is all that may follow a '?'{hint}, & of the key is %26: {shown!r}"
+        )
     if keys and _BAD_ESCAPE.search(keys[0] or ""):
         raise InvalidHostURL(f"a % of the key has to be written as %25: {shown!r}")
     key = unquote(keys[0] or "", errors="surrogateescape") if keys else None
