@@ -66,6 +66,16 @@ class OptionsTests(OptionsCase):
         assert router is not None
         self.assertEqual(router.scripts, ["one", "two"])
 
+    def test_an_unknown_option_is_refused_with_the_nearest_known_one(self) -> None:
+        for given, known in {
+            "--agents": "agent",
+            "--handlers=x": "handler",
+            "--log_format": "log-format",
+        }.items():
+            self.assertTrue(self.refusal(given).endswith(f" (did you mean --{known}?)"), self.refusal(given))
+        for given in ("--xyz", "-x", "--agent", "--embedded-quiet=1"):
+            self.assertNotIn("did you mean", self.refusal(given))
+
     def test_each_option_of_the_command_line_wins_over_the_file(self) -> None:
         name = self.file(
             'handler = ["a", "b"]\nconcurrency = 3\nhandler-timeout = 4\nembedded-quiet = true\nembedded = 2'

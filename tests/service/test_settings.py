@@ -54,7 +54,17 @@ class LoadTests(FileCase):
                 self.assertEqual(list(settings.load(self.file(f"{row.name} = {value}"))), [row.name])
 
     def test_an_unknown_key_is_refused_by_name(self) -> None:
-        self.assertIn("FILE: there is no option 'agnet'; there are agent, ", self.refusal('agnet = "x"'))
+        self.assertIn("FILE: there is no option 'xyz'; there are agent, ", self.refusal('xyz = "x"'))
+
+    def test_an_unknown_key_that_is_near_to_a_known_one_is_refused_with_that(self) -> None:
+        for key, known in {
+            "agents": "agent",
+            "agnet": "agent",
+            "Handler": "handler",
+            "log_format": "log-format",
+        }.items():
+            told = self.refusal(f'{key} = "x"')
+            self.assertIn(f"FILE: there is no option {key!r} (did you mean {known}?)", told)
 
     def test_a_table_is_refused_by_name(self) -> None:
         self.assertIn("there is no option 'txserf'", self.refusal('[txserf]\nagent = "x"'))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import getopt
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
+from txserf.arguments import did_you_mean
 from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
 from txserf.serf.serf import Serf
@@ -104,6 +106,21 @@ class Options(usage.Options):
         self["handler"] = [*self.get("handler", ()), spec]
 
     opt_handler.__doc__ = settings.BY_NAME["handler"].summary
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse a command line; the refusal of an unknown option names the nearest known one."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's own
+        except usage.UsageError as error:
+            wrong = error.__context__
+            if (
+                not isinstance(wrong, getopt.GetoptError)
+                or len(wrong.opt) == 1
+                or wrong.opt in settings.BY_NAME
+            ):
+                raise
+            hint = did_you_mean(f"--{wrong.opt}", [f"--{row.name}" for row in settings.SETTINGS])
+            raise usage.UsageError(f"{error}{hint}") from None
 
     def postOptions(self) -> None:
         """Refuse what can't work, by name."""

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from txserf import constant
+from txserf.arguments import did_you_mean
 from txserf.commands import LOG_LEVELS
 from txserf.connection.hosts import parse_hosts
 from txserf.errors import InvalidHostURL, InvalidRequest
@@ -224,8 +225,9 @@ def load(path: Path) -> dict[str, Any]:
     for name, value in found.items():
         setting = BY_NAME.get(name)
         if setting is None or not setting.in_file:
-            known = ", ".join(row.name for row in SETTINGS if row.in_file)
-            raise ConfigError(f"{path}: there is no option {name!r}; there are {known}")
+            known = [row.name for row in SETTINGS if row.in_file]
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            raise ConfigError(f"{path}: there is no option {name!r}{hint}")
         if not setting.accepts(value):
             shown = repr(value) if setting.kind in (Takes.NUMBER, Takes.SECONDS) or setting.choices else None
             if shown is None or not isinstance(value, (str, int, float)):
