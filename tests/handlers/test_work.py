@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from tests.router_case import RouterCase
@@ -225,6 +226,43 @@ class UsersErrorTests(RouterCase):
 
     def joined(self, event: object) -> bool:
         return isinstance(event, MemberEvent) and event.kind != "leave"
+
+    def test_what_is_no_exception_is_a_failure_like_any_other(self) -> None:
+        for mistake in (SystemExit, asyncio.CancelledError):
+
+            def raises(event: UserEvent, mistake: type[BaseException] = mistake) -> None:
+                raise mistake
+
+            async def raises_later(event: UserEvent, mistake: type[BaseException] = mistake) -> None:
+                wait: Deferred[None] = Deferred()
+                self.clock.callLater(0.1, wait.callback, None)
+                await wait
+                raise mistake
+
+            def failed(event: UserEvent, mistake: type[BaseException] = mistake) -> Deferred[None]:
+                return fail(mistake())
+
+            for function in (raises, raises_later, failed):
+                self.router.user_event()(function)
+        self.router.user_event()(self.got.append)
+        service = self.bind()
+        self.send("a")
+        self.turn(1.0)
+        self.assertEqual((self.names(), service.working), (["a"], 0))
+        for mistake in (SystemExit, asyncio.CancelledError):
+            self.assertEqual(len(self.flushLoggedErrors(mistake)), 3)
+
+    def test_a_keyboard_interrupt_goes_on_up_and_leaves_a_service_that_works_on(self) -> None:
+        @self.router.user_event("stop")
+        def interrupted(event: UserEvent) -> None:
+            raise KeyboardInterrupt
+
+        self.router.user_event()(self.got.append)
+        service = self.bind()
+        self.assertRaises(KeyboardInterrupt, service._take, UserEvent("stop", b"", 1))
+        self.assertEqual((self.names(), service.working), ([], 0))
+        service._take(UserEvent("a", b"", 2))
+        self.assertEqual(self.names(), ["a"])
 
     def test_an_observer_that_fails_is_logged_and_stops_nothing(self) -> None:
         @self.router.user_event()

@@ -126,6 +126,14 @@ class ApplicationTests(AppCase):
         self.module("txserf_test_app", "raise SystemExit(3)")
         self.assertIn("SystemExit: 3", self.refusal(app="txserf_test_app:router"))
 
+    def test_an_attribute_that_fails_is_refused_with_its_reason_and_place(self) -> None:
+        for error in ("SystemExit(3)", "OSError(3)"):
+            self.module("txserf_test_lazy", f"def __getattr__(name):\n    raise {error}")
+            told = self.refusal(app="txserf_test_lazy:router", again=True)
+            self.assertTrue(told.startswith("--app txserf_test_lazy:router: router can't be read: "), told)
+            self.assertIn(f"{error.partition('(')[0]}: 3 (", told)
+            self.assertIn("txserf_test_lazy.py, line 2)", told)
+
 
 class AgainTests(AppCase):
     def setUp(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from twisted.internet import error
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
@@ -100,11 +102,22 @@ class EndpointTests(SynchronousTestCase):
             self.assertIn("--http: ", told)
             self.assertIn(text, told)
 
+    def test_a_parser_that_exits_is_refused_likewise(self) -> None:
+        with mock.patch("txserf.service.web.serverFromString", side_effect=SystemExit("no such thing")):
+            told = str(self.assertRaises(ConfigError, parse_endpoint, MemoryReactorClock(), "odd:1"))
+        self.assertEqual(told, "--http: 'odd:1' is no server endpoint: no such thing")
+
 
 @implementer(IStreamServerEndpoint)
 class Failing:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return fail(error.CannotListenError("127.0.0.1", 80, OSError("in use")))
+
+
+@implementer(IStreamServerEndpoint)
+class Raising:
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        raise SystemExit("no such thing")
 
 
 class ServiceTests(SynchronousTestCase):
@@ -125,4 +138,10 @@ class ServiceTests(SynchronousTestCase):
         service = WebService(Failing(), self.site, self.failures.append)
         service.startService()
         self.assertEqual([type(failure) for failure in self.failures], [error.CannotListenError])
+        self.successResultOf(service.stopService())
+
+    def test_so_it_does_where_the_endpoint_raises(self) -> None:
+        service = WebService(Raising(), self.site, self.failures.append)
+        service.startService()
+        self.assertEqual([type(failure) for failure in self.failures], [SystemExit])
         self.successResultOf(service.stopService())

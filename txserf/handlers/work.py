@@ -143,14 +143,19 @@ class Work:
                     now = runner.clock.seconds()
                     continue
             except KeyboardInterrupt:
+                self.outcome = Outcome.CANCELLED
+                self._finish(runner.clock.seconds())  # so that the next event has its turn
                 raise
             except BaseException:  # sys.exit() in a handler, too, must not take the connection down
                 now = self.ended(handler, began_at, Outcome.FAILED, Failure())
                 continue
             now = runner.clock.seconds()
             tell(runner.observer.ended, self.type, handler.label, Outcome.OK, now - began_at)
+        self._finish(now)
+
+    def _finish(self, now: float) -> None:
         self.duration = now - self._began_at
-        runner.finished(self)
+        self._runner.finished(self)
 
     def resume(self, turn: _Turn, now: float) -> None:
         """A handler is through: go on behind it, unless that is done already."""

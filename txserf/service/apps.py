@@ -71,6 +71,10 @@ def _load(app: str, again: bool) -> Router:
             found = getattr(found, part)
         except AttributeError:
             raise ConfigError(f"--app {app}: {name} has no {attribute}") from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of a module's __getattr__, or a property
+            raise ConfigError(f"--app {app}: {part} can't be read: {_told(error)}") from None
     if not isinstance(found, Router):
         raise ConfigError(f"--app {app}: it is a {type(found).__name__}, not a txserf.Router")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -38,7 +38,9 @@ def parse_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
         text = f"tcp:{text}:interface=127.0.0.1"
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
-    except Exception as error:  # an endpoint's parser may be anybody's
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an endpoint's parser may be a plugin's
         raise ConfigError(f"--http: {text!r} is no server endpoint: {error}") from None
     return endpoint
 
@@ -129,7 +131,13 @@ class WebService(Service):
     def privilegedStartService(self) -> None:
         """Listen."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]  # Twisted's own
-        self._listening = self._endpoint.listen(self._site).addCallbacks(self._opened, self._not_opened)
+        try:
+            listening: Deferred[IListeningPort] = self._endpoint.listen(self._site)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # an endpoint may be a plugin's
+            listening = fail()
+        self._listening = listening.addCallbacks(self._opened, self._not_opened)
 
     def startService(self) -> None:
         """Listen, unless it does so already."""
