@@ -116,6 +116,18 @@ class CallTests(SerfCase):
         self.agent.reply(second.seq, NO_COORD)
         self.assertIn("'n2'", str(self.failureResultOf(unknown, RpcError).value))
 
+    def test_rtt_of_coordinates_that_do_not_go_together_is_an_error_that_says_so(self) -> None:
+        rtt = self.serf.rtt("n1", "n2")
+        first, second = self.agent.asked()
+        self.agent.reply(first.seq, COORD)
+        flat = {"Vec": [0.0, 0.0], "Error": 1.5, "Adjustment": 0.0, "Height": 0.001}
+        self.agent.reply(second.seq, {"Coord": flat, "Ok": True})
+        error = self.failureResultOf(rtt, RpcError).value
+        self.assertEqual(
+            str(error),
+            "get-coordinate: there is no distance from 'n1' to 'n2': coordinates of 8 and 2 dimensions",
+        )
+
     def test_ping_measures_a_round_trip_without_the_dialling(self) -> None:
         ping = self.serf.ping()
         self.clock.advance(0.25)

@@ -369,20 +369,27 @@ class Serf(Service):
 
         :param a: a member's name.
         :param b: another's.
-        :returns: a Deferred of seconds. It fails with `RpcError` where the agent has no coordinate of one.
+        :returns: a Deferred of seconds. It fails with `RpcError` where the agent has no coordinate of
+            one, or two of different dimensions.
 
         Wire: ``get-coordinate`` of both.
         """
         commands.GET_COORDINATE.typed_arguments({"node": b})
+
+        def unknown(message: str) -> RpcError:
+            return RpcError(command=commands.GET_COORDINATE.wire, message=message)
 
         def estimate(outcomes: list[Any]) -> Any:
             for (good, found), node in zip(outcomes, (a, b), strict=True):
                 if not good:
                     return found
                 if found is None:
-                    message = f"the agent has no coordinate of {node!r}"
-                    raise RpcError(command=commands.GET_COORDINATE.wire, message=message)
-            return outcomes[0][1].distance_to(outcomes[1][1])
+                    raise unknown(f"the agent has no coordinate of {node!r}")
+            (_, near), (_, far) = outcomes
+            try:
+                return near.distance_to(far)
+            except ValueError as error:  # of agents that are configured differently
+                raise unknown(f"there is no distance from {a!r} to {b!r}: {error}") from None
 
         both = [self.coordinate(node, timeout=timeout) for node in (a, b)]
         return DeferredList(both, consumeErrors=True).addCallback(estimate)
