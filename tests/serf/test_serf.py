@@ -142,6 +142,18 @@ class CallTests(SerfCase):
         self.agent.reply(self.asked_one("stop").seq)
         self.assertEqual(self.successResultOf(ping), 0.5)
 
+    def test_ping_takes_no_longer_than_its_timeout_where_it_waits_for_a_connection_first(self) -> None:
+        self.reconnect(again=False)
+        ping = self.serf.ping(timeout=4)
+        self.clock.advance(3)
+        self.agent = self.endpoint.accept_and_greet()
+        self.agent.reply(self.asked_one("stop").seq)
+        self.clock.advance(0.9)
+        self.assertNoResult(ping)
+        self.clock.advance(0.1)
+        error = self.failureResultOf(ping, RequestTimeout).value
+        self.assertEqual(str(error), "stop: no answer within 4.0 s")
+
     # Losses, timeouts, cancels
 
     def test_what_reads_is_sent_again_after_a_loss_and_what_changes_fails(self) -> None:

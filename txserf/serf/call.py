@@ -66,3 +66,31 @@ class Call(Operation):
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self._session.abandon(self)
+
+
+class Ping(Call):
+    """
+    A ``stop`` of a Seq that no stream has, which an agent answers at once.
+
+    :ivar result: fires with the seconds of one round trip. Where there was no connection to begin
+        with, the first answer only says that there is one now, and it is asked once more.
+    """
+
+    def __init__(
+        self, session: Session, command: Command, values: Mapping[str, Any], timeout: float | None
+    ) -> None:
+        super().__init__(session, command, values, timeout)
+        connected = session.factory.open_connection is not None
+        self._sent_at = session.clock.seconds() if connected else None
+
+    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
+        if error or self.done:
+            super().replied(error, body)
+            return
+        now = self._session.clock.seconds()
+        if self._sent_at is None:
+            self._sent_at = now
+            self._session.submit_one(self)
+        else:
+            self._session.settle(self)
+            self.result.callback(now - self._sent_at)

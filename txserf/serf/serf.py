@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList
 
 from txserf import commands, constant
 from txserf.arguments import count, nanoseconds, seconds
@@ -17,7 +17,7 @@ from txserf.connection.hosts import Hosts
 from txserf.connection.session import Session
 from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
 from txserf.model import Coordinate, KeyReply, Member
-from txserf.serf.call import Call
+from txserf.serf.call import Call, Ping
 from txserf.serf.logs import LogStream, Monitors
 from txserf.serf.query import Query
 from txserf.serf.streams import EventStream
@@ -151,7 +151,8 @@ class Serf(Service):
         """
         given = {"name": name, "status": status, "tags": tags}
         filters = {argument: value for argument, value in given.items() if value is not None}
-        return self._call(commands.MEMBERS_FILTERED if filters else commands.MEMBERS, timeout, **filters)
+        row = commands.MEMBERS_FILTERED if filters else commands.MEMBERS
+        return self._call(row, timeout, **filters).result
 
     def join(
         self, addresses: Iterable[str], *, replay: bool = False, timeout: float | None = None
@@ -167,8 +168,8 @@ class Serf(Service):
 
         Wire: ``join``.
         """
-        values = commands.JOIN.typed_arguments({"addresses": addresses, "replay": replay})
-        asked = len(values["Existing"])
+        call = self._call(commands.JOIN, timeout, addresses=addresses, replay=replay)
+        asked = len(call.values["Existing"])
 
         def all_joined(joined: int) -> int:
             if joined < asked:
@@ -176,7 +177,7 @@ class Serf(Service):
                 raise JoinError(command="join", message=message, joined=joined)
             return joined
 
-        return self._submit(commands.JOIN, timeout, values).addCallback(all_joined)
+        return call.result.addCallback(all_joined)
 
     def leave(self, *, timeout: float | None = None) -> Deferred[None]:
         """
@@ -186,7 +187,7 @@ class Serf(Service):
 
         Wire: ``leave``. The agent answers after a second or more, then closes all connections.
         """
-        return self._call(commands.LEAVE, timeout)
+        return self._call(commands.LEAVE, timeout).result
 
     def force_leave(self, node: str, *, prune: bool = False, timeout: float | None = None) -> Deferred[None]:
         """
@@ -197,7 +198,7 @@ class Serf(Service):
 
         Wire: ``force-leave``.
         """
-        return self._call(commands.FORCE_LEAVE, timeout, node=node, prune=prune)
+        return self._call(commands.FORCE_LEAVE, timeout, node=node, prune=prune).result
 
     def set_tags(
         self, tags: Mapping[str, str] = {}, *, delete: Iterable[str] = (), timeout: float | None = None
@@ -210,7 +211,7 @@ class Serf(Service):
 
         Wire: ``tags``. All tags together have 512 bytes at the most, encoded.
         """
-        return self._call(commands.TAGS, timeout, tags=tags, delete=delete)
+        return self._call(commands.TAGS, timeout, tags=tags, delete=delete).result
 
     # Events and queries
 
@@ -229,7 +230,7 @@ class Serf(Service):
 
         Wire: ``event``.
         """
-        return self._call(commands.EVENT, timeout, name=name, payload=payload, coalesce=coalesce)
+        return self._call(commands.EVENT, timeout, name=name, payload=payload, coalesce=coalesce).result
 
     def query(
         self,
@@ -328,15 +329,15 @@ class Serf(Service):
 
         Wire: ``install-key``.
         """
-        return self._call(commands.INSTALL_KEY, timeout, key=key)
+        return self._call(commands.INSTALL_KEY, timeout, key=key).result
 
     def use_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
         """Make a key of the keyrings the primary one; as `install_key`. Wire: ``use-key``."""
-        return self._call(commands.USE_KEY, timeout, key=key)
+        return self._call(commands.USE_KEY, timeout, key=key).result
 
     def remove_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
         """Take a key out of every node's keyring; as `install_key`. Wire: ``remove-key``."""
-        return self._call(commands.REMOVE_KEY, timeout, key=key)
+        return self._call(commands.REMOVE_KEY, timeout, key=key).result
 
     def list_keys(self, *, timeout: float | None = None) -> Deferred[KeyReply]:
         """
@@ -344,13 +345,13 @@ class Serf(Service):
 
         Wire: ``list-keys``. With twenty keys and more it crashes agents before 0.9.8.
         """
-        return self._call(commands.LIST_KEYS, timeout)
+        return self._call(commands.LIST_KEYS, timeout).result
 
     # The agent and the network
 
     def stats(self, *, timeout: float | None = None) -> Deferred[dict[str, dict[str, str]]]:
         """Return figures about the agent: text by name by section. Wire: ``stats``."""
-        return self._call(commands.STATS, timeout)
+        return self._call(commands.STATS, timeout).result
 
     def coordinate(self, node: str, *, timeout: float | None = None) -> Deferred[Coordinate | None]:
         """
@@ -361,7 +362,7 @@ class Serf(Service):
 
         Wire: ``get-coordinate``.
         """
-        return self._call(commands.GET_COORDINATE, timeout, node=node)
+        return self._call(commands.GET_COORDINATE, timeout, node=node).result
 
     def rtt(self, a: str, b: str, *, timeout: float | None = None) -> Deferred[float]:
         """
@@ -402,17 +403,8 @@ class Serf(Service):
 
         Wire: ``stop`` of a Seq that no stream has, which an agent answers at once.
         """
-        clock, sent_at = self._session.clock, 0.0
-
-        def ask(_: object) -> Deferred[None]:
-            nonlocal sent_at
-            sent_at = clock.seconds()
-            return self._call(commands.STOP, timeout, seq=self._session.factory.next_seq())
-
-        # Where there is no connection yet, the first answer only says that there is one now.
-        connected = self._session.factory.open_connection is not None
-        answered = ask(None) if connected else ask(None).addCallback(ask)
-        return answered.addCallback(lambda _: clock.seconds() - sent_at)
+        seq = self._session.factory.next_seq()
+        return self._call(commands.STOP, timeout, Ping, seq=seq).result
 
     # How it works
 
@@ -422,17 +414,21 @@ class Serf(Service):
         if not self.running:
             self.startService()
 
-    def _call(self, command: Command, timeout: float | None, **given: Any) -> Deferred[Any]:
-        return self._submit(command, timeout, command.typed_arguments(given))
-
-    def _submit(self, command: Command, timeout: float | None, values: Mapping[str, Any]) -> Deferred[Any]:
+    def _call(
+        self, command: Command, timeout: float | None, kind: type[Call] = Call, /, **given: Any
+    ) -> Call:
+        """Check the arguments, and send the command; once this is closed, the call fails."""
+        values = command.typed_arguments(given)
         limit = self._timeout if timeout is None else seconds(timeout, f"{command.wire}: timeout")
         if self._closed:
-            return fail(Disconnected("this Serf is closed"))
-        self._begin()
-        call = Call(self._session, command, values, limit)
+            call = kind(self._session, command, values, None)
+            call.lost(Disconnected("this Serf is closed"))
+            return call
+        if not self.running:
+            self.startService()
+        call = kind(self._session, command, values, limit)
         self._session.submit_one(call)
-        return call.result
+        return call
 
 
 def _buffer(what: str, value: object) -> int:
