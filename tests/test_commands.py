@@ -417,6 +417,33 @@ class ShownTests(SynchronousTestCase):
         self.assertEqual(commands.EVENT.shown(values), {"Name": "e", "Payload": b"v2", "Coalesce": True})
 
 
+class CanMatchTests(SynchronousTestCase):
+    TEXTS = ("alive", "failed")
+
+    def test_a_pattern_that_matches_a_whole_text_can(self) -> None:
+        for pattern in ("alive", "al.*", "alive|x", "(alive|x)", "^alive$", "ali?ve", ".*ed", "x|ed", ".+"):
+            self.assertTrue(commands.can_match(pattern, self.TEXTS), pattern)
+
+    def test_one_that_matches_none_can_not(self) -> None:
+        for pattern in ("live", "Alive", "alive ", "aliv", "(x|y)", "^x$", "x|y", "ali?", "ed|x", "a.e", ""):
+            self.assertFalse(commands.can_match(pattern, self.TEXTS), pattern)
+
+    def test_where_go_and_python_may_differ_it_is_taken_to_match(self) -> None:
+        for pattern in (
+            "(?i)X",
+            "[[:alpha:]]",
+            "\\pL",
+            "\\Qx\\E",
+            "x{,1}",
+            "(",
+            "x**",
+            "(x*)*",
+            "é",
+            ".*" * 99,
+        ):
+            self.assertTrue(commands.can_match(pattern, self.TEXTS), pattern)
+
+
 class MayCloseTests(SynchronousTestCase):
     def may_close(self, **filters: Any) -> bool:
         assert commands.MEMBERS_FILTERED.may_close is not None

@@ -12,7 +12,8 @@ Wire facts are Serf's: ``client/const.go`` for names and shapes,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -296,6 +297,25 @@ def _may_not_compile(values: Mapping[str, Any]) -> bool:
     return any(
         not _PLAIN.issuperset(part) for pattern in patterns for part in pattern.replace(".*", "").split("|")
     )
+
+
+# Of these RE2 and Python's re make the same: no class, no escape, no flag, no group that is repeated.
+_KNOWN_ALIKE = re.compile(r"(?:[\w.:/@=, |^$*+?-]|\((?!\?)|\)(?![*+?]))*", re.ASCII)
+_FEW = 4  # with more repetitions, Python may take its time
+
+
+def can_match(pattern: str, texts: Iterable[str]) -> bool:
+    """
+    Tell whether a filter of ``members-filtered`` matches any of *texts*; True where that can't be known.
+
+    The agent puts it between ``^`` and ``$``, without a group.
+    """
+    if not _KNOWN_ALIKE.fullmatch(pattern) or sum(map(pattern.count, "*+?")) > _FEW:
+        return True
+    try:
+        return any(re.search(f"^{pattern}$", text) for text in texts)
+    except re.error:
+        return True
 
 
 _KEY_REPLY = "Messages: {node: text}, Keys: {key: nodes that have it} or nil, NumNodes, NumErr, NumResp: int"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contract.harness import CLOSED, Nodes, in_reactor
+from txserf import commands
 
 FIELDS = [
     "Addr",
@@ -338,3 +339,22 @@ async def test_stats_counts_events_and_queries_by_their_clocks(single: Nodes) ->
 async def test_stats_says_whether_gossip_is_encrypted(encrypted: Nodes) -> None:
     raw = await encrypted.connect()
     assert (await raw.ok("stats"))["serf"]["encrypted"] == "true"
+
+
+@in_reactor
+async def test_a_status_filter_matches_what_the_table_says_that_it_can(single: Nodes) -> None:
+    for pattern in (
+        "alive",
+        "live",
+        "al.*",
+        "alive|x",
+        "x|live",
+        "x|e",
+        "alive|",
+        "(x|alive)",
+        "(x|y)",
+        "^alive$",
+        "ali?",
+        "a.?l.?i.?v.?e",
+    ):
+        assert bool(await names(single, Status=pattern)) == commands.can_match(pattern, ["alive"]), pattern

@@ -8,6 +8,8 @@ from tests.fakes import MEMBER, Asked, user_event
 from tests.router_case import RouterCase
 from tests.serf_case import SerfCase
 from txserf import MemberEvent, QueryEvent, RpcError, UserEvent
+from txserf.embedded import rpc
+from txserf.filters import EventFilter, parse_filter
 from txserf.handlers.intake import Intake
 from txserf.model import Event, Gap
 
@@ -22,6 +24,14 @@ class IntakeTests(RouterCase):
     def follow(self, type: str | None) -> None:
         self.intake.follow(type)
         self.turn(0.5)
+
+    def refuse(self, type: str) -> None:
+        """Have the agent refuse a filter, as one of a release without such events would."""
+
+        def parse(text: str) -> tuple[EventFilter, ...]:
+            return parse_filter("no such type" if text == type else text)
+
+        self.patch(rpc, "parse_filter", parse)
 
     def streams(self) -> int:
         """How many streams the agent has."""
@@ -55,8 +65,9 @@ class IntakeTests(RouterCase):
         self.assertEqual(self.names(), ["b"])
 
     def test_a_filter_that_the_agent_refuses_leaves_the_one_before(self) -> None:
+        self.refuse("member-reap")
         self.follow("user:a")
-        self.follow("nonsense")
+        self.follow("member-reap")
         self.assertIsInstance(self.intake.failure, RpcError)
         self.assertEqual(len(self.logged("no events: ")), 1)
         self.send("a")
@@ -67,7 +78,8 @@ class IntakeTests(RouterCase):
         self.assertEqual(self.names(), ["a", "b"])
 
     def test_a_first_filter_that_is_refused_is_told(self) -> None:
-        self.follow("nonsense")
+        self.refuse("member-reap")
+        self.follow("member-reap")
         self.assertIsInstance(self.intake.failure, RpcError)
         self.assertEqual((self.intake.is_active, self.active), (False, []))
         self.assertEqual(len(self.logged("no events: ")), 1)
@@ -237,7 +249,7 @@ class OverlapTests(SerfCase):
 
     def test_where_a_filter_is_refused_that_nobody_wants_any_more_the_wanted_one_is_followed(self) -> None:
         self.stopped()
-        *before, stream = self.follow("nonsense")
+        *before, stream = self.follow("member-reap")
         self.intake.follow("user:b")
         for asked in before:
             self.agent.reply(asked.seq)

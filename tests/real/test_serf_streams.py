@@ -85,15 +85,23 @@ async def test_a_stream_goes_on_with_another_agent_and_tells_the_gap(two_agents:
 
 
 @in_reactor
-async def test_a_filter_that_the_agent_refuses_ends_the_stream_with_its_words(agent: Agent) -> None:
+async def test_each_filter_that_is_refused_at_the_call_the_agent_would_refuse(agent: Agent) -> None:
+    filters = ["no-such-type", "usr", "User", "member-", "member-join:n1", "*:a", "user,,query", " user"]
     async with txserf.Serf(agent.rpc) as serf:
-        stream = serf.stream("no-such-type")
-        error = await fails(stream.when_active(), txserf.RpcError)
-        assert (error.command, error.message) == ("stream", "Invalid event filter")
-        error = await fails(anext(stream), txserf.RpcError)
-        assert error.message == "Invalid event filter"
-        await fails(stream.when_active(), txserf.RpcError)
-        await stream.stop()
+        for filter in filters:
+            with pytest.raises(txserf.InvalidRequest, match="is no event type"):
+                serf.stream(filter)
+    async with txserf.Client(agent.rpc) as client:
+        for filter in filters:
+            (response,) = await client.stream(Type=filter).request()
+            assert response.error == "Invalid event filter"
+
+
+@in_reactor
+async def test_each_filter_that_is_taken_the_agent_takes(agent: Agent) -> None:
+    async with txserf.Serf(agent.rpc) as serf:
+        for filter in ("", "*", "user:", "user:a:b", "query:load,member-reap", "user,user"):
+            await serf.stream(filter).when_active()
 
 
 @in_reactor

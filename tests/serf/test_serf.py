@@ -318,12 +318,33 @@ class BadInputTests(SerfCase):
         self.assertIn(what, str(caught.exception))
         self.assertIsInstance(caught.exception, ValueError)
 
+    def test_a_status_that_no_member_can_have_is_refused(self) -> None:
+        for status in ("live", "Alive", "alive ", "a", "(live|dead)", "^live$", "x|y", "live+", "al.ve."):
+            with self.assertRaises(InvalidRequest) as caught:
+                self.serf.members(status=status)
+            self.assertEqual(
+                str(caught.exception),
+                f"members: {status!r} is no status; there are none, alive, leaving, left, failed",
+            )
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_filter_that_is_no_event_type_is_refused(self) -> None:
+        with self.assertRaises(InvalidRequest) as caught:
+            self.serf.stream("usr")
+        self.assertEqual(
+            str(caught.exception),
+            "stream: 'usr' is no event type; there are user, query, member-join, member-leave, member-failed, "
+            "member-update, member-reap, *, user:NAME and query:NAME",
+        )
+        self.assertEqual(self.agent.asked(), [])
+
     def test_each_bad_argument_is_named_before_anything_is_sent(self) -> None:
         serf: Any = self.serf
         number: Any = 1
         for what, call in [
             ("name", lambda: serf.members(name=1)),
             ("status", lambda: serf.members(status=b"alive")),
+            ("status", lambda: serf.members(status=["alive"])),
             ("tags", lambda: serf.members(tags={"role": 1})),
             ("tags", lambda: serf.members(tags="role")),
             ("timeout", lambda: serf.members(timeout="1")),

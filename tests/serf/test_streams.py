@@ -100,7 +100,7 @@ class EventStreamTests(StreamCase):
         self.assertEqual((self.names(first, 1), self.names(second, 1)), (["a"], ["b"]))
 
     def test_an_end_by_the_agents_refusal_comes_to_who_waits_and_who_reads(self) -> None:
-        stream = self.serf.stream("nonsense")
+        stream = self.serf.stream("member-reap")  # an agent of a release without it would refuse it
         active, event = stream.when_active(), self.next(stream)
         self.agent.reply(self.asked_one("stream").seq, error="Invalid event filter")
         for failed in (active, event, stream.when_active(), self.next(stream)):

@@ -16,7 +16,8 @@ from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
 from txserf.connection.session import Session
 from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
-from txserf.model import Coordinate, KeyReply, Member
+from txserf.filters import parse_filter
+from txserf.model import Coordinate, KeyReply, Member, MemberStatus
 from txserf.serf.call import Call, Ping
 from txserf.serf.logs import LogStream, Monitors
 from txserf.serf.query import Query
@@ -146,11 +147,15 @@ class Serf(Service):
         :param tags: likewise, by tag. All that is given must match.
         :returns: a Deferred of a list of `Member`. It fails with `RpcError` for what is no
             regular expression: the agent closes the connection then, which is one made for it.
+        :raises InvalidRequest: at the call, for a *status* that no member can have.
 
         Wire: ``members``, or ``members-filtered`` where there is a filter.
         """
         given = {"name": name, "status": status, "tags": tags}
         filters = {argument: value for argument, value in given.items() if value is not None}
+        if status and isinstance(status, str) and not commands.can_match(status, MemberStatus):
+            known = ", ".join(MemberStatus)
+            raise InvalidRequest(f"members: {str(status)!r} is no status; there are {known}")
         row = commands.MEMBERS_FILTERED if filters else commands.MEMBERS
         return self._call(row, timeout, **filters).result
 
@@ -287,12 +292,17 @@ class Serf(Service):
             ``constant.STREAM_BUFFER``, which is 8192.
         :param gaps: deliver a `Gap` where the stream was down and may have missed events.
         :returns: at once, an `EventStream`, which opens again after each loss.
-        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed. A filter that
-            the agent refuses fails ``when_active()`` with `RpcError`, and ends the iteration with it.
+        :raises InvalidRequest: for a bad argument, such as a filter that is no event type;
+            `Disconnected` once this is closed. A stream that the agent refuses fails
+            ``when_active()`` with `RpcError`, and ends the iteration with it.
 
         Wire: ``stream``.
         """
         values = commands.STREAM.typed_arguments({"type": type})
+        try:
+            parse_filter(values["Type"] or "*")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"stream: {error}") from None
         if not isinstance(gaps, bool):
             raise InvalidRequest(f"stream: gaps must be bool, not {gaps!r}")
         limit = _buffer("stream", buffer)
