@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -288,6 +289,11 @@ def _joined_some(body: Mapping[str, Any]) -> bool:
     return number.__class__ is int and number > 0
 
 
+def _members_by_name(body: Mapping[str, Any]) -> list[model.Member]:
+    # An agent lists them in another order each time.
+    return sorted(model.members_from_wire(body), key=attrgetter("name"))
+
+
 # Characters that mean themselves to RE2 wherever they stand, and a dot.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@=, ")
 
@@ -385,7 +391,7 @@ MEMBERS = Command(
     "Return the members that the agent knows.",
     reply=Answered.BODY,
     shape=_MEMBERS,
-    decode=model.members_from_wire,
+    decode=_members_by_name,
 )
 MEMBERS_FILTERED = Command(
     "members-filtered",
@@ -393,7 +399,7 @@ MEMBERS_FILTERED = Command(
     (Arg("Tags", TEXT_MAP, "tags", {}), Arg("Status", TEXT, "status", ""), Arg("Name", TEXT, "name", "")),
     reply=Answered.BODY,
     shape=_MEMBERS,
-    decode=model.members_from_wire,
+    decode=_members_by_name,
     may_close=_may_not_compile,
 )
 TAGS = Command(

@@ -274,6 +274,15 @@ class LaneTests(SerfCase):
         lane.reply(asked[3].seq, KEYS)
         self.assertEqual(self.successResultOf(listing), KeyReply({"secret==": 2}, {"n1": "hm"}, 2, 0, 2))
 
+    def test_members_are_in_the_order_of_their_names(self) -> None:
+        members = {"Members": [{**MEMBER, "Name": name} for name in ("n2", "n10", "N3", "n1")]}
+        calls = [self.serf.members(), self.serf.members(status="alive")]
+        for asked in self.agent.asked():
+            self.agent.reply(asked.seq, members)
+        for call in calls:
+            names = [member.name for member in self.successResultOf(call)]
+            self.assertEqual(names, ["N3", "n1", "n10", "n2"])
+
     def test_a_filter_that_may_not_compile_goes_alone_and_its_connection_is_closed(self) -> None:
         call = self.serf.members(name="(n1|n2)")
         self.assertEqual(self.agent.asked(), [])

@@ -140,12 +140,12 @@ class Serf(Service):
         timeout: float | None = None,
     ) -> Deferred[list[Member]]:
         """
-        Return the members, in no order.
+        Return the members.
 
         :param name: a regular expression (Go's RE2) for the whole name.
         :param status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
         :param tags: likewise, by tag. All that is given must match.
-        :returns: a Deferred of a list of `Member`. It fails with `RpcError` for what is no
+        :returns: a Deferred of a list of `Member`, sorted by name. It fails with `RpcError` for what is no
             regular expression: the agent closes the connection then, which is one made for it.
         :raises InvalidRequest: at the call, for a *status* that no member can have.
 
