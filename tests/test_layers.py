@@ -31,7 +31,7 @@ INSIDE = {
     "client": "requests batch client",
     "serf": "call feed streams logs query serf",
     "handlers": "scripts routes handled agent work intake running router",
-    "service": "settings lines apps jsonlog metrics web reload readiness follow demo making",
+    "service": "settings lines apps jsonlog metrics web reload readiness follow demo ending options making",
 }
 
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import new_folder
 from txserf import constant
 from txserf.service import settings
-from txserf.service.making import Options
+from txserf.service.options import Options
 
 PAGE = (Path(__file__).parents[2] / "docs" / "service.rst").read_text()
 

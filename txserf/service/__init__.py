@@ -1,4 +1,4 @@
 """The service that ``twistd txserf`` runs."""
 
-from txserf.service.making import Options as Options
 from txserf.service.making import makeService as makeService
+from txserf.service.options import Options as Options

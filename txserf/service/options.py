@@ -1,0 +1,126 @@
+"""The command line of ``twistd txserf``."""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+
+from txserf.arguments import did_you_mean
+from txserf.handlers.router import Router
+from txserf.service import apps, settings
+from txserf.service.ending import Ending
+from txserf.service.settings import ConfigError, Takes
+
+
+class Options(usage.Options):
+    """
+    The options of ``twistd txserf``: the rows of `txserf.service.settings.SETTINGS`.
+
+    :ivar ending: ends the process where what was chosen can't work.
+    :ivar chosen: all of them, from the command line, else from the file, else the defaults.
+    :ivar router: the handlers; None where there is nothing to handle.
+    :ivar http: where to serve /health and /metrics; None for nowhere.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Runs scripts and Python functions for the events of a Serf cluster or, without any, shows the members and "
+        "each event as it comes; through agents that come and go. With -n what is shown goes to standard output "
+        "and the log to standard error, else all goes to the log."
+    )
+
+    optFlags = [
+        [row.name, row.short, row.summary] for row in settings.SETTINGS if row.kind is Takes.FLAG
+    ]  # as usage.Options wants it
+
+    optParameters = [
+        [row.name, row.short, None, row.summary, row.from_text]
+        for row in settings.SETTINGS
+        if row.kind not in (Takes.FLAG, Takes.LIST)
+    ]  # as usage.Options wants it
+
+    def opt_handler(self, spec: str) -> None:
+        self["handler"] = [*self.get("handler", ()), spec]
+
+    opt_handler.__doc__ = settings.BY_NAME["handler"].summary
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse a command line; the refusal of an unknown option names the nearest known one."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's own
+        except usage.UsageError as error:
+            wrong = error.__context__
+            if (
+                not isinstance(wrong, getopt.GetoptError)
+                or len(wrong.opt) == 1
+                or wrong.opt in settings.BY_NAME
+            ):
+                raise
+            hint = did_you_mean(f"--{wrong.opt}", [f"--{row.name}" for row in settings.SETTINGS])
+            raise usage.UsageError(f"{error}{hint}") from None
+
+    def postOptions(self) -> None:
+        """Refuse what can't work, by name."""
+        self.ending = Ending()
+        # What names files is fixed before twistd goes to another folder; scripts are run in that one.
+        for name in ("config", "state"):
+            if self[name] is not None:
+                self[name] = os.path.abspath(self[name])
+        flags = {flag for flag, _, _ in self.optFlags}
+        self._given = {
+            name: value for name, value in self.items() if (value if name in flags else value is not None)
+        }
+        self._folder = os.path.abspath(self._twistd.get("rundir") or ".")
+        self._started_in = os.getcwd()
+        try:
+            self.chosen, router = self.read()
+            self._check_log()
+            self.http = self._endpoint()
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+        handles = self.chosen["handler"] or self.chosen["app"] or self.chosen["config"]
+        self.router = router if handles else None
+
+    def read(self, again: bool = False) -> tuple[dict[str, Any], Router]:
+        """
+        Read the file, and find the handlers.
+
+        :param again: import the module of ``--app`` anew.
+        :returns: the values of all options, and the router that they ask for.
+        :raises ConfigError: for what can't work.
+        """
+        path = self._given.get("config")
+        found = {} if path is None else settings.load(Path(path))
+        if "state" in found:
+            found["state"] = os.path.join(self._started_in, found["state"])
+        values = settings.merged(self._given, found)
+        settings.check(values)
+        if values["app"] is not None and self._started_in not in sys.path:
+            sys.path.insert(0, self._started_in)
+        router = apps.make_router(values["handler"] or (), values["app"], folder=self._folder, again=again)
+        return values, router
+
+    @property
+    def _twistd(self) -> Any:
+        return self.parent or {}
+
+    def _check_log(self) -> None:
+        if self.chosen["log-format"] != "json":
+            return
+        for name in ("syslog", "logger"):
+            if self._twistd.get(name):
+                raise ConfigError(f"--log-format json and twistd's --{name} exclude each other")
+
+    def _endpoint(self) -> Any:
+        if self.chosen["http"] is None:
+            return None
+        from twisted.internet import reactor
+
+        from txserf.service import web  # not to be paid for by who serves nothing
+
+        return web.parse_endpoint(reactor, self.chosen["http"])
