@@ -284,6 +284,22 @@ class UsersErrorTests(RouterCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)
         self.assertEqual(len(self.logged("an observer failed")), 8)
 
+    def test_each_observer_is_told_everything_though_another_one_fails(self) -> None:
+        self.router.user_event()(self.got.append)
+        noted = Noted(), Noted()
+        service = self.bind(observer=noted[0])
+        service.observers += [BadObserver(), noted[1]]
+        self.send("a")
+        self.cluster.agents["n1"].drop_connections()
+        self.turn(1.0)
+        service._take(self.got[0])
+        self.assertEqual(
+            noted[1].calls,
+            [("arrived", "user"), ("user", "append", "ok", 0), ("resumed",), ("duplicate", "user")],
+        )
+        self.assertEqual(noted[0].calls, noted[1].calls)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+
     def test_no_text_of_a_users_error_is_logged_where_the_event_has_a_payload(self) -> None:
         errors: list[Callable[[bytes], object]] = [
             lambda payload: int(payload.strip()),

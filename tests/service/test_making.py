@@ -48,7 +48,7 @@ class MakeServiceTests(OptionsCase):
         made: Any = making.makeService(
             self.options("--handler", "x", "--http", "9100", nodaemon=1, logfile="x")
         )
-        told = made.services[2].observer._observers
+        told = made.services[2].observers
         self.assertEqual([type(each).__name__ for each in told], ["Guard", "Metrics"])
 
     def test_limits_and_state_reach_the_service(self) -> None:

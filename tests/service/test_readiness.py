@@ -7,9 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Agent, Endpoint, Log
 from txserf import AuthenticationError, Host, Router, RpcError, Serf
-from txserf.handlers.work import Observer, Outcome
 from txserf.service.follow import Follower
-from txserf.service.readiness import Guard, Observers
+from txserf.service.readiness import Guard
 
 
 class WithSerfCase(SynchronousTestCase):
@@ -85,26 +84,6 @@ class GuardTests(WithSerfCase):
         self.serf.close()
         self.clock.advance(0)
         self.assertEqual(self.failures, [])
-
-
-class Noting(Observer):
-    def __init__(self, told: list[tuple[object, ...]]) -> None:
-        for name in ("arrived", "duplicate", "resumed", "ended"):
-            setattr(self, name, lambda *arguments, name=name: told.append((name, *arguments)))
-
-
-class ObserversTests(SynchronousTestCase):
-    def test_each_one_is_told_everything(self) -> None:
-        told: list[tuple[object, ...]] = []
-        both = Observers(Noting(told), Noting(told))
-        both.arrived("user")
-        both.duplicate("user")
-        both.resumed()
-        both.ended("user", "f", Outcome.OK, 0.5)
-        calls = [("arrived", "user"), ("duplicate", "user"), ("resumed",)]
-        self.assertEqual(
-            told, [call for call in [*calls, ("ended", "user", "f", Outcome.OK, 0.5)] for _ in "12"]
-        )
 
 
 class FollowerHealthTests(WithSerfCase):

@@ -170,7 +170,7 @@ class Router:
             drain=positive(drain, "drain"),
             buffer=count(buffer, "buffer"),
             state=None if state is None else Path(state),
-            observer=observer or Observer(),
+            observers=() if observer is None else (observer,),
         )
 
     def _decorator(self, what: str, type: str, names: tuple[str, ...]) -> Callable[[_F], _F]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class RouterService(Service):
     :ivar clock: its source of time, once the service was started.
     :ivar concurrency: how many events may be in work at once.
     :ivar handler_timeout: seconds that a handler may take; None for no limit.
-    :ivar observer: is told what happens.
+    :ivar observers: are told what happens.
     """
 
     clock: Any
@@ -61,12 +62,12 @@ class RouterService(Service):
         drain: float,
         buffer: int,
         state: Path | None,
-        observer: Observer,
+        observers: Iterable[Observer],
     ) -> None:
         self.serf = serf
         self.concurrency = concurrency
         self.handler_timeout = timeout
-        self.observer = observer
+        self.observers = list(observers)
         self._routes = routes
         self._started_serf = False
         self._drain = drain
@@ -263,7 +264,7 @@ class RouterService(Service):
                 return
             self._ltimes.begun(key)
         work = Work(self, event, handlers, key)
-        tell(self.observer.arrived, work.type)
+        tell(self.observers, lambda observer: observer.arrived(work.type))
         self._works.add(work)
         work.run()
 
@@ -290,7 +291,7 @@ class RouterService(Service):
 
     def _active(self, gap: Gap | None) -> None:
         if gap is not None:
-            tell(self.observer.resumed)
+            tell(self.observers, lambda observer: observer.resumed())
             seconds = gap.resumed_at - gap.lost_at
             _log.warn("events may have been missed in {seconds:.3f} s", seconds=seconds)
         self._hold(Deferred.fromCoroutine(self._identity.compare()))
@@ -300,7 +301,7 @@ class RouterService(Service):
             self._queue.appendleft(event)
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
-        tell(self.observer.duplicate, event.type)
+        tell(self.observers, lambda observer: observer.duplicate(event.type))
         _log.debug("{event} came again", event=describe(event))
 
     def _hold(self, until: Deferred[None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.base import DelayedCall
@@ -60,21 +60,22 @@ class Observer:
         """A handler has ended, *duration* in seconds."""
 
 
-def tell(observed: Callable[..., None], *arguments: object) -> None:
-    """Call a method of an `Observer`, who may not stop what it observes."""
-    try:
-        observed(*arguments)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        _log.failure("an observer failed", _loggable(Failure()))
+def tell(observers: Iterable[Observer], call: Callable[[Observer], None]) -> None:
+    """Call a method of each observer; what one raises is logged and stops nothing."""
+    for observer in observers:
+        try:
+            call(observer)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            _log.failure("an observer failed", _loggable(Failure()))
 
 
 class Runner(Context, Protocol):
     """Who runs the work, and hears of its end."""
 
     handler_timeout: float | None
-    observer: Observer
+    observers: list[Observer]
 
     def finished(self, work: Work) -> None: ...
 
@@ -149,8 +150,7 @@ class Work:
             except BaseException:  # sys.exit() in a handler, too, must not take the connection down
                 now = self.ended(handler, began_at, Outcome.FAILED, Failure())
                 continue
-            now = runner.clock.seconds()
-            tell(runner.observer.ended, self.type, handler.label, Outcome.OK, now - began_at)
+            now = self.ended(handler, began_at, Outcome.OK)
         self._finish(now)
 
     def _finish(self, now: float) -> None:
@@ -169,9 +169,12 @@ class Work:
         """Note and log how a handler ended, which is now; return the time."""
         now: float = self._runner.clock.seconds()
         duration = now - began_at
-        tell(self._runner.observer.ended, self.type, handler.label, outcome, duration)
-        self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
+        tell(
+            self._runner.observers,
+            lambda observer: observer.ended(self.type, handler.label, outcome, duration),
+        )
         if outcome is not Outcome.OK:
+            self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
             self._tell(handler, outcome, failure, duration)
         return now
 

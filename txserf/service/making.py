@@ -20,7 +20,7 @@ from txserf.service import settings
 from txserf.service.follow import Follower
 from txserf.service.lines import FORMATS, Format
 from txserf.service.options import Options
-from txserf.service.readiness import Guard, Observers
+from txserf.service.readiness import Guard
 from txserf.service.reload import Reloader
 
 if TYPE_CHECKING:
@@ -105,16 +105,16 @@ def _json_log(twistd: Any) -> Callable[[], ILogObserver]:
 def _handling(
     values: settings.Values, router: Router, serf: Serf, guard: Guard, metrics: Metrics | None
 ) -> RouterService:
-    observer = guard if metrics is None else Observers(guard, metrics)
     service = router.bind(
         serf,
         concurrency=values["concurrency"],
         timeout=values["handler-timeout"] or None,
         state=values["state"],
-        observer=observer,
+        observer=guard,
     )
     guard.handling = service
     if metrics is not None:
+        service.observers.append(metrics)
         metrics.service = service
     return service
 

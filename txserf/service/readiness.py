@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from txserf.errors import Disconnected, SerfError, reason_text
 from txserf.handlers.running import RouterService
-from txserf.handlers.work import Observer, Outcome
+from txserf.handlers.work import Observer
 
 
 class Guard(Observer, Service):
@@ -61,26 +61,3 @@ class Guard(Observer, Service):
         if not failure.check(Disconnected, CancelledError):
             self._log.error("no events can be handled: {reason}", reason=reason_text(failure))
             self._failed(failure.value or AssertionError())
-
-
-class Observers(Observer):
-    """Tells several observers."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def arrived(self, type: str) -> None:
-        for observer in self._observers:
-            observer.arrived(type)
-
-    def duplicate(self, type: str) -> None:
-        for observer in self._observers:
-            observer.duplicate(type)
-
-    def resumed(self) -> None:
-        for observer in self._observers:
-            observer.resumed()
-
-    def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
-        for observer in self._observers:
-            observer.ended(type, handler, outcome, duration)
