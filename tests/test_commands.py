@@ -194,6 +194,9 @@ class TableTests(SynchronousTestCase):
     def test_only_stream_monitor_and_query_have_records(self) -> None:
         self.assertEqual([row.wire for row in commands.TABLE if row.streams], ["stream", "monitor", "query"])
 
+    def test_streams_and_monitors_are_subscriptions_and_nothing_else(self) -> None:
+        self.assertEqual([row.wire for row in commands.TABLE if row.subscribes], ["stream", "monitor"])
+
     def test_what_changes_something_is_never_to_be_sent_twice(self) -> None:
         reads = [row.wire for row in commands.TABLE if not row.changes]
         self.assertEqual(

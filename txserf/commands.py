@@ -121,6 +121,7 @@ class Command:
     body_on_success: bool = attrs.field(init=False, repr=False)
     body_on_error: bool = attrs.field(init=False, repr=False)
     streams: bool = attrs.field(init=False, repr=False)
+    subscribes: bool = attrs.field(init=False, repr=False)  # records come until it is stopped
     answers_alone: bool = attrs.field(init=False, repr=False)  # one reply, and no handshake that goes with it
     has_secret: bool = attrs.field(init=False, repr=False)  # an argument that is shown nowhere
     takes_main_road: bool = attrs.field(init=False, repr=False)  # whatever its arguments are
@@ -145,6 +146,10 @@ class Command:
     @streams.default
     def _has_records(self) -> bool:
         return self.reply is Answered.RECORDS
+
+    @subscribes.default
+    def _has_records_without_end(self) -> bool:
+        return self.streams and self.ends is None
 
     @answers_alone.default
     def _has_one_reply(self) -> bool:

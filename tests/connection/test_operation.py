@@ -45,21 +45,3 @@ class RouteTests(SynchronousTestCase):
             if row.wire not in special:
                 values = {arg.name: given[arg.name] for arg in row.args if arg.required}
                 self.assertIs(operation(row, lanes=True, **values).road, Road.MAIN, row.wire)
-
-
-class ReopenTests(SynchronousTestCase):
-    def test_streams_and_monitors_are_opened_again_and_nothing_else(self) -> None:
-        given: dict[str, Any] = {
-            "Name": "n",
-            "Node": "n",
-            "LogLevel": "INFO",
-            "Stop": 1,
-            "ID": 1,
-            "Existing": ["a"],
-        }
-        reopened = set()
-        for row in commands.TABLE:
-            values = {arg.name: given.get(arg.name, "k") for arg in row.args if arg.required}
-            if operation(row, **values).reopens:
-                reopened.add(row.wire)
-        self.assertEqual(reopened, {"stream", "monitor"})

@@ -70,7 +70,7 @@ class Batch:
                     request.callbacks,
                     functools.partial(self._callback_failed, request),
                     functools.partial(self._idle, request),
-                    constant.STREAM_BUFFER if request.reopens else None,
+                    constant.STREAM_BUFFER if request.command.subscribes else None,
                     functools.partial(self._dropping, request),
                 )
         if timeout is not None:
@@ -98,7 +98,7 @@ class Batch:
         if command.streams and not error:
             request.opened = True
             # A stream that was opened again replies again: that is for its callbacks only.
-            if self._watch and request.reopens and not request.responses:
+            if self._watch and request.command.subscribes and not request.responses:
                 request.responses.append(response)
             if request.chain is not None:
                 request.chain.put(response)
@@ -119,7 +119,7 @@ class Batch:
     def record(self, request: QueuedCommand, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
         response = request.answer(ResponseStreamResult, "", body)
-        if not (self._watch and request.reopens):
+        if not (self._watch and request.command.subscribes):
             request.responses.append(response)
         ends = request.command.ends
         if ends is not None and ends(body):
@@ -227,14 +227,14 @@ class Batch:
             self.fail(too_late(late, self._timeout, self._session, self._responses()))
             return
         for request in requests:
-            if request.reopens:
+            if request.command.subscribes:
                 if not request.done:
                     self._session.abandon(request)
                 # Its callbacks are not waited for: one that never ends would make it all wait for ever.
                 self._one_less(request)
 
     def _is_late(self, request: QueuedCommand) -> bool:
-        if request.reopens:
+        if request.command.subscribes:
             return not request.opened  # else its time to collect records is over
         return not (self._patient and request.command.ends)
 

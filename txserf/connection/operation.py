@@ -43,11 +43,6 @@ class Operation(Exchange):
             if command.may_close is not None and command.may_close(values):
                 self.road = Road.ALONE
 
-    @property
-    def reopens(self) -> bool:
-        """Whether it is a subscription, to be opened again on a new connection."""
-        return self.command.streams and self.command.ends is None
-
     def expired(self) -> None:
         """Its time is over, and it is not done."""
         raise NotImplementedError

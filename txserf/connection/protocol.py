@@ -298,7 +298,7 @@ class SerfProtocol(Protocol):
         for table in (self._calls, self._streams):
             if table.get(seq) is exchange:
                 table[seq] = unwanted
-                if exchange.command.streams and exchange.command.ends is None and self.state is State.READY:
+                if exchange.command.subscribes and self.state is State.READY:
                     self.send_one(Unwanted(commands.STOP, {"Stop": seq}))
 
     def close(self) -> None:
@@ -421,7 +421,7 @@ class SerfProtocol(Protocol):
 
     def _confirm_stop(self, seq: int) -> None:
         stopped = self._streams.get(seq)
-        if stopped is not None and stopped.command.ends is None:
+        if stopped is not None and stopped.command.subscribes:
             del self._streams[seq]
             self._stopped[seq] = None
             if len(self._stopped) > _MOST_STOPPED:

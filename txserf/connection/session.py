@@ -328,10 +328,10 @@ class Session:
             exchange.connection = None
             if exchange.done:  # a stream whose ``stop`` was under way
                 continue
-            reads = exchange.reopens or not exchange.command.changes
+            reads = exchange.command.subscribes or not exchange.command.changes
             if not closed and (untouched or (self.reconnect and reads)):
                 again.append(exchange)
-                if exchange.reopens and not untouched:
+                if exchange.command.subscribes and not untouched:
                     interrupted.append(exchange)
             else:
                 failed.append(exchange)
