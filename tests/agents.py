@@ -1,15 +1,14 @@
 """
 Real Serf agents for tests, benchmarks and first steps.
 
-`serf_binary` finds the ``serf`` program, or gets it; `cluster` starts agents on
-free loopback ports and ends them. Started as a program it runs a command beside
-a cluster, which the command finds in ``SERF_RPC_ADDR``, with that ``serf`` on its PATH::
+`serf_binary` finds the ``serf`` program, or downloads it. `cluster` starts agents on
+free loopback ports, and ends them. This module is also a program. It runs a command beside
+a cluster, with the agents' addresses in ``SERF_RPC_ADDR`` and ``serf`` on its PATH::
 
     python -m tests.agents -n 2 -- twistd -n txserf
 
-Everything here blocks: it is for the moments before and after the reactor's work.
-Only processes that were started here are ever ended, and they do not outlive
-the thread that started them.
+Everything here blocks. Call it before and after the reactor runs. It ends only processes
+that it started, and they do not outlive the thread that started them.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest import SkipTest
 
-# How long anything may take that an agent does: starting, joining, ending.
+# Seconds that an agent may need to start, to join or to end.
 _PATIENCE = 20.0
-# Below the ports that systems give to outgoing connections, so that an agent gets its own ones back.
+# Systems take higher ports for outgoing connections, so these are still free when an agent restarts.
 _PORTS = range(20000, 32000)
 
 
 class SerfMissing(SkipTest):
-    """There is no ``serf`` here and none could be got: pytest and trial skip the test and say why."""
+    """There is no ``serf``, and it could not be downloaded. pytest and trial skip the test and say why."""
 
 
 class AgentFailed(Exception):
-    """An agent did not do what it should in time; the text ends with its log."""
+    """An agent failed to do something in time. The text ends with its log."""
 
 
-# What an agent prints once both of its ports listen.
+# An agent prints this once both of its ports listen.
 _RUNNING = "==> Serf agent running!"
 
 # -- finding serf
@@ -57,7 +56,7 @@ _RUNNING = "==> Serf agent running!"
 
 @functools.cache
 def find_serf() -> Path | str:
-    """Find or get the program: its path, or in words why there is none. Looks once per process."""
+    """Return the path of the program, downloaded if need be, or the reason why there is none. Looks once per process."""
     named = os.environ.get("SERF_BINARY")
     if named:
         return Path(named) if os.access(named, os.X_OK) else f"$SERF_BINARY is no program: {named}"
@@ -73,10 +72,10 @@ def find_serf() -> Path | str:
 
 def serf_binary() -> Path:
     """
-    Give the path of ``serf``: ``$SERF_BINARY``, else from PATH, else from Debian's package.
+    Return the path of ``serf``: ``$SERF_BINARY``, else from PATH, else from Debian's package.
 
-    :raises SerfMissing: where there is none, which skips the test that asked;
-        under ``CI=true`` it is an `AssertionError` instead.
+    :raises SerfMissing: if there is none. This skips the test that asked.
+        Under ``CI=true`` an `AssertionError` is raised instead, which fails it.
     """
     found = find_serf()
     if isinstance(found, Path):
@@ -87,7 +86,7 @@ def serf_binary() -> Path:
 
 
 def _downloaded_serf() -> Path:
-    """Get the program once per user, into a cache; callers at the same time wait for the first."""
+    """Download the program once per user, into a cache. Of several callers at once, one downloads and the others wait."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "txserf"
     program = cache / "serf"
     if program.exists():
@@ -119,7 +118,7 @@ def _unpacked_package(work: Path) -> Path:
         own = ["-q", "-o", f"Dir::State={work}/state", "-o", f"Dir::Cache={work}/cache"]
         own += ["-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "Acquire::Languages=none"]
         own += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2"]
-        # One of the system's sources may be out of reach without any harm: the download tells.
+        # Ignore sources that can't be reached; if one of them was needed, the download below fails.
         with contextlib.suppress(subprocess.CalledProcessError):
             run("apt-get", *own, "update")
         run("apt-get", *own, "download", "serf")
@@ -133,12 +132,12 @@ def _unpacked_package(work: Path) -> Path:
 
 class Agent:
     """
-    A ``serf agent`` process with its own folder, and the ports that it keeps over restarts.
+    A ``serf agent`` process. It keeps its ports when it is started again.
 
     :ivar name: its node name.
     :ivar rpc: ``127.0.0.1:port`` of its RPC.
     :ivar bind: ``127.0.0.1:port`` of its gossip.
-    :ivar rpc_auth: the key of its RPC, None for none.
+    :ivar rpc_auth: the key of its RPC; None for no key.
     :ivar process: the running process; None before `start` and after its end.
     """
 
@@ -157,7 +156,7 @@ class Agent:
 
     @property
     def log(self) -> str:
-        """All that the agent has written, over all its starts."""
+        """Everything that the agent has written since its first start."""
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     @property
@@ -168,8 +167,8 @@ class Agent:
         """
         Start the process and wait until its RPC listens.
 
-        :param join: agents to join, until one of them could be joined.
-        :raises AgentFailed: when it ended, or did not listen in time.
+        :param join: agents to join. The agent tries again until it has joined one.
+        :raises AgentFailed: if it ended, or did not listen in time.
         """
         assert not self.running, f"{self} runs already"
         first = not self.rpc
@@ -179,14 +178,14 @@ class Agent:
             self._launch([other.bind for other in join])
             if self.running:
                 return
-            # Somebody else may have been quicker with a port that was free a moment ago.
+            # Another process may have taken one of the ports since they were chosen.
             if not attempts_left or "address already in use" not in self.log:
                 raise AgentFailed(f"{self} ended at its start:\n{self.log}")
 
     def _launch(self, join: list[str]) -> None:
         config = self._config | {"node_name": self.name, "bind": self.bind, "rpc_addr": self.rpc}
         if self.rpc_auth is not None:
-            config["rpc_auth"] = self.rpc_auth  # there is no flag for it
+            config["rpc_auth"] = self.rpc_auth  # the agent has no flag for it
         if join:
             config |= {"retry_join": join, "retry_interval": "1s"}
         starts = self.log.count(_RUNNING)
@@ -198,40 +197,40 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C at the terminal is for the tests, not for the agent
+                start_new_session=True,  # so that Ctrl-C at the terminal ends the tests, not the agent
                 preexec_fn=_dies_with_parent(signal.SIGKILL),
             )
         self._wait(lambda: not self.running or self.log.count(_RUNNING) > starts, "runs")
 
     def kill(self) -> None:
-        """End the process at once, as a crash would; nothing happens where it has ended."""
+        """End the process at once, as a crash would. If it has ended, do nothing."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Let the agent leave its cluster and end, which takes it a second or two."""
+        """Let the agent leave its cluster and end. This takes a second or two."""
         self._end(signal.SIGINT)
 
     def restart(self, *, join: Sequence[Agent] = ()) -> None:
-        """Kill the process where it still runs, and start it again on the same ports."""
+        """Kill the process if it still runs, and start it again on the same ports."""
         self.kill()
         self.start(join=join)
 
     def pause(self) -> None:
-        """Stop the process where it stands: its ports accept, and nobody answers."""
+        """Suspend the process. Its ports still accept connections, but nothing is answered."""
         self._signal(signal.SIGSTOP)
         assert self.process is not None
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)  # a signal may take a moment to arrive
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Let the suspended process go on."""
         self._signal(signal.SIGCONT)
 
     def serf(self, *arguments: str, check: bool = True, timeout: float = _PATIENCE) -> str:
         """
         Run the ``serf`` program against this agent, with its key.
 
-        :param check: raise `subprocess.CalledProcessError` where it fails.
-        :returns: what it wrote, standard error at the end.
+        :param check: raise `subprocess.CalledProcessError` if it fails.
+        :returns: its output, followed by its standard error.
         """
         environ = os.environ | {"SERF_RPC_ADDR": self.rpc, "SERF_RPC_AUTH": self.rpc_auth or ""}
         argv, nothing = [str(self._binary), *arguments], subprocess.DEVNULL
@@ -241,12 +240,12 @@ class Agent:
         return done.stdout + done.stderr
 
     def members(self) -> dict[str, str]:
-        """Ask the agent for its view: the status of each node, by name."""
+        """Return the status of each member by its name, as this agent sees it."""
         listed = json.loads(self.serf("members", "-format=json"))
         return {member["name"]: member["status"] for member in listed["members"]}
 
     def wait_for_member(self, name: str, status: str) -> None:
-        """Wait until this agent sees the node *name* in that status (seconds, for ``failed``)."""
+        """Wait until this agent sees the node *name* in that status. ``failed`` takes some seconds."""
         self._wait(lambda: self.members().get(name) == status, f"sees {name} {status}")
 
     def _wait(self, condition: Callable[[], bool], hope: str) -> None:
@@ -261,7 +260,7 @@ class Agent:
         process, self.process = self.process, None
         if process is None:
             return
-        process.send_signal(number)  # one that has ended gets nothing
+        process.send_signal(number)  # does nothing if the process has ended
         try:
             process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -283,7 +282,7 @@ def cluster(
     **config: object,
 ) -> Iterator[list[Agent]]:
     """
-    Start agents ``n1``, ``n2``..., yield them once each sees all alive, and kill them.
+    Start agents ``n1``, ``n2``..., yield them once each sees all of them alive, and kill them at the end.
 
     In a trial test::
 
@@ -293,14 +292,14 @@ def cluster(
 
     :param rpc_auth: the key of every agent's RPC.
     :param encrypt: the key of their gossip, as `new_encrypt_key` makes one.
-    :param tags: the tags of the first agent, of the second...; none for the others.
-    :param config: anything else that an agent's configuration file may have.
+    :param tags: the tags of the first agents, in order; the others have none.
+    :param config: more keys for the agents' configuration files.
     :raises SerfMissing: see `serf_binary`.
     """
     if encrypt is not None:
         config["encrypt_key"] = encrypt
     agents: list[Agent] = []
-    # Not deleted before the agents have ended: they are killed at the end of the inner stack.
+    # The stack comes last: it kills the agents before the folder is deleted.
     with tempfile.TemporaryDirectory(prefix="txserf-agents-") as folder, contextlib.ExitStack() as stack:
         for index in range(n):
             own = {"tags": dict(tags[index])} if index < len(tags) else {}
@@ -318,11 +317,11 @@ def new_encrypt_key() -> str:
     return base64.b64encode(os.urandom(32)).decode()
 
 
-# -- what the system has to give
+# -- ports, waiting, processes
 
 
 def _free_ports(count: int) -> list[int]:
-    """Choose ports that nobody holds now, neither by TCP nor by UDP (gossip needs both)."""
+    """Choose ports that are free now for both TCP and UDP (gossip needs both)."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.choice(_PORTS)
@@ -335,7 +334,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def accepts(address: str) -> bool:
-    """Say whether somebody listens on *address*, ``host:port``."""
+    """Return whether *address*, ``host:port``, accepts connections."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
         return True
@@ -343,7 +342,7 @@ def accepts(address: str) -> bool:
 
 
 def holds_in_time(condition: Callable[[], bool]) -> bool:
-    """Look again and again until *condition* holds: the one place that may, and not for ever."""
+    """Poll *condition* for up to 20 seconds, and return whether it became true."""
     deadline = time.monotonic() + _PATIENCE
     while not condition():
         if time.monotonic() > deadline:
@@ -353,7 +352,7 @@ def holds_in_time(condition: Callable[[], bool]) -> bool:
 
 
 def _dies_with_parent(number: signal.Signals) -> Callable[[], object] | None:
-    """Have the kernel end a child with its parent, even one that was killed; Linux only."""
+    """Return a function for `preexec_fn` that makes the kernel end the child when its parent ends. Linux only."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -364,16 +363,16 @@ def _dies_with_parent(number: signal.Signals) -> Callable[[], object] | None:
 
 
 def _run_beside(agents: list[Agent], command: list[str]) -> int:
-    """Run *command* in the foreground with the agents' addresses; its exit code, as a shell has it."""
+    """Run *command* in the foreground with the agents' addresses. Return its exit code, as a shell gives it."""
     environ = os.environ | {"SERF_RPC_ADDR": ",".join(agent.rpc for agent in agents)}
     if agents[0].rpc_auth is not None:
         environ["SERF_RPC_AUTH"] = agents[0].rpc_auth
     serf = serf_binary().absolute()
-    # The folder of one that is found anyway may have other programs too.
+    # Add the folder only if need be: it may have other programs too, which would hide those on PATH.
     if shutil.which("serf") != str(serf):
         environ["PATH"] = os.pathsep.join((str(serf.parent), os.environ.get("PATH", os.defpath)))
-    # A Ctrl-C reaches the command by itself, the terminal sends it to both. What is
-    # handled here, rather than ignored, is back to its default in the command.
+    # The terminal sends Ctrl-C to the command too, so do nothing here. A function, not SIG_IGN,
+    # because the command would inherit an ignored signal.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
         process = subprocess.Popen(command, env=environ, preexec_fn=_dies_with_parent(signal.SIGTERM))

@@ -1,8 +1,8 @@
 """
 Fixtures with real Serf agents.
 
-A test that uses one of them, or lies in ``tests/real``, is marked ``real`` by
-itself: ``pytest -m "not real"`` leaves these out.
+Tests that use one of them, and all tests in ``tests/real``, get the mark ``real``
+automatically. ``pytest -m "not real"`` leaves them out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from tests.agents import Agent, cluster, find_serf, new_encrypt_key
 
-#: Characters that a URL has to percent-encode, and that a shell or a JSON file could trip over.
+#: A key of characters that have to be percent-encoded in a URL, or escaped in a shell or in JSON.
 ODD_KEY = "s3cret %2F/?&=+#@:,'\"é"
 
 _AGENT_FIXTURES = {"agent", "two_agents", "auth_agent", "encrypted_agents", "shared_cluster"}
@@ -29,14 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # A download must not be charged to the time limit of the first test.
+    # Download serf now, so that it does not count for the time limit of the first test.
     if any(item.get_closest_marker("real") for item in session.items):
         find_serf()
 
 
 @pytest.fixture
 def agent() -> Iterator[Agent]:
-    """One agent, ``n1``, without any tags."""
+    """One agent, ``n1``, without tags."""
     with cluster(1) as (only,):
         yield only
 
@@ -50,20 +50,20 @@ def two_agents() -> Iterator[list[Agent]]:
 
 @pytest.fixture
 def auth_agent() -> Iterator[Agent]:
-    """One agent whose RPC wants a key: its ``rpc_auth``."""
+    """One agent whose RPC needs a key: its ``rpc_auth``."""
     with cluster(1, rpc_auth=ODD_KEY) as (only,):
         yield only
 
 
 @pytest.fixture
 def encrypted_agents() -> Iterator[list[Agent]]:
-    """Two agents with encrypted gossip, on which the key commands work."""
+    """Two agents with encrypted gossip, as the key commands need it."""
     with cluster(2, encrypt=new_encrypt_key()) as agents:
         yield agents
 
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[list[Agent]]:
-    """Two agents for all the tests that only read: ``n1`` with role web, ``n2`` with role db."""
+    """Two agents shared by all tests that change nothing on them: ``n1`` with role web, ``n2`` with role db."""
     with cluster(2, tags=[{"role": "web"}, {"role": "db"}]) as agents:
         yield agents

@@ -1,8 +1,8 @@
 """
-The other end, in memory: agents that a test plays by hand.
+Fake agents and hosts in memory.
 
-Nothing here listens, waits or keeps time: a test reads what was asked, says
-what is answered, and moves the clock itself.
+Nothing here opens a socket or waits. A test reads the requests, sends each reply
+and moves the clock itself.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def user_event(name: str = "deploy", ltime: int = 1) -> dict[str, Any]:
 
 
 def answer(node: str, payload: bytes | None = b"", kind: str = "response") -> dict[str, Any]:
-    """Return a record of a query."""
+    """Return a record of a query's stream: an answer, unless *kind* is ``ack`` or ``done``."""
     return {"From": node, "Payload": payload, "Type": kind}
 
 
@@ -91,7 +91,7 @@ def read_requests(data: bytes) -> list[Asked]:
 
 
 class Transport(StringTransport):
-    """A transport that remembers each write, and ends when the test says so."""
+    """A transport that keeps each write, and closes only when the test calls `Agent.lose`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Transport(StringTransport):
 
 class Agent:
     """
-    An agent's end of one connection.
+    The agent's end of one connection.
 
     :ivar transport: the client's transport.
     """
@@ -124,11 +124,11 @@ class Agent:
 
     @property
     def closed_by_client(self) -> bool:
-        """Whether the client wants this connection to end."""
+        """Whether the client has closed its end of the connection."""
         return self.transport.disconnecting
 
     def asked(self) -> list[Asked]:
-        """Return the requests that came since the last time."""
+        """Return the requests that came since the last call."""
         data = self.transport.value()[self._read :]
         self._read += len(data)
         return read_requests(data)
@@ -140,11 +140,11 @@ class Agent:
         self._read = 0
 
     def asked_names(self) -> list[str]:
-        """Return the commands of the requests that came since the last time."""
+        """Return the commands of the requests that came since the last call."""
         return [asked.command for asked in self.asked()]
 
     def asked_one(self, command: str) -> Asked:
-        """Return the only request that came since the last time, which is *command*."""
+        """Return the only request that came since the last call. It has to be *command*."""
         (asked,) = self.asked()
         assert asked.command == command, asked
         return asked
@@ -158,14 +158,14 @@ class Agent:
         self.send(reply(seq, body, error))
 
     def greet(self, error: str = "") -> list[Asked]:
-        """Answer handshake and auth, the last of them with *error*; return them."""
+        """Answer the handshake, and the auth if there is one; the last answer has *error*. Return these requests."""
         asked = self.asked()
         assert [request.command for request in asked] in (["handshake"], ["handshake", "auth"]), asked
         self.send(*(header(request.seq) for request in asked[:-1]), header(asked[-1].seq, error))
         return asked
 
     def lose(self, reason: Exception | None = None) -> None:
-        """End the connection, as the reactor tells it."""
+        """End the connection, in the way the reactor does."""
         failure = Failure(reason or error.ConnectionDone())
         self.transport.disconnecting = True
         self.protocol.connectionLost(failure)
@@ -173,7 +173,7 @@ class Agent:
             self._lost(failure)
 
     def finish_closing(self) -> None:
-        """End the connection because the client closed it."""
+        """End the connection that the client has closed."""
         assert self.closed_by_client, "the client has not closed it"
         self.lose()
 
@@ -181,12 +181,12 @@ class Agent:
 @implementer(IStreamClientEndpoint)
 class Endpoint:
     """
-    A host whose connection attempts wait until the test decides.
+    A host whose connection attempts wait until the test accepts or refuses them.
 
-    :param label: what its repr says.
+    :param at_once: an exception. Each attempt fails with it at once, instead of waiting.
     :ivar attempts: the number of attempts so far.
-    :ivar at_once: what becomes of each attempt without asking: an exception that the Deferred
-        fails with; None: it waits.
+    :ivar cancelled: the number of attempts that were cancelled.
+    :ivar agents: the agents' ends of the connections that were accepted.
     """
 
     def __init__(self, at_once: Exception | None = None) -> None:
@@ -198,7 +198,7 @@ class Endpoint:
 
     @property
     def waiting(self) -> int:
-        """The number of attempts that nothing was decided about."""
+        """The number of attempts that wait."""
         return len(self._waiting)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -215,7 +215,7 @@ class Endpoint:
         return connecting
 
     def accept(self) -> Agent:
-        """Accept the oldest attempt that waits; nothing is answered yet."""
+        """Accept the oldest waiting attempt, without answering anything."""
         connecting, factory = self._waiting.pop(0)
         protocol = factory.buildProtocol(ADDRESS)
         assert protocol is not None
@@ -225,13 +225,13 @@ class Endpoint:
         return agent
 
     def accept_and_greet(self) -> Agent:
-        """Accept the oldest attempt that waits, and answer its handshake (and auth)."""
+        """Accept the oldest waiting attempt, and answer its handshake and auth."""
         agent = self.accept()
         agent.greet()
         return agent
 
     def prepare_late(self) -> Callable[[], Agent]:
-        """Return what connects the only attempt that waits, and answers its greeting, though it was cancelled."""
+        """Return a function that accepts the only waiting attempt and answers its greeting, even after a cancel."""
         ((_, factory),) = self._waiting
 
         def connect() -> Agent:
@@ -245,14 +245,14 @@ class Endpoint:
         return connect
 
     def refuse(self, reason: Exception | None = None) -> None:
-        """Refuse the oldest attempt that waits."""
+        """Refuse the oldest waiting attempt."""
         connecting, _ = self._waiting.pop(0)
         connecting.errback(reason or error.ConnectionRefusedError())
 
 
 @implementer(IStreamClientEndpoint)
 class ImmediateEndpoint:
-    """A host that answers each handshake and auth inside the write, as no socket ever would."""
+    """A host that answers handshake and auth before `connect` returns, which no real host does."""
 
     def __init__(self) -> None:
         self.agents: list[Agent] = []
@@ -268,7 +268,7 @@ class ImmediateEndpoint:
 
 @implementer(IStreamClientEndpoint)
 class RaisingEndpoint:
-    """An endpoint with a mistake: it raises instead of returning a Deferred."""
+    """A broken endpoint: it raises instead of returning a Deferred."""
 
     def __init__(self, mistake: BaseException | None = None) -> None:
         self._mistake = mistake or RuntimeError("this endpoint is broken")
@@ -278,14 +278,14 @@ class RaisingEndpoint:
 
 
 class _Connecting:
-    """What a connector has for a transport before there is one."""
+    """The transport of a connector that is still connecting."""
 
     def __init__(self, connector: Connector) -> None:
         self.failIfNotConnected = lambda reason: connector.connectionFailed(Failure(reason))
 
 
 class Connector(BaseConnector):
-    """What ``reactor.connectTCP`` returns, with the state that Twisted's own has."""
+    """A connector as ``reactor.connectTCP`` returns it. A test accepts or refuses its connection."""
 
     def __init__(self, host: str, port: int, factory: Any, reactor: Any) -> None:
         super().__init__(factory, None, reactor)  # type: ignore[arg-type]  # no timeout: Twisted's own takes None
@@ -301,18 +301,18 @@ class Connector(BaseConnector):
         return IPv4Address("TCP", self.host, self.port)
 
     def accept(self) -> Agent:
-        """Accept; nothing is answered yet."""
+        """Accept the connection, without answering anything."""
         protocol = self.buildProtocol(ADDRESS)
         assert protocol is not None
         return Agent(protocol, self.connectionLost)
 
     def refuse(self) -> None:
-        """Refuse."""
+        """Refuse the connection."""
         self.connectionFailed(Failure(error.ConnectionRefusedError()))
 
 
 class Reactor(Clock):
-    """A clock that makes connections of the classic kind."""
+    """A clock that also has ``connectTCP``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -333,7 +333,7 @@ def connect(protocol: Protocol) -> Agent:
 
 
 def cuts(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Cut *data* at *places*."""
+    """Cut *data* at *places*, each taken modulo its length plus one."""
     marks = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     return [data[start:end] for start, end in itertools.pairwise(marks)]
 
@@ -346,7 +346,7 @@ def body_of(asked: Asked) -> Mapping[str, Any]:
 
 @implementer(ILogObserver)
 class Log:
-    """All that is logged while *case* runs."""
+    """The log events emitted while *case* runs."""
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self.events: list[LogEvent] = []
@@ -358,18 +358,18 @@ class Log:
 
     @property
     def texts(self) -> list[str]:
-        """The events as text, one each."""
+        """The text of each event."""
         return [formatEvent(event) for event in self.events]
 
     @property
     def everything(self) -> str:
-        """All that any observer could show of the events."""
+        """Everything that a log observer could show: texts, fields and tracebacks."""
         failures = [event["log_failure"] for event in self.events if "log_failure" in event]
         return "\n".join([*self.texts, *map(repr, self.events), *(f.getTraceback() for f in failures)])
 
 
 def new_folder(case: SynchronousTestCase) -> Path:
-    """Make a folder for the time of a test."""
+    """Make a folder that is deleted at the end of the test."""
     folder = tempfile.TemporaryDirectory(prefix="txserf-test-")
     case.addCleanup(folder.cleanup)
     return Path(folder.name)

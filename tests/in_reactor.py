@@ -1,4 +1,4 @@
-"""Tests that run in the global reactor, under pytest-twisted."""
+"""Helpers for tests that run in the global reactor, under pytest-twisted."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 reactor: Any = _reactor
 
-#: Seconds that a test may take, cancelled then: its traceback tells what it waited for.
+#: Seconds that a test may take. Then it is cancelled, so that its traceback shows where it waited.
 LIMIT = 40.0
 
-#: A Seq that nothing has: a ``stop`` of it is a round trip without any effect.
+#: A Seq that is never used. To ``stop`` it has no effect, and is a round trip to the agent.
 UNUSED = 2**63
 
 
 def in_reactor(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[None]]:
-    """Run an async test, with a limit on all of it."""
+    """Run an async test in the reactor, for at most `LIMIT` seconds."""
 
     @functools.wraps(test)
     def limited(*args: Any, **kwargs: Any) -> Deferred[None]:
@@ -36,6 +36,6 @@ def in_reactor(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[N
 
 
 def wait_for(result: Deferred[T]) -> T:
-    """Wait for a Deferred outside of the reactor, as a fixture has to."""
+    """Run the reactor until a Deferred has fired, and return its result. For fixtures, which can't await."""
     value: T = pytest_twisted.blockon(result)
     return value

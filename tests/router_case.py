@@ -1,4 +1,4 @@
-"""What the tests of routers in memory have in common: a cluster of two, whose clock a test turns by hand."""
+"""The base class for tests of routers in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from txserf.handlers.running import RouterService
 
 class RouterCase(SynchronousTestCase):
     """
-    A router on a cluster of two in memory.
+    A test with a router, on an embedded cluster of two agents under a `Clock`.
 
-    :ivar got: where handlers note what they get.
-    :ivar log: all that was logged.
+    :ivar serf: connected to ``n1``, where the router works.
+    :ivar peer: connected to ``n2``; sends the events and queries.
+    :ivar got: a list for the handlers of a test to put their events in.
+    :ivar log: the log events of the test.
     """
 
     def setUp(self) -> None:

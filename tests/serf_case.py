@@ -1,4 +1,4 @@
-"""What the tests of `Serf` in memory have in common: one that is connected to an agent played by hand."""
+"""The base class for tests of `Serf` in memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 class SerfCase(SynchronousTestCase):
     """
-    A test with a `Serf`, a clock, and the agent that it is connected to.
+    A test with a `Serf`, a `Clock`, and a fake agent that the `Serf` is connected to.
 
-    :ivar agent: the agent's end of the connection that is open, or was last.
+    :ivar agent: the agent's end of the latest connection.
     """
 
     def setUp(self) -> None:
@@ -39,7 +39,7 @@ class SerfCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [], "timers are left")
 
     def reconnect(self, again: bool = True) -> None:
-        """Lose the connection; *again*: and make another one."""
+        """Lose the connection, and if *again*, make another one."""
         self.agent.lose()
         if again:
             self.agent = self.endpoint.accept_and_greet()
@@ -51,11 +51,11 @@ class SerfCase(SynchronousTestCase):
         return Deferred.fromCoroutine(anext(items))  # type: ignore[arg-type]  # it is a coroutine here
 
     def now(self, items: AsyncIterator[T], number: int) -> list[T]:
-        """Return the next items, which are there already."""
+        """Return the next *number* items, which have to be there already."""
         return [self.successResultOf(self.next(items)) for _ in range(number)]
 
     def collect(self, items: AsyncIterator[T]) -> Deferred[list[T]]:
-        """Iterate to the end."""
+        """Return a Deferred of all items up to the end."""
 
         async def all_of_it() -> list[T]:
             return [item async for item in items]
@@ -63,7 +63,7 @@ class SerfCase(SynchronousTestCase):
         return Deferred.fromCoroutine(all_of_it())
 
     def awaited(self, thing: Any) -> Deferred[Any]:
-        """Await something that is no Deferred."""
+        """Return a Deferred of the result of any awaitable."""
 
         async def wait() -> Any:
             return await thing

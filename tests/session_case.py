@@ -1,4 +1,4 @@
-"""What the tests of sessions in memory have in common: operations that write down what they are told."""
+"""The base class for tests of sessions in memory, and an operation that records its calls."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from txserf.serf.call import Call
 
 class Told(Operation):
     """
-    An operation that writes down what it is told.
+    An operation that records which of its methods are called.
 
-    :ivar told: in a word each, in order; a loss by the name of its error.
-    :ivar reasons: those errors themselves.
+    :ivar told: a word for each call, in order; for a failure, the name of the error's class.
+    :ivar reasons: the errors of those failures.
     """
 
     def __init__(self, session: Session, command: Command, **given: Any) -> None:
@@ -61,15 +61,15 @@ class Told(Operation):
 
 class SessionCase(SynchronousTestCase):
     """
-    Sessions with one agent, and calls by them.
+    A test with sessions, and a fake agent that they connect to.
 
-    :ivar agent: the agent's end of the connection that `connected` or `reconnect` made last.
+    :ivar agent: the agent's end of the last connection that `connected` or `reconnect` made.
     """
 
     agent: Agent
 
     def setUp(self) -> None:
-        # A key or an address of whoever runs the tests is none of theirs.
+        # The tests must not use an address or a key from the environment they run in.
         self.patch(os, "environ", {n: v for n, v in os.environ.items() if not n.startswith("SERF_")})
         self.clock = Clock()
         self.host = Endpoint()
@@ -87,7 +87,7 @@ class SessionCase(SynchronousTestCase):
 
     def reconnect(self) -> None:
         """Lose the connection, and make another one."""
-        self.clock.advance(1.0)  # one that is lost sooner counts as flapping: it is not dialled at once
+        self.clock.advance(1.0)  # after a connection that was lost sooner, the session waits before it dials
         self.agent.lose()
         self.agent = self.host.accept_and_greet()
 
@@ -104,7 +104,7 @@ class SessionCase(SynchronousTestCase):
         return call.result
 
     def disconnect(self, session: Session) -> None:
-        """Disconnect, and see that nothing is left."""
+        """Disconnect, and check that no attempt and no timer is left."""
         closed = session.disconnect()
         for agent in self.host.agents:
             if agent.closed_by_client:

@@ -1,4 +1,4 @@
-"""Stories: random steps of a program, of its agents and of the clock, and what must be true at the end."""
+"""Random tests: a story is a list of random steps of a program, its agents and the clock, checked at its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from txserf.errors import SerfError, StopReceiveData
 from txserf.model import KeyReply
 from txserf.serf.call import Call
 
-#: The bodies of replies that have one.
+#: The body of each reply that has one.
 BODIES: dict[str, dict[str, Any]] = {
     "members": NO_MEMBERS,
     "members-filtered": NO_MEMBERS,
@@ -32,25 +32,25 @@ BODIES: dict[str, dict[str, Any]] = {
     "stats": {},
 }
 
-#: What comes behind a reply that opens a stream.
+#: The records that follow the reply to a command that opens a stream.
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "stream": [user_event()],
     "monitor": [{"Log": "a line"}],
     "query": [answer("n1"), DONE],
 }
 
-#: Whose value in a change's body is a name that is given once.
+#: For each command that changes something: the argument with the name that identifies the call.
 NAMED = {"event": "Name", "query": "Name", "join": "Existing"}
 
 
 class Mistake(Exception):
-    """What a callback raises."""
+    """Raised by callbacks."""
 
 
 def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
-    """Give lists of steps: a method of a `Story`, and a number that says to whom or how much."""
+    """Return a strategy of stories. A step is the name of a `Story`'s method and the number to call it with."""
     common = "dial dial dial accept refuse reply reply reply lose wait close".split()
-    # Not shorter: few of the short ones get as far as a reply.
+    # Shorter stories hardly ever get as far as a reply.
     return st.lists(
         st.tuples(st.sampled_from([*common, *names]), st.integers(0, 7)), min_size=20, max_size=60
     )
@@ -58,10 +58,10 @@ def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
 
 class Story:
     """
-    What agents and the clock do.
+    The steps of agents and the clock.
 
-    :ivar ends: for each Deferred that a program was given, what it fired with.
-    :ivar changed: what was in the changes that some agent has got.
+    :ivar ends: for each Deferred that the program got, a list of the results that it fired with.
+    :ivar changed: the names in all changes that agents have received.
     """
 
     def __init__(self) -> None:
@@ -73,15 +73,15 @@ class Story:
         self._names = itertools.count()
 
     def tell(self, story: list[tuple[str, int]]) -> None:
-        """Do all of it, and disconnect."""
+        """Do all steps, and disconnect."""
         for step, number in story:
             getattr(self, step)(number)
         self.disconnect(0)
-        self.disconnect(0)  # as it was told of the first end, the program may have begun again
+        self.disconnect(0)  # a callback of the first disconnect may have connected again
 
     def check(self, case: SynchronousTestCase) -> None:
-        """See that all has ended, once."""
-        case.flushLoggedErrors(Mistake)  # one that a callback made after its request was over
+        """Check that each Deferred has fired once, no change was sent twice and nothing is left."""
+        case.flushLoggedErrors(Mistake)  # raised by callbacks after their request had ended
         for end in self.ends:
             case.assertEqual(len(end), 1, self.ends)
             if isinstance(end[0], Failure):
@@ -97,7 +97,7 @@ class Story:
         deferred.addBoth(end.append)
 
     def name(self) -> str:
-        """Return a name that was not given yet."""
+        """Return a new name."""
         return str(next(self._names))
 
     # The steps
@@ -108,14 +108,14 @@ class Story:
 
     def accept(self, number: int) -> None:
         if self.host.waiting:
-            self.host.accept()  # its greeting is answered by a reply
+            self.host.accept()  # a later `reply` answers its greeting
 
     def refuse(self, number: int) -> None:
         if self.host.waiting:
             self.host.refuse()
 
     def reply(self, number: int) -> None:
-        """Answer what was asked in one piece, but for the last *number* of it: that is never answered."""
+        """Let each agent answer its new requests in one piece. The last *number* of them never get an answer."""
         for agent in self._agents():
             asked = self._read(agent)
             data: list[bytes] = []
@@ -130,7 +130,7 @@ class Story:
             self._lose(agents[number % len(agents)])
 
     def close(self, number: int) -> None:
-        """Let the transports end that the client has closed."""
+        """End the connections that the client has closed."""
         for agent in self._agents():
             if agent.closed_by_client:
                 self._lose(agent)
@@ -148,7 +148,7 @@ class Story:
     # How it works
 
     def _agents(self) -> list[Agent]:
-        """Return the ends of the connections that are open, as far as agents know."""
+        """Return the agents' ends of the connections that have not ended."""
         return [agent for agent in self.host.agents if agent not in self._gone]
 
     def _lose(self, agent: Agent) -> None:
@@ -164,9 +164,9 @@ class Story:
 
 class SessionStory(Story):
     """
-    A session, and operations by it.
+    A story of a session and its operations.
 
-    :ivar streams: subscriptions, which end with the session.
+    :ivar streams: the streams. They end with the session.
     """
 
     STEPS = (
@@ -203,7 +203,7 @@ class SessionStory(Story):
         self._call(commands.MEMBERS_FILTERED, Name="(a|b)")
 
     def then_close(self, number: int) -> None:
-        """Call something whose end makes the program disconnect, and perhaps ask again."""
+        """Call a command. When it ends the program disconnects, and for odd numbers calls another one."""
 
         def close(result: object) -> object:
             self.session.disconnect()
@@ -214,7 +214,7 @@ class SessionStory(Story):
         self._call(commands.EVENT, Name=self.name()).addBoth(close)
 
     def then_ask(self, number: int) -> None:
-        """Call something whose end makes the program call something else."""
+        """Call a command. When it ends the program makes another step."""
         step = (self.get, self.change, self.join, self.keys, self.filter, self.stream)[number % 6]
 
         def ask(result: object) -> object:
@@ -229,7 +229,7 @@ class SessionStory(Story):
 
     def disconnect(self, number: int) -> None:
         closed = self.session.disconnect()
-        for _ in range(3):  # who is told may ask again, and close that too
+        for _ in range(3):  # callbacks may connect again and disconnect again
             self.close(0)
             self.clock.advance(0)
         assert closed.called
@@ -248,7 +248,7 @@ class SessionStory(Story):
 
 
 class ClientStory(Story):
-    """A client, and requests of it whose callbacks wait, fail, stop, ask again or close it."""
+    """A story of a client, with callbacks that wait, fail, stop, make requests or close the client."""
 
     STEPS = ("one", "several", "auth", "watch", "callback", "open_gate", "shut_gate", "cancel", "disconnect")
 
@@ -263,7 +263,7 @@ class ClientStory(Story):
 
     def tell(self, story: list[tuple[str, int]]) -> None:
         super().tell(story)
-        while self.gates:  # what a callback waits for is its own to end
+        while self.gates:  # the client does not cancel the Deferreds of callbacks
             self.open_gate(0)
         self.disconnect(0)
 
@@ -288,7 +288,7 @@ class ClientStory(Story):
         self.watch_over(self.client.stream().add_callback(self._guarded(self._gate)).watch())
 
     def callback(self, number: int) -> None:
-        """Request something whose callbacks do one of all things."""
+        """Make a request with two callbacks: one with the behaviour that *number* selects, and one that does nothing."""
         self._queue(number)
         function = next(itertools.islice(self._behaviour, number, None))
         self.client.add_callback(self._guarded(function), self._guarded(self._none))
@@ -320,11 +320,11 @@ class ClientStory(Story):
         ]
         queue[number]()
 
-    # What callbacks do
+    # Behaviours of callbacks
 
     def _guarded(self, function: Callable[[Response], object]) -> Callable[[Response], object]:
         def called(response: Response) -> object:
-            assert not self.at_work, "a callback was called inside another one's stack"
+            assert not self.at_work, "a callback was called while another one was running"
             self.at_work = True
             try:
                 return function(response)

@@ -1,4 +1,4 @@
-"""Arguments that callers give: seconds, counts, and the words for those that nobody knows."""
+"""Checks of arguments: seconds, nanoseconds, counts, and suggestions for unknown words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callback chains: in order, one thing at a time, whatever the functions do."""
+"""Callback chains: items go through in order and one at a time, whatever the functions do."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from txserf.errors import InvalidRequest, StopReceiveData
 
 class ChainCase(SynchronousTestCase):
     """
-    Chains that write down all that happens.
+    A test with chains whose functions record their calls.
 
-    :ivar events: what was called, in order: a function's letter and the item.
-    :ivar failures: what went to `failed`.
+    :ivar events: the calls in order, each as the function's letter and the item.
+    :ivar failures: the exceptions that `failed` got.
     """
 
     def setUp(self) -> None:
@@ -37,7 +37,7 @@ class ChainCase(SynchronousTestCase):
         self.failures.append(failure.value)
 
     def function(self, letter: str, results: dict[int, Any] | None = None) -> Callback[int]:
-        """Make a function that returns what *results* has for its item, or raises it."""
+        """Make a function that looks up its item in *results*, and raises or returns the value."""
 
         def called(item: int) -> object:
             self.events.append(f"{letter}{item}")
@@ -49,7 +49,7 @@ class ChainCase(SynchronousTestCase):
         return called
 
     def happened(self, *events: str) -> None:
-        """Check what happened since the last time."""
+        """Check the calls since the last check."""
         seen, self.events = self.events, []
         self.assertEqual(seen, list(events))
 
@@ -359,7 +359,7 @@ class ReentrancyTests(ChainCase):
 
 class CloseTests(ChainCase):
     def closed_by(self, close: Callable[[Chain[int]], None]) -> None:
-        """Check that nothing comes behind the function that was at work while *close* closed its chain."""
+        """Check that no function is called after the one that was running when *close* closed the chain."""
         gate: Deferred[None] = Deferred()
 
         def closing(item: int) -> Deferred[None]:

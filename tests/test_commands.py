@@ -1,4 +1,4 @@
-"""The table: what each command takes, what is sent for it, and what its answer means."""
+"""The command table: the arguments of each command, the bytes that are sent, and the meaning of its reply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from txserf.commands import Command
 from txserf.errors import InvalidRequest, JoinError, KeyringError, ProtocolError, QueryError, RpcError
 from txserf.model import KeyReply
 
-#: Arguments that make a call of each command that has some that are required.
+#: The required arguments of each command that has some.
 REQUIRED: dict[str, dict[str, Any]] = {
     "auth": {"AuthKey": "k"},
     "event": {"Name": "e"},
@@ -33,7 +33,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "get-coordinate": {"Node": "n"},
 }
 
-#: Wrong values by argument: what is told about them goes behind the command and the argument.
+#: Wrong values of each argument, and the error's text after ``command: argument``.
 WRONG: dict[str, dict[str, list[tuple[Any, str]]]] = {
     "handshake": {
         "Version": [
@@ -124,24 +124,24 @@ WRONG: dict[str, dict[str, list[tuple[Any, str]]]] = {
 
 
 class Colour(str, enum.Enum):
-    """Text whose own ``str()`` is not what it stands for."""
+    """A str whose ``str()`` is not its value."""
 
     RED = "red"
 
 
 class Number(enum.IntEnum):
-    """Likewise a number."""
+    """An int that is not a plain int."""
 
     ONE = 1
 
 
 def checked(row: Command, **given: Any) -> dict[str, Any]:
-    """Return the arguments of a call, its required ones filled in."""
+    """Return the checked arguments of a call, with the required ones added."""
     return dict(row.arguments({**REQUIRED.get(row.wire, {}), **given}))
 
 
 def sent(row: Command, **given: Any) -> Any:
-    """Return the body that an agent reads; bin as bytes, str as str."""
+    """Return the body as an agent reads it: bin as bytes, str as str; None for no body."""
     packed = row.body(checked(row, **given))
     return msgpack.unpackb(packed, raw=False, unicode_errors="surrogateescape") if packed else None
 
@@ -165,7 +165,7 @@ class TableTests(SynchronousTestCase):
     def test_the_methods_of_the_client_have_its_names_and_defaults(self) -> None:
         for row in commands.TABLE:
             if row is commands.MEMBERS:
-                continue  # the same method as of members-filtered, without a filter
+                continue  # `Client.members` without a filter; members-filtered covers the method
             parameters = fluent(row)
             self.assertEqual(set(parameters), {arg.name for arg in row.args}, row.wire)
             for arg in row.args:

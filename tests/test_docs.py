@@ -1,4 +1,4 @@
-"""Every Python block of the docs and the README runs, as the comment in front of it says; all public names are there."""
+"""The Python blocks of the docs and the README run; the reference has all public names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from txserf import constant, embedded
 
 ROOT = Path(__file__).parents[1]
 
-# The comment in front of a block, where there is one, and the block with what is indented below it.
+# A block with its indented code, and the comment in front of it, if there is one.
 _BLOCK = re.compile(
     r"(?:^\.\. (?P<how>(?:run|not run): [^\n]+)\n\n?)?^\.\. code-block:: python\n\n(?P<code>(?:(?:[ ]{4}[^\n]*)?\n)+)",
     re.MULTILINE,
@@ -63,7 +63,7 @@ def runnable() -> Iterator[object]:
 
 
 def referenced() -> set[str]:
-    """Give the names that the docs have a reference of."""
+    """Return the names that the docs have a reference for."""
     pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.rst"))
     return set(re.findall(r"^\.\. auto(?:class|exception|module):: ([\w.]+)", pages, re.MULTILINE))
 

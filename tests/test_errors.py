@@ -1,4 +1,4 @@
-"""The hierarchy of errors: what each is, holds and says, and that none shows a key."""
+"""The errors: their bases, attributes and texts, and that none shows a key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from txserf.errors import (
 )
 from txserf.model import KeyReply, QueryResult
 
-#: Each error with what it is directly, as the design has it.
+#: The bases of each error.
 BASES: dict[type[Exception], tuple[type[Exception], ...]] = {
     SerfError: (Exception,),
     InvalidRequest: (SerfError, ValueError),
@@ -55,7 +55,7 @@ BASES: dict[type[Exception], tuple[type[Exception], ...]] = {
 REPLY = KeyReply(keys={"s3cret==": 1}, messages={"n1": "no"}, nodes=2, errors=1, responses=2)
 RESULT = QueryResult(acks=["n1"])
 
-#: Each error that has data, with it: the names of the attributes and their values.
+#: Attributes and their values, for each error that has some.
 DATA: list[tuple[Callable[..., SerfError], dict[str, Any]]] = [
     (ConnectError, {"failures": (("10.0.0.1:7373", TimeoutError("slow")),)}),
     (AuthenticationError, {"host": "10.0.0.1:7373"}),
@@ -119,7 +119,7 @@ class AttributeTests(SynchronousTestCase):
         self.assertIsNone(KeyringError().reply)
 
     def test_what_came_before_a_timeout_can_be_used_without_a_cast(self) -> None:
-        """It is mypy that holds this: the responses are those of `Client`, which is far above the errors."""
+        """mypy checks this: the type of the responses is `client`'s, a layer above the errors."""
         row = commands.BY_WIRE["members"]
         answer = Response(REQUESTS[row.wire](row, {}), "", {"Members": []})
         first = RequestTimeout(responses=(answer,)).responses[0]
@@ -137,7 +137,7 @@ class AttributeTests(SynchronousTestCase):
                 self.assertEqual(str(same), "the text")
                 for name, value in data.items():
                     kept = getattr(same, name)
-                    # An exception in the data is equal to none but itself.
+                    # Compare the reprs, because exceptions are equal only to themselves.
                     self.assertEqual(repr(kept), repr(value))
 
     def test_a_text_made_of_data_survives_them_too(self) -> None:
@@ -146,7 +146,7 @@ class AttributeTests(SynchronousTestCase):
             self.assertEqual((str(same), same.command, same.joined), ("join: no", "join", 1))
 
     def test_a_copy_has_a_traceback_of_its_own(self) -> None:
-        """So that each who waits may be given one."""
+        """So each waiting Deferred can fail with a copy."""
         try:
             raise ConnectionLost("gone", host="a")
         except ConnectionLost as error:
@@ -168,13 +168,13 @@ class SecrecyTests(SynchronousTestCase):
 
 
 class Valued(Exception):
-    """An error of somebody else's, with an attribute that a Failure has too."""
+    """An error of another library, with an attribute that `Failure` has too."""
 
     value = "not the reason"
 
 
 class Broken(Exception):
-    """An error that can't be told."""
+    """An error whose text can't be made."""
 
     def __str__(self) -> str:
         raise ValueError("no text")

@@ -1,4 +1,4 @@
-"""Serf's filter of events: what may stand in one, and which events it lets through."""
+"""Serf's event filters: their grammar, and the events that pass them."""
 
 from __future__ import annotations
 

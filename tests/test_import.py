@@ -1,4 +1,4 @@
-"""Importing txserf does nothing that a program could notice."""
+"""Importing txserf installs no reactor, and loads the upper layers at their first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def modules_after(statement: str) -> set[str]:
-    """Run *statement* in a fresh interpreter: the modules that are loaded then."""
+    """Run *statement* in a new interpreter, and return the modules that it loaded."""
     script = f"import sys; sys.path.insert(0, sys.argv[1]); {statement}; print(*sys.modules)"
     argv = [sys.executable, "-W", "error", "-c", script, str(ROOT)]
     return set(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split())

@@ -1,4 +1,4 @@
-"""The values that users hold: read from whatever an agent sends, never changed afterwards."""
+"""The values of the typed API: they are read from whatever an agent sends, and can't be changed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from txserf.model import (
 
 Read = Callable[[Any], object]
 
-#: A byte that is no UTF-8, as the wire's text has it.
+#: Text with a byte that is not UTF-8, as the codec decodes it.
 ODD = "n\udcff"
 
 QUERY = {"Event": "query", "ID": 7, "LTime": 3, "Name": "load", "Payload": b"now"}
@@ -54,7 +54,7 @@ COORDINATE = {"Coord": COORD, "Ok": True}
 NO_COORDINATE = {"Coord": {"Adjustment": 0.0, "Error": 0.0, "Height": 0.0, "Vec": None}, "Ok": False}
 LINE = "2026/11/24 00:47:08 [WARN] agent.ipc: Dropping event to 127.0.0.1:4"
 
-#: Each reader, with a record that it reads.
+#: Each reader, and a record that it can read.
 READERS: list[tuple[Read, dict[str, Any]]] = [
     (Member.from_wire, MEMBER),
     (members_from_wire, MEMBERS),
@@ -402,7 +402,7 @@ class CoordinateTests(ModelCase):
 
 
 class ShapeTests(ModelCase):
-    """What holds for each kind of record."""
+    """Rules that hold for all kinds of records."""
 
     def test_each_missing_key_is_refused_or_has_a_meaning(self) -> None:
         meaningful = {"Payload", "Tags", "Addr", "Keys", "Messages", "Members", "agent", "tags"}
@@ -419,7 +419,7 @@ class ShapeTests(ModelCase):
                 )
 
     def test_a_field_that_is_not_known_is_skipped(self) -> None:
-        """For a newer agent may have more of them."""
+        """A newer agent may send fields that txserf does not know."""
         for read, record in READERS:
             if read is not stats_from_wire:
                 self.assertEqual(read({**record, "New": object()}), read(record))
@@ -458,7 +458,7 @@ VALUES: list[Any] = [
     Coordinate.from_wire(COORDINATE),
 ]
 
-#: Text as the wire has it: any bytes.
+#: Text as the codec decodes it, from any bytes.
 _TEXT = st.binary(max_size=8).map(lambda data: data.decode("utf-8", "surrogateescape"))
 _INT = st.integers(-(1 << 63), (1 << 64) - 1)
 _UINT = st.integers(0, (1 << 64) - 1)
@@ -504,7 +504,7 @@ _PAIRS = st.integers(1, 9).flatmap(lambda dimensions: st.tuples(*[_coordinates(d
 
 
 def by_wire(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Send a record over the wire."""
+    """Pack a record and unpack it."""
     (received,) = wire.Unpacker().feed(wire.pack(record))
     assert isinstance(received, dict)
     return received
@@ -575,7 +575,7 @@ class PropertyTests(SynchronousTestCase):
         squares = sum((mine - its) ** 2 for mine, its in zip(a.vec, b.vec, strict=True))
         raw = math.sqrt(squares) + a.height + b.height
         adjusted = raw + a.adjustment + b.adjustment
-        if abs(adjusted) > 1e-6:  # at the seam of the two, a rounding decides
+        if abs(adjusted) > 1e-6:  # near zero, rounding decides which of the two is returned
             expected = adjusted if adjusted > 0.0 else raw
             self.assertTrue(math.isclose(a.distance_to(b), expected, rel_tol=1e-9, abs_tol=1e-6))
 

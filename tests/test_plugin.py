@@ -1,9 +1,9 @@
 """
-What an installed txserf puts into Twisted's plugins, and takes away again.
+The plugin of ``twistd`` after an install, an upgrade and an uninstall of txserf.
 
-The installs are real ones, into virtual environments that hold copies of this
-environment's Twisted and of what it needs: its ``twisted/plugins`` is where
-pip puts the plugin, and where Twisted keeps its ``dropin.cache``.
+The installs are real ones, into virtual environments with copies of this
+environment's Twisted and of its requirements. pip puts the plugin into their
+``twisted/plugins``, where Twisted keeps its ``dropin.cache`` too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command that has to succeed in silence: give what it prints."""
+    """Run a command that has to succeed, and return its output."""
     done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -40,7 +40,7 @@ def pip(*arguments: str | Path, cwd: Path) -> str:
 
 
 def requirements(name: str, seen: set[str]) -> set[str]:
-    """Collect a distribution and all that it needs here, as installed."""
+    """Return the names of a distribution and of everything that it requires here."""
     key = re.sub(r"[-_.]+", "-", name).lower()
     if key in seen:
         return seen
@@ -53,7 +53,7 @@ def requirements(name: str, seen: set[str]) -> set[str]:
 
 
 def copy_source(folder: Path, version: str) -> Path:
-    """Copy what the package is built from: a build in the tree itself would leave its traces there."""
+    """Copy the files that the package is built from, because a build would leave files in the tree."""
     for part in ("txserf", "twisted"):
         shutil.copytree(
             ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache")
@@ -96,7 +96,7 @@ class Environment:
         self.plugins = self.packages / "twisted" / "plugins"
         for name in requirements("twisted", set()):
             for file in importlib.metadata.files(name) or ():
-                # Neither scripts, which name another interpreter, nor an old cache.
+                # Skip scripts, which name another interpreter, and compiled files.
                 if ".." not in file.parts and file.suffix != ".pyc":
                     target = self.packages / file
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,13 +109,13 @@ class Environment:
         pip("--python", self.python, *arguments, cwd=self.elsewhere)
 
     def services(self) -> set[str]:
-        """List what ``twistd --help`` offers, in a folder that has nothing to do with txserf."""
+        """Return the commands that ``twistd --help`` lists when it runs in an unrelated folder."""
         offered = self.run("-c", _TWISTD, "--help")
         _, _, commands = offered.partition("Commands:")
         return {line.split()[0] for line in commands.splitlines() if re.match(r" {4}\S", line)}
 
     def cached(self) -> set[str]:
-        """List the plugin modules that Twisted's cache remembers."""
+        """Return the plugin modules in Twisted's cache."""
         names = "import pickle, sys; print(*pickle.load(open(sys.argv[1], 'rb')))"
         return set(self.run("-c", names, str(self.plugins / "dropin.cache")).split())
 

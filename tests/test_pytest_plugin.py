@@ -1,4 +1,4 @@
-"""The fixture ``serf_cluster``, which pytest knows once txserf is installed."""
+"""The pytest fixture ``serf_cluster``, which comes with an installed txserf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source distribution: all that its own tests, docs and checks need."""
+"""The source distribution has everything that its tests, docs and checks need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.test_plugin import ROOT, pip, run
 
-# What tools leave in a checkout, and what only they read.
+# Files that tools leave in a checkout, or that only tools read.
 _LEFT_OUT = shutil.ignore_patterns(
     *(".git*", ".venv", ".hypothesis", ".*_cache", "__pycache__", "*.py[co]", "*.egg-info"),
     *("build", "dist", "_build", "_trial_temp*", "dropin.cache", "twistd.log*", "twistd.pid"),
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build it from a copy of the tree, and unpack it: its folder, beside the copy."""
+    """Build the source distribution from a copy of the tree, and return the folder where it is unpacked."""
     folder = tmp_path_factory.mktemp("sdist")
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=_LEFT_OUT)

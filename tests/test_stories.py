@@ -1,4 +1,4 @@
-"""Random stories: whatever programs, agents and the clock do, each Deferred fires once and nothing is left."""
+"""Random stories: each Deferred fires once and nothing is left, whatever programs, agents and the clock do."""
 
 from __future__ import annotations
 

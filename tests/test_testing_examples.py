@@ -1,4 +1,4 @@
-"""The two tests of the page "Testing your application", run as their readers would."""
+"""The two sample tests of the page "Testing your application" pass under trial and pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The codec: bytes to records, whatever the bytes are and however they were cut."""
+"""The codec: it decodes records from chunks of any size, and refuses all other bytes with a `ProtocolError`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.fakes import cuts, header, reply
 from txserf import constant, wire
 from txserf.errors import ProtocolError
 
-#: The Seqs that a body follows in these tests, that none follows, and (all others) that nobody used.
+#: In these tests a body follows headers of the first Seq and none follows those of the second. Others are unknown.
 WITH_BODY, WITHOUT_BODY = 7, 8
 
 
-#: A header and its body: Seq, error, body; None where none is due.
+#: Seq, error and body; None if no body follows.
 Record = tuple[int, str, "dict[str, Any] | None"]
 
 
 class Recorder:
-    """Says what a table would, a body on success only, and keeps what it is told as records."""
+    """Receives decoded records and keeps them. Says that a body follows only without an error."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -40,23 +40,23 @@ class Recorder:
 
 
 def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record], ProtocolError | None]:
-    """Feed *chunks*, and return the records and the error that ended it."""
+    """Feed *chunks*, and return the records and the error, if there was one."""
     recorder = Recorder()
     decoder = wire.Decoder(recorder, size_limit)
     try:
         for chunk in chunks:
             decoder.feed(chunk)
     except ProtocolError as error:
-        return recorder.records, error  # what came before an error counts
+        return recorder.records, error  # the records before an error are delivered
     return recorder.records, None
 
 
-#: A map whose one value, under ``x``, is what follows.
+#: The start of a map with one key, ``x``. The next object is its value.
 _OPENING = b"\x81\xa1x"
 
 
 def nested(levels: int) -> bytes:
-    """Return an empty map inside so many others; made by hand, for not every msgpack packs what is as deep."""
+    """Return an empty map inside *levels* maps. Made by hand, because some versions of msgpack refuse to pack it."""
     return _OPENING * levels + b"\x80"
 
 
@@ -67,7 +67,7 @@ class RecordTests(SynchronousTestCase):
         return records
 
     def refused(self, *chunks: bytes, size_limit: int | None = None) -> str:
-        """Return the text of the error that *chunks* are."""
+        """Return the text of the error that *chunks* cause."""
         _, error = decode(*chunks, size_limit=size_limit)
         self.assertIsInstance(error, ProtocolError)
         return str(error)
@@ -89,7 +89,7 @@ class RecordTests(SynchronousTestCase):
         class Judge(Recorder):
             def header(self, seq: int, error: str) -> bool | None:
                 told.append(seq)
-                return len(told) == 2  # a body behind the second one only
+                return len(told) == 2  # a body follows the second header only
 
             def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
                 told.append(body)
@@ -270,7 +270,7 @@ class LimitTests(SynchronousTestCase):
 
 
 class Opening(Recorder):
-    """Opens its decoder at the first header."""
+    """Calls `open` on its decoder at the first header."""
 
     def __init__(self, first_limit: int, size_limit: int | None = None) -> None:
         super().__init__()
