@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Mapping
 from operator import attrgetter
@@ -22,7 +23,6 @@ from txserf.client.requests import (
     UnderWay,
     too_late,
 )
-from txserf.connection.deadlines import Deadline
 from txserf.errors import AuthenticationError, SerfError, StopReceiveData
 
 _log = Logger(namespace="txserf.client")
@@ -40,7 +40,7 @@ class Batch:
     :ivar result: a Deferred of `Responses`.
     """
 
-    _deadline: Deadline | None = None
+    due_at = math.inf  # it is watched by the session's deadlines itself
     _finished = False
 
     def __init__(
@@ -74,7 +74,7 @@ class Batch:
                     functools.partial(self._dropping, request),
                 )
         if timeout is not None:
-            self._deadline = session.deadlines.add(timeout, self._expire)
+            session.deadlines.watch(timeout, self)
 
     def send(self) -> None:
         """Send them, in one write; what must not go out before an answer is there goes out behind it."""
@@ -175,8 +175,7 @@ class Batch:
 
     def _end(self) -> Deferred[Responses]:
         self._finished = True
-        if self._deadline is not None:
-            self._session.deadlines.forget(self._deadline)
+        self._session.deadlines.forget(self)
         for request in self._requests:
             if not request.done:
                 self._session.abandon(request)
@@ -220,7 +219,8 @@ class Batch:
             self._end()
             self._under_way.lowered()
 
-    def _expire(self) -> None:
+    def expired(self) -> None:
+        """Take the end of the time: streams were collected till now, all else is late."""
         requests = self._requests
         late = [request for request in requests if request in self._open and self._is_late(request)]
         if late:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from txserf.commands import Command, Road
-from txserf.connection.deadlines import Deadline
 from txserf.connection.exchange import Exchange
 from txserf.connection.protocol import SerfProtocol
 from txserf.errors import RpcError
@@ -25,7 +24,6 @@ class Operation(Exchange):
     """
 
     connection: SerfProtocol | None = None
-    deadline: Deadline | None = None
     done = False
     due_at = math.inf  # where it is watched by deadlines itself
     closed_beside: SerfProtocol | None = None  # what stayed open as a connection of its own was closed on it

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -129,9 +128,6 @@ class Session:
         """Mark an operation as done."""
         operation.done = True
         self.deadlines.forget(operation)
-        if operation.deadline is not None:
-            self.deadlines.forget(operation.deadline)
-            operation.deadline = None
 
     def disconnect(self) -> Deferred[None]:
         """
@@ -289,7 +285,7 @@ class Session:
         for operation in greeted:
             if asked_now:
                 # In a turn of its own: whoever asks may be a callback.
-                operation.deadline = self.deadlines.add(0.0, partial(self._greet, operation))
+                self.clock.callLater(0, self._greet, operation)
             else:
                 self._greet(operation)
 
@@ -311,7 +307,6 @@ class Session:
         return False
 
     def _greet(self, operation: Operation) -> None:
-        operation.deadline = None
         if operation in self._greeted:  # else it was abandoned, or all of it was closed
             del self._greeted[operation]
             operation.replied("", None)

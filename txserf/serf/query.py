@@ -55,6 +55,9 @@ class _Asking(Operation):
     def lost(self, reason: SerfError) -> None:
         self._query._failed(reason)
 
+    def expired(self) -> None:
+        self._query._expired()
+
 
 class Query(Feed["Ack | Answer"]):
     """
@@ -81,7 +84,7 @@ class Query(Feed["Ack | Answer"]):
         self._result: QueryResult | None = None
         self._askers: deque[Deferred[QueryResult]] = deque()
         self._asking = _Asking(session, values, self)
-        self._asking.deadline = session.deadlines.add(patience, self._expire)
+        session.deadlines.watch(patience, self._asking)
         session.submit_one(self._asking)
 
     def __repr__(self) -> str:
@@ -117,11 +120,9 @@ class Query(Feed["Ack | Answer"]):
 
     def _asked(self) -> None:
         session, asking = self._asking.session, self._asking
-        if asking.deadline is not None:
-            session.deadlines.forget(asking.deadline)
-            asking.deadline = None
+        session.deadlines.forget(asking)
         if self._timeout is not None:  # ``done`` is due then
-            asking.deadline = session.deadlines.add(self._timeout + self._patience, self._expire)
+            session.deadlines.watch(self._timeout + self._patience, asking)
 
     def _received(self, record: Ack | Answer) -> None:
         if isinstance(record, Ack):
@@ -160,7 +161,7 @@ class Query(Feed["Ack | Answer"]):
     def _so_far(self, complete: bool) -> QueryResult:
         return QueryResult(list(self._acks), dict(self._responses), complete)
 
-    def _expire(self) -> None:
+    def _expired(self) -> None:
         session = self._asking.session
         session.abandon(self._asking)
         self._failed(
