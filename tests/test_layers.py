@@ -27,7 +27,7 @@ ORDER = """
 
 # The same for the modules of one folder, from the first to the last.
 INSIDE = {
-    "connection": "exchange deadlines protocol hosts factory operation lanes session",
+    "connection": "exchange replies heartbeat deadlines protocol hosts factory operation lanes session",
     "client": "requests batch client",
     "serf": "call feed streams logs query serf",
     "handlers": "scripts routes handled agent work intake running router",

@@ -9,7 +9,7 @@ import pytest
 import txserf
 from tests.agents import Agent
 from tests.real.helpers import LIMIT, in_reactor
-from txserf.connection import protocol as protocol_module
+from txserf.connection import replies
 from txserf.connection.protocol import SerfProtocol
 
 # Events that are more than the sockets' buffers hold, so that the agent's queue of the stream is full.
@@ -39,7 +39,7 @@ async def test_records_behind_the_reply_of_a_stop_are_skipped(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, log: list[str], remembered: int
 ) -> None:
     """Also where the Seq was forgotten by then: a body is told from a header without it."""
-    monkeypatch.setattr(protocol_module, "_MOST_STOPPED", remembered)
+    monkeypatch.setattr(replies, "_MOST_STOPPED", remembered)
     factory, protocol = await opened(agent)
     records: list[Any] = []
     reply = await protocol.call("stream", {"Type": "user"}, on_record=records.append)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txserf.commands import Command
+from txserf.commands import STOP, Command
 from txserf.errors import SerfError
 
 _log = Logger(namespace="txserf.connection")
@@ -51,12 +51,14 @@ class Exchange:
 
 class Unwanted(Exchange):
     """
-    Takes the place of one that nobody waits for: what still comes for it must be decoded all the same.
+    An exchange that nobody waits for: what still comes for it is decoded and dropped.
 
-    :ivar at_work_until: until when, in seconds of the clock, the agent may be at work on it, if it is a slow one.
+    :ivar at_work_until: for a slow command: the time until which the agent may still be busy with it.
     """
 
-    at_work_until = -math.inf
+    def __init__(self, command: Command, values: Mapping[str, Any], at_work_until: float = -math.inf) -> None:
+        super().__init__(command, values)
+        self.at_work_until = at_work_until
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         pass
@@ -69,10 +71,10 @@ class Unwanted(Exchange):
 
 
 class Beat(Unwanted):
-    """A heartbeat: whoever sent it is told of its answer, and of nothing else."""
+    """The ``stop`` of a heartbeat: its answer is told, and nothing else."""
 
-    def __init__(self, command: Command, values: Mapping[str, Any], answered: Callable[[], None]) -> None:
-        super().__init__(command, values)
+    def __init__(self, values: Mapping[str, Any], answered: Callable[[], None]) -> None:
+        super().__init__(STOP, values)
         self._answered = answered
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:

@@ -25,6 +25,8 @@ from txserf import commands, constant, wire
 from txserf.commands import Command
 from txserf.connection.deadlines import Deadlines
 from txserf.connection.exchange import Awaited, Beat, Exchange, Reply, Unwanted
+from txserf.connection.heartbeat import Heartbeat
+from txserf.connection.replies import Replies
 from txserf.errors import (
     AuthenticationError,
     ConnectionLost,
@@ -48,18 +50,6 @@ def time_source(reactor: object | None) -> IReactorTime:
 # frozen is to be noticed all the same.
 _WORK_LIMIT = 120.0
 
-# Stopped streams whose Seqs are remembered. Records of a stopped stream may come behind the stop's reply: the
-# agent's goroutine for that stream works off what is queued, 512 records at the most and the one at hand, and no
-# answer to another request proves that it is done. But all objects of a connection go out under one lock, which Go
-# hands on in turn to whoever waited for a millisecond. So by the time that as many more streams were opened and
-# stopped, with two round trips each, the last record is out. This is an estimate, and nothing but the log rests on
-# it: the decoder tells a header from a body without us, so the records of a forgotten Seq are skipped as well.
-_MOST_STOPPED = 1024
-
-# Times in a period that the heartbeat looks whether something was heard. What comes is only counted: noting the
-# time would be 40 ns more a chunk. So a check may be late by one of these looks.
-_LOOKS = 8
-
 
 class Owner(Shape):
     """Whom a connection tells what becomes of it; each at most once, the second always."""
@@ -79,12 +69,14 @@ class State(enum.Enum):
     NEW = "not connected yet"
     OPENING = "connected, handshake and auth under way"
     READY = "open for requests"
+    DRAINING = "to be closed once all that was sent is answered"
     CLOSING = "given up, or closed by us; waiting for the transport"
     CLOSED = "gone"
 
 
 # Read for every message: an Enum's member takes 40 ns to look up.
-_OPENING, _READY = State.OPENING, State.READY
+_READY, _DRAINING = State.READY, State.DRAINING
+_LIVE = (State.READY, State.OPENING, State.DRAINING)
 
 _log = Logger(namespace="txserf.connection")
 
@@ -113,7 +105,8 @@ class SerfProtocol(Protocol):
     _MOVES: ClassVar[dict[State, set[State]]] = {
         State.NEW: {State.OPENING},
         State.OPENING: {State.READY, State.CLOSING, State.CLOSED},
-        State.READY: {State.CLOSING, State.CLOSED},
+        State.READY: {State.DRAINING, State.CLOSING, State.CLOSED},
+        State.DRAINING: {State.CLOSING, State.CLOSED},
         State.CLOSING: {State.CLOSED},
         State.CLOSED: set(),
     }
@@ -136,20 +129,23 @@ class SerfProtocol(Protocol):
         self._clock = time_source(reactor)
         self._deadlines = Deadlines(partial(time_source, reactor))
         self._connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
-        self._heartbeat = heartbeat
         self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
         self._owner = owner
-        self._decoder = wire.Decoder(self, first_limit=wire.GREETING_LIMIT)
-        self._calls: dict[int, Exchange] = {}  # sent, the reply not come
-        self._streams: dict[int, Exchange] = {}  # replied to, more records may come
-        self._stopped: dict[
-            int, None
-        ] = {}  # Seqs of stopped streams, the oldest first; records may still come
+        self._replies = Replies(host, self._key_wanted)
+        self._calls = self._replies.calls  # the same dict: one look less for each request
+        self._decoder = wire.Decoder(self._replies, first_limit=wire.GREETING_LIMIT)
+        self._heartbeat = Heartbeat(
+            self._clock,
+            heartbeat,
+            self._connect_timeout,
+            heard=lambda: self._heard,
+            at_work=lambda: self._replies.at_work(self._clock.seconds()),
+            ask=self._beat,
+            failed=lambda: self._too_slow("a heartbeat"),
+        )
         self._reason: SerfError | None = None  # why we gave it up; None: it was lost under us
-        self._timer: IDelayedCall | None = None  # one at a time: opening, heartbeat, or the end of closing
-        self._draining = False
-        self._heard = 0  # chunks of bytes that came
-        self._strays = 0  # replies for Seqs that nobody used
+        self._timer: IDelayedCall | None = None  # of the opening, or of the closing
+        self._heard = 0  # chunks of bytes that came; counted here, for a call would cost 40 ns
         self._corked = False
         self._unsent: list[bytes] = []  # written while bytes were handled: out in one write behind them
 
@@ -176,13 +172,13 @@ class SerfProtocol(Protocol):
         self._corked = True
         try:
             self._decoder.feed(data)
-            if self._draining:
+            if self.state is _DRAINING:
                 self._close_if_drained()
         except ProtocolError as broken:
             self.give_up(ProtocolError(f"{self.host}: {broken}"))
         finally:
             self._corked = False
-            if self._unsent and self.state is _READY:
+            if self._unsent and self.state in _LIVE:
                 self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -190,16 +186,8 @@ class SerfProtocol(Protocol):
             return
         self._move(State.CLOSED)
         self._cancel_timer()
-        if self._strays > 1:
-            _log.error(
-                "{host} replied {count} times for Seqs that were never sent: ignored",
-                host=self.host,
-                count=self._strays,
-            )
         why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
-        under_way = {**self._calls, **self._streams}
-        self._calls, self._streams = {}, {}
-        unanswered = [under_way[seq] for seq in sorted(under_way) if not isinstance(under_way[seq], Unwanted)]
+        unanswered = self._replies.close()
         for opening in self.greeting:
             if opening in unanswered:
                 unanswered.remove(opening)
@@ -290,22 +278,15 @@ class SerfProtocol(Protocol):
 
         A live stream or monitor is stopped at the agent too.
         """
-        seq = exchange.seq
-        assert seq is not None
-        unwanted = Unwanted(exchange.command, exchange.values)
-        if exchange.command.slow:
-            unwanted.at_work_until = self._clock.seconds() + _WORK_LIMIT
-        for table in (self._calls, self._streams):
-            if table.get(seq) is exchange:
-                table[seq] = unwanted
-                if exchange.command.subscribes and self.state is State.READY:
-                    self.send_one(Unwanted(commands.STOP, {"Stop": seq}))
+        is_live = self._replies.disown(exchange, self._clock.seconds() + _WORK_LIMIT)
+        if is_live and self.state is _READY:
+            self.send_one(Unwanted(commands.STOP, {"Stop": exchange.seq}))
 
     def close(self) -> None:
         """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
         if self.state not in (State.NEW, State.CLOSED):  # one that was given up before is closed by us too
             self._reason = Disconnected(f"the connection to {self.host} was closed by us")
-        if self.state in (State.OPENING, State.READY):
+        if self.state in _LIVE:
             if self._unsent:
                 self._flush()
             self._move(State.CLOSING)
@@ -315,13 +296,14 @@ class SerfProtocol(Protocol):
             self.transport.loseConnection()
 
     def drain(self) -> None:
-        """Close the connection once all that was sent has been answered."""
-        self._draining = True
-        self._close_if_drained()
+        """Close the connection once all that was sent has been answered; nothing more is to be sent."""
+        if self.state is _READY:
+            self._move(State.DRAINING)
+            self._close_if_drained()
 
     def give_up(self, reason: SerfError) -> None:
         """End the connection at once, as *reason* says."""
-        if self.state in (State.OPENING, State.READY):
+        if self.state in _LIVE:
             self._reason = reason
             self._move(State.CLOSING)
             self._cancel_timer()
@@ -334,9 +316,10 @@ class SerfProtocol(Protocol):
         self.state = state
         if state is State.CLOSING or state is State.CLOSED:
             self._decoder.close()
+            self._heartbeat.stop()
 
     def _close_if_drained(self) -> None:
-        if not self._calls and self.state is _READY:
+        if not self._calls and self.state is _DRAINING:
             self.close()
 
     def _abort(self) -> None:
@@ -363,70 +346,14 @@ class SerfProtocol(Protocol):
             self._timer = None
 
     def _flush(self) -> None:
-        assert self.state is _READY or self.state is _OPENING, f"a request on a connection {self.state.value}"
+        assert self.state is _READY or self.state in _LIVE, f"a request on a connection {self.state.value}"
         assert self.transport is not None
         data = b"".join(self._unsent)
         self._unsent.clear()
         self.transport.write(data)
 
-    # What the decoder tells
-
-    def header(self, seq: int, error: str) -> bool | None:
-        """Take a header; see `txserf.wire.Receiver`."""
-        exchange = self._calls.get(seq)
-        if exchange is None:
-            if seq in self._streams:
-                return True
-            if seq in self._stopped:
-                return None
-            self._strays += 1
-            if self._strays == 1:  # for all that follow it their number is told, in the end
-                _log.error(
-                    "{host} replied for Seq {seq}, which was never sent: ignored", host=self.host, seq=seq
-                )
-            return None
-        command = exchange.command
-        if not error:
-            if command.body_on_success:
-                return True
-            if command.streams:
-                self._streams[seq] = exchange
-        elif error == commands.AUTHENTICATION_REQUIRED:
-            # The bodies of what was sent behind it are being read as headers by now. It
-            # stays among the unanswered: nothing was done, so it may go to another host.
-            self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
-            return False
-        elif command.body_on_error:
-            return True
-        del self._calls[seq]
-        exchange.replied(error, None)
-        if self._streams and command is commands.STOP:
-            self._confirm_stop(exchange.values["Stop"])
-        return False
-
-    def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
-        """Take a reply's body, or a record."""
-        exchange = self._calls.pop(seq, None)
-        if exchange is not None:
-            exchange.replied(error, body)
-            return
-        exchange = self._streams[seq]
-        ends = exchange.command.ends
-        if ends is not None:
-            if ends(body):
-                del self._streams[seq]
-            elif exchange.command.noise is not None and exchange.command.noise(body):
-                return
-        exchange.record(body)
-
-    def _confirm_stop(self, seq: int) -> None:
-        stopped = self._streams.get(seq)
-        if stopped is not None and stopped.command.subscribes:
-            del self._streams[seq]
-            self._stopped[seq] = None
-            if len(self._stopped) > _MOST_STOPPED:
-                del self._stopped[next(iter(self._stopped))]
-            stopped.stopped()
+    def _key_wanted(self) -> None:
+        self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
 
     def _expire(self, call: Awaited, timeout: float) -> None:
         self.disown(call)
@@ -456,55 +383,13 @@ class SerfProtocol(Protocol):
         self._move(State.READY)
         self._decoder.open()
         self._cancel_timer()
-        self._watch(self._clock.seconds())
+        self._heartbeat.start()
         if self._owner is not None:
             self._owner.connection_ready(self)
 
-    # The heartbeat
-
-    def _watch(self, quiet_since: float) -> None:
-        """Check the connection once nothing was heard for the period that began at *quiet_since*."""
-        if self._heartbeat is not None:
-            left = quiet_since + self._heartbeat - self._clock.seconds()
-            pause = self._heartbeat / _LOOKS
-            if left > pause:
-                self._timer = self._clock.callLater(pause, self._look, self._heard, quiet_since)
-            else:
-                self._timer = self._clock.callLater(max(0.0, left), self._check, self._heard)
-
-    def _look(self, heard: int, quiet_since: float) -> None:
-        self._timer = None
-        self._watch(quiet_since if heard == self._heard else self._clock.seconds())
-
-    def _check(self, heard: int) -> None:
-        self._timer = None
-        if heard != self._heard or self._at_work():
-            self._watch(self._clock.seconds())
-            return
-        self._timer = self._clock.callLater(self._connect_timeout, self._judge, self._heard)
+    def _beat(self, answered: Callable[[], None]) -> None:
         # Its own Seq is one that no stream has.
         seq = self._next_seq()
-        beat = Beat(commands.STOP, {"Stop": seq}, self._beat_answered)
+        beat = Beat({"Stop": seq}, answered)
         beat.seq = seq
         self.send_one(beat)
-
-    def _at_work(self) -> bool:
-        # An agent that is at work on a join answers nothing else meanwhile. The join's own timeout limits
-        # that for who asked for it; the agent goes on all the same.
-        now = self._clock.seconds()
-        return any(
-            call.command.slow and (not isinstance(call, Unwanted) or now < call.at_work_until)
-            for call in self._calls.values()
-        )
-
-    def _beat_answered(self) -> None:
-        if self.state is State.READY:
-            self._cancel_timer()
-            self._watch(self._clock.seconds())
-
-    def _judge(self, heard: int) -> None:
-        if heard == self._heard:
-            self._too_slow("a heartbeat")
-        else:
-            self._timer = None
-            self._watch(self._clock.seconds())

@@ -1,0 +1,142 @@
+"""The requests of one connection that were sent and are not answered yet, by Seq."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+from txserf import commands
+from txserf.connection.exchange import Exchange, Unwanted
+
+# Stopped streams whose Seqs are remembered. Records of a stopped stream may come behind the stop's reply: the
+# agent's goroutine for that stream works off what is queued, 512 records at the most and the one at hand, and no
+# answer to another request proves that it is done. But all objects of a connection go out under one lock, which Go
+# hands on in turn to whoever waited for a millisecond. So by the time that as many more streams were opened and
+# stopped, with two round trips each, the last record is out. This is an estimate, and nothing but the log rests on
+# it: the decoder tells a header from a body without us, so the records of a forgotten Seq are skipped as well.
+_MOST_STOPPED = 1024
+
+_log = Logger(namespace="txserf.connection")
+
+
+class Replies:
+    """
+    Gives what comes to the exchange that it belongs to; a `txserf.wire.Receiver`.
+
+    :param host: what log lines call the agent.
+    :param key_wanted: called where the agent wants a key and was given none.
+    :ivar calls: the exchanges without a reply, by Seq. The connection adds those that it sends.
+    """
+
+    def __init__(self, host: str, key_wanted: Callable[[], None]) -> None:
+        self.calls: dict[int, Exchange] = {}
+        self._streams: dict[int, Exchange] = {}  # replied to, more records may come
+        self._stopped: dict[
+            int, None
+        ] = {}  # Seqs of stopped streams, the oldest first; records may still come
+        self._strays = 0  # replies for Seqs that nobody used
+        self._host = host
+        self._key_wanted = key_wanted
+
+    # What the decoder calls
+
+    def header(self, seq: int, error: str) -> bool | None:
+        """Take a header; see `txserf.wire.Receiver`."""
+        exchange = self.calls.get(seq)
+        if exchange is None:
+            if seq in self._streams:
+                return True
+            if seq not in self._stopped:
+                self._stray(seq)
+            return None
+        command = exchange.command
+        if not error:
+            if command.body_on_success:
+                return True
+            if command.streams:
+                self._streams[seq] = exchange
+        elif error == commands.AUTHENTICATION_REQUIRED:
+            # The agent is reading the bodies of what was sent behind it as headers by now. The exchange
+            # stays unanswered: nothing was done, so it may go to another host.
+            self._key_wanted()
+            return False
+        elif command.body_on_error:
+            return True
+        del self.calls[seq]
+        exchange.replied(error, None)
+        if self._streams and command is commands.STOP:
+            self._confirm_stop(exchange.values["Stop"])
+        return False
+
+    def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+        """Take a reply's body, or a record."""
+        exchange = self.calls.pop(seq, None)
+        if exchange is not None:
+            exchange.replied(error, body)
+            return
+        exchange = self._streams[seq]
+        ends = exchange.command.ends
+        if ends is not None:
+            if ends(body):
+                del self._streams[seq]
+            elif exchange.command.noise is not None and exchange.command.noise(body):
+                return
+        exchange.record(body)
+
+    # What the connection calls
+
+    def disown(self, exchange: Exchange, at_work_until: float) -> bool:
+        """
+        Drop what still comes for *exchange*.
+
+        :param at_work_until: until when, in seconds of the clock, the agent may be busy with a slow command.
+        :returns: whether it is a subscription that the agent has to be told to stop.
+        """
+        seq = exchange.seq
+        assert seq is not None
+        for table in (self.calls, self._streams):
+            if table.get(seq) is exchange:
+                table[seq] = Unwanted(exchange.command, exchange.values, at_work_until)
+                return exchange.command.subscribes
+        return False
+
+    def at_work(self, now: float) -> bool:
+        """Whether the agent may be busy with a slow command, and so answers nothing else, at the time *now*."""
+        # The command's own timeout limits that for its caller; the agent goes on all the same.
+        return any(
+            call.command.slow and (not isinstance(call, Unwanted) or now < call.at_work_until)
+            for call in self.calls.values()
+        )
+
+    def close(self) -> list[Exchange]:
+        """Return all exchanges that wait for a reply or a record, in order of Seq, and forget them."""
+        if self._strays > 1:
+            _log.error(
+                "{host} replied {count} times for Seqs that were never sent: ignored",
+                host=self._host,
+                count=self._strays,
+            )
+        under_way = {**self.calls, **self._streams}
+        self.calls.clear()
+        self._streams.clear()
+        return [under_way[seq] for seq in sorted(under_way) if not isinstance(under_way[seq], Unwanted)]
+
+    # How it works
+
+    def _stray(self, seq: int) -> None:
+        self._strays += 1
+        if self._strays == 1:  # the others are counted, and logged as a number in the end
+            _log.error(
+                "{host} replied for Seq {seq}, which was never sent: ignored", host=self._host, seq=seq
+            )
+
+    def _confirm_stop(self, seq: int) -> None:
+        stopped = self._streams.get(seq)
+        if stopped is not None and stopped.command.subscribes:
+            del self._streams[seq]
+            self._stopped[seq] = None
+            if len(self._stopped) > _MOST_STOPPED:
+                del self._stopped[next(iter(self._stopped))]
+            stopped.stopped()
