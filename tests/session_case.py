@@ -39,7 +39,7 @@ class Told(Operation):
 
     def record(self, body: Mapping[str, Any]) -> None:
         self.told.append("record")
-        if self.command.ends is not None and self.command.ends(body):
+        if self.last:
             self._session.settle(self)
 
     def stopped(self) -> None:

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from tests.fakes import ADDRESS, DONE, MEMBERS, Agent, Log, answer, cuts, header, reply, user_event
 from txserf import commands
-from txserf.connection.exchange import Exchange, Reply
+from txserf.connection.exchange import Awaited, Exchange, Reply
 from txserf.connection.protocol import SerfProtocol, State
 from txserf.errors import (
     AuthenticationError,
@@ -524,6 +524,17 @@ class StreamTests(CallCase):
         self.agent.reply(1)
         self.assertTrue(any("never sent" in text for text in log.texts))
         self.assertWorks()
+
+    def test_an_exchange_knows_its_last_record_as_it_gets_it(self) -> None:
+        class Told(Awaited):
+            def record(self, body: Mapping[str, Any]) -> None:
+                told.append((body["Type"], self.last))
+
+        told: list[tuple[str, bool]] = []
+        query = Told(commands.QUERY, commands.QUERY.arguments({"Name": "q"}))
+        self.protocol.send([query])
+        self.agent.send(header(1), reply(1, answer("n1", b"x")), reply(1, DONE))
+        self.assertEqual(told, [("response", False), ("done", True)])
 
     def test_a_querys_records_from_nobody_are_dropped(self) -> None:
         self.stream("query", Name="q")

@@ -121,8 +121,7 @@ class Batch:
         response = request.answer(ResponseStreamResult, "", body)
         if not (self._watch and request.command.subscribes):
             request.responses.append(response)
-        ends = request.command.ends
-        if ends is not None and ends(body):
+        if request.last:
             request.done = True
         if request.chain is not None:
             request.chain.put(response)

@@ -22,7 +22,10 @@ class Exchange:
     :ivar command: its row of the table.
     :ivar values: its arguments, checked.
     :ivar seq: its Seq, once it was sent; the same one for all its life.
+    :ivar last: whether the record that it is given is its last one.
     """
+
+    last = False
 
     # Making one is on the hot path. Defaults by the class, for what few of them need; no slots, whose
     # members are let go of one by one. What is read for each request is set: 40 ns less a look.

@@ -81,6 +81,7 @@ class Replies:
         if ends is not None:
             if ends(body):
                 del self._streams[seq]
+                exchange.last = True
             elif exchange.command.noise is not None and exchange.command.noise(body):
                 return
         exchange.record(body)

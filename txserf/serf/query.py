@@ -37,8 +37,7 @@ class _Asking(Operation):
     def record(self, body: Mapping[str, Any]) -> None:
         if self.done:
             return
-        ends = self.command.ends
-        if ends is not None and ends(body):
+        if self.last:
             self.session.settle(self)
             self._query._succeeded()
         else:
