@@ -532,7 +532,7 @@ class StreamTests(CallCase):
 
         told: list[tuple[str, bool]] = []
         query = Told(commands.QUERY, commands.QUERY.arguments({"Name": "q"}))
-        self.protocol.send([query])
+        self.protocol._send([query])
         self.agent.send(header(1), reply(1, answer("n1", b"x")), reply(1, DONE))
         self.assertEqual(told, [("response", False), ("done", True)])
 
@@ -708,7 +708,7 @@ class ClosingTests(ProtocolCase):
     def test_a_drained_connection_closes_behind_the_last_reply(self) -> None:
         protocol, agent = self.connect()
         calls = [protocol.call("members"), protocol.call("stats")]
-        protocol.drain()
+        protocol._drain()
         agent.reply(2, {})
         self.assertFalse(agent.closed_by_client)
         agent.reply(1, MEMBERS)
@@ -718,7 +718,7 @@ class ClosingTests(ProtocolCase):
 
     def test_an_idle_connection_is_drained_at_once(self) -> None:
         protocol, agent = self.connect()
-        protocol.drain()
+        protocol._drain()
         self.assertTrue(agent.closed_by_client)
 
     def test_nothing_is_delivered_once_it_is_closed(self) -> None:
@@ -784,14 +784,14 @@ class PipeTests(ProtocolCase):
 
     def test_its_end_is_not_told_within_the_call_that_gives_it_up(self) -> None:
         protocol, owner = self.pipe(Pipe())
-        protocol.give_up(ProtocolError("enough"))
+        protocol._give_up(ProtocolError("enough"))
         self.assertEqual(owner.closed, [])
         self.clock.advance(0)
         self.assertEqual([str(reason) for reason, _ in owner.closed], ["enough"])
 
     def test_the_transports_own_word_of_its_end_may_come_first(self) -> None:
         protocol, owner = self.pipe(Pipe())
-        protocol.give_up(ProtocolError("enough"))
+        protocol._give_up(ProtocolError("enough"))
         protocol.connectionLost(Failure(error.ConnectionDone()))
         self.clock.advance(0)
         self.assertEqual(len(owner.closed), 1)
@@ -799,7 +799,7 @@ class PipeTests(ProtocolCase):
 
     def test_the_transports_own_word_may_come_late_and_so_may_bytes(self) -> None:
         protocol, owner = self.pipe(Pipe())
-        protocol.give_up(ProtocolError("enough"))
+        protocol._give_up(ProtocolError("enough"))
         self.clock.advance(0)
         protocol.dataReceived(reply(7, MEMBERS))
         protocol.connectionLost(Failure(error.ConnectionDone()))
@@ -976,7 +976,7 @@ class SecrecyTests(ProtocolCase):
         key = "s3cret"
         log = Log(self)
         protocol, agent = self.connect(greet=False, auth_key=key)
-        shown = [repr(protocol), *map(repr, protocol.greeting)]
+        shown = [repr(protocol), *map(repr, protocol._greeting)]
         agent.greet("Invalid authentication token")
         agent.finish_closing()
         protocol, agent = self.connect(auth_key=key)

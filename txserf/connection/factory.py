@@ -350,8 +350,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         """
         host = self.hosts[self._trying]
         protocol = self._new_protocol(host.label, host, owner)
-        if self.connection is not None and self.connection.auth_key is not None:
-            protocol.auth_key = self.connection.auth_key  # the agent has accepted it
+        if self.connection is not None and self.connection._auth_key is not None:
+            protocol._auth_key = self.connection._auth_key  # the agent has accepted it
         return protocol, dial(host, protocol, self._real_reactor(), self.connect_timeout, self.sockets)
 
     def _new_protocol(self, label: str, host: Host, owner: Owner | None = None) -> SerfProtocol:

@@ -77,7 +77,7 @@ class Lane:
         """Close it once all that was sent is answered; what was not sent goes back to the session."""
         assert self._protocol is not None
         if self.was_ready:
-            self._protocol.drain()
+            self._protocol._drain()
         elif self._ended_by is None:
             self._ended_by = ConnectionLost(f"lost {self._protocol.host}", host=self._protocol.host)
             self._end()
@@ -121,9 +121,9 @@ class Lane:
         operations = self.take_waiting()
         for operation in operations:
             operation.connection = self._protocol
-        self._protocol.send(operations)
+        self._protocol._send(operations)
         if self._once:
-            self._protocol.drain()
+            self._protocol._drain()
 
     def _not_connected(self, failure: Failure) -> None:
         assert self._protocol is not None

@@ -100,6 +100,8 @@ class SerfProtocol(Protocol):
     :param heartbeat: seconds between checks of an idle connection; None for no checks.
     :param next_seq: gives the next Seq; None counts from 0.
     :param owner: is told when the connection is open and when it is gone.
+    :ivar host: what errors and log lines call the agent.
+    :ivar state: where the connection is in its life, a `State`.
     """
 
     _MOVES: ClassVar[dict[State, set[State]]] = {
@@ -124,8 +126,8 @@ class SerfProtocol(Protocol):
     ) -> None:
         self.host = host
         self.state = State.NEW
-        self.greeting: list[Awaited] = []
-        self.auth_key = auth_key
+        self._greeting: list[Awaited] = []
+        self._auth_key = auth_key
         self._clock = time_source(reactor)
         self._deadlines = Deadlines(partial(time_source, reactor))
         self._connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
@@ -157,15 +159,15 @@ class SerfProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
-        self.greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
-        self.greeting[0].result.addCallback(self._shaken)
-        if self.auth_key is not None:
-            auth = Awaited(commands.AUTH, commands.AUTH.arguments({"AuthKey": self.auth_key}))
+        self._greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
+        self._greeting[0].result.addCallback(self._shaken)
+        if self._auth_key is not None:
+            auth = Awaited(commands.AUTH, commands.AUTH.arguments({"AuthKey": self._auth_key}))
             auth.result.addCallback(self._authenticated)
-            self.greeting.append(auth)
-        for opening in self.greeting:
+            self._greeting.append(auth)
+        for opening in self._greeting:
             opening.result.addErrback(_greeting_failed)
-        self.send(self.greeting)
+        self._send(self._greeting)
 
     def dataReceived(self, data: bytes) -> None:
         self._heard += 1
@@ -175,7 +177,7 @@ class SerfProtocol(Protocol):
             if self.state is _DRAINING:
                 self._close_if_drained()
         except ProtocolError as broken:
-            self.give_up(ProtocolError(f"{self.host}: {broken}"))
+            self._give_up(ProtocolError(f"{self.host}: {broken}"))
         finally:
             self._corked = False
             if self._unsent and self.state in _LIVE:
@@ -188,7 +190,7 @@ class SerfProtocol(Protocol):
         self._cancel_timer()
         why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
         unanswered = self._replies.close()
-        for opening in self.greeting:
+        for opening in self._greeting:
             if opening in unanswered:
                 unanswered.remove(opening)
                 opening.lost(copy.copy(why))
@@ -199,40 +201,7 @@ class SerfProtocol(Protocol):
                 exchange.lost(copy.copy(why))
         self._deadlines.close()
 
-    # What the layer above calls
-
-    def send(self, exchanges: Iterable[Exchange]) -> None:
-        """
-        Send requests, all in one write; see `send_one`.
-
-        :param exchanges: the requests, in order.
-        """
-        corked, self._corked = self._corked, True
-        try:
-            for exchange in exchanges:
-                self.send_one(exchange)
-        finally:
-            self._corked = corked
-            if not corked and self._unsent:
-                self._flush()
-
-    def send_one(self, exchange: Exchange) -> None:
-        """
-        Send a request.
-
-        :param exchange: is told of its own reply, records or loss. One that has a Seq already keeps it.
-
-        The connection has to be open (`State.READY`).
-        """
-        seq = exchange.seq
-        if seq is None:
-            seq = exchange.seq = self._next_seq()
-        self._calls[seq] = exchange
-        self._unsent += (exchange.command.prefix, wire.pack(seq), exchange.packed_body)
-        # What callbacks of replies request goes out in one write behind the last of them, no later than
-        # the transport would send it: a write costs more than all else here.
-        if not self._corked:
-            self._flush()
+    # What programs call
 
     def call(
         self,
@@ -258,7 +227,7 @@ class SerfProtocol(Protocol):
         row = commands.BY_WIRE.get(command) if isinstance(command, str) else command
         if row is None:
             raise InvalidRequest(f"unknown command: {command!r}")
-        call = Awaited(row, row.arguments(arguments or {}), on_record, self.disown)
+        call = Awaited(row, row.arguments(arguments or {}), on_record, self._disown)
         if self.state is not _READY:
             return fail(Disconnected(f"{self.host} is {self.state.value}"))
         if timeout is not None:
@@ -269,18 +238,8 @@ class SerfProtocol(Protocol):
                 return result
 
             call.result.addBoth(answered)
-        self.send_one(call)
+        self._send_one(call)
         return call.result
-
-    def disown(self, exchange: Exchange) -> None:
-        """
-        Drop what still comes for *exchange*, to the end of this connection.
-
-        A live stream or monitor is stopped at the agent too.
-        """
-        is_live = self._replies.disown(exchange, self._clock.seconds() + _WORK_LIMIT)
-        if is_live and self.state is _READY:
-            self.send_one(Unwanted(commands.STOP, {"Stop": exchange.seq}))
 
     def close(self) -> None:
         """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
@@ -295,13 +254,58 @@ class SerfProtocol(Protocol):
             assert self.transport is not None
             self.transport.loseConnection()
 
-    def drain(self) -> None:
+    # What the package calls
+
+    def _send(self, exchanges: Iterable[Exchange]) -> None:
+        """
+        Send requests, all in one write; see `_send_one`.
+
+        :param exchanges: the requests, in order.
+        """
+        corked, self._corked = self._corked, True
+        try:
+            for exchange in exchanges:
+                self._send_one(exchange)
+        finally:
+            self._corked = corked
+            if not corked and self._unsent:
+                self._flush()
+
+    def _send_one(self, exchange: Exchange) -> None:
+        """
+        Send a request.
+
+        :param exchange: is told of its own reply, records or loss. One that has a Seq already keeps it.
+
+        The connection has to be open (`State.READY`).
+        """
+        seq = exchange.seq
+        if seq is None:
+            seq = exchange.seq = self._next_seq()
+        self._calls[seq] = exchange
+        self._unsent += (exchange.command.prefix, wire.pack(seq), exchange.packed_body)
+        # What callbacks of replies request goes out in one write behind the last of them, no later than
+        # the transport would send it: a write costs more than all else here.
+        if not self._corked:
+            self._flush()
+
+    def _disown(self, exchange: Exchange) -> None:
+        """
+        Drop what still comes for *exchange*, to the end of this connection.
+
+        A live stream or monitor is stopped at the agent too.
+        """
+        is_live = self._replies.disown(exchange, self._clock.seconds() + _WORK_LIMIT)
+        if is_live and self.state is _READY:
+            self._send_one(Unwanted(commands.STOP, {"Stop": exchange.seq}))
+
+    def _drain(self) -> None:
         """Close the connection once all that was sent has been answered; nothing more is to be sent."""
         if self.state is _READY:
             self._move(State.DRAINING)
             self._close_if_drained()
 
-    def give_up(self, reason: SerfError) -> None:
+    def _give_up(self, reason: SerfError) -> None:
         """End the connection at once, as *reason* says."""
         if self.state in _LIVE:
             self._reason = reason
@@ -353,15 +357,15 @@ class SerfProtocol(Protocol):
         self.transport.write(data)
 
     def _key_wanted(self) -> None:
-        self.give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
+        self._give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
 
     def _expire(self, call: Awaited, timeout: float) -> None:
-        self.disown(call)
+        self._disown(call)
         call.lost(RequestTimeout(f"{call.command.wire}: no answer from {self.host} within {timeout} s"))
 
     def _too_slow(self, what: str) -> None:
         self._timer = None
-        self.give_up(
+        self._give_up(
             ConnectionLost(
                 f"lost {self.host}: no answer to {what} within {self._connect_timeout} s", host=self.host
             )
@@ -369,13 +373,13 @@ class SerfProtocol(Protocol):
 
     def _shaken(self, reply: Reply) -> None:
         if reply.error:
-            self.give_up(ProtocolError(f"{self.host} refused the handshake: {reply.error}"))
-        elif self.auth_key is None:
+            self._give_up(ProtocolError(f"{self.host} refused the handshake: {reply.error}"))
+        elif self._auth_key is None:
             self._ready()
 
     def _authenticated(self, reply: Reply) -> None:
         if reply.error:
-            self.give_up(AuthenticationError(f"{self.host} refused the key: {reply.error}", host=self.host))
+            self._give_up(AuthenticationError(f"{self.host} refused the key: {reply.error}", host=self.host))
         else:
             self._ready()
 
@@ -392,4 +396,4 @@ class SerfProtocol(Protocol):
         seq = self._next_seq()
         beat = Beat({"Stop": seq}, answered)
         beat.seq = seq
-        self.send_one(beat)
+        self._send_one(beat)

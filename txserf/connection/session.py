@@ -103,7 +103,7 @@ class Session:
         connection = self.factory.connection
         if connection is not None and connection.state is _READY and operation.road is _MAIN:
             operation.connection = connection
-            connection.send_one(operation)
+            connection._send_one(operation)
         else:
             self.submit((operation,))
 
@@ -117,7 +117,7 @@ class Session:
         self.settle(operation)
         self._withdraw_key(operation)
         if operation.connection is not None:
-            operation.connection.disown(operation)
+            operation.connection._disown(operation)
         else:
             self._queue.pop(operation, None)
             self._greeted.pop(operation, None)
@@ -206,7 +206,7 @@ class Session:
         if wants_key and self.factory.auth_key is None and self.factory.open_connection is not None:
             # What the agent wants of one connection it wants of all: the next host's turn has come.
             self._given_up_by_lane = True
-            self.factory.open_connection.give_up(copy.copy(reason))
+            self.factory.open_connection._give_up(copy.copy(reason))
         for exchange in unanswered:
             if lane.road is Road.ALONE and isinstance(exchange, Operation) and self._ended_twice(exchange):
                 self.settle(exchange)
@@ -258,7 +258,7 @@ class Session:
                 plain = False
         if plain:
             if operations:
-                connection.send(operations)
+                connection._send(operations)
             return
         if asked_now:
             self._submit_keys(operations)
@@ -277,7 +277,7 @@ class Session:
             else:
                 others.append(operation)
         if main:
-            connection.send(main)
+            connection._send(main)
         for operation in others:
             if not operation.done:
                 self._lane(operation.road).submit(operation)
@@ -300,7 +300,7 @@ class Session:
 
     def _is_greeted(self, connection: SerfProtocol, operation: Operation) -> bool:
         """Whether this was answered as the connection was made; not so a key that it was not made with."""
-        for greeting in connection.greeting:
+        for greeting in connection._greeting:
             if greeting.command is operation.command and greeting.values == operation.values:
                 operation.seq = greeting.seq
                 return True

@@ -232,7 +232,7 @@ class EventStream(Stream["Event | Gap"]):
             return fail(ConnectionLost(message, host=connection.host))
         call = Call(self._session, commands.RESPOND, values, self._timeout)
         call.connection = connection
-        connection.send([call])
+        connection._send([call])
         return call.result
 
     def _interrupted(self) -> None:
