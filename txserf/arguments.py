@@ -7,6 +7,7 @@ Each check raises `InvalidRequest`, or the TypeError or ValueError of which a ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -187,6 +188,14 @@ def seconds(value: object, what: str) -> float:
         if number >= 0:  # NaN is not
             return number
     raise InvalidRequest(f"{what} must be a number of seconds, not {value!r}")
+
+
+def limit(value: object, what: str) -> float:
+    """Return a time limit in seconds, above 0 and finite, that a caller gave; `InvalidRequest` for what is none."""
+    number = seconds(value, what)
+    if 0 < number < math.inf:
+        return number
+    raise InvalidRequest(f"{what} must be a number of seconds above 0, not {value!r}")
 
 
 def count(value: Any, what: str) -> int:

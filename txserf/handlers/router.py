@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar, overload
 
 from txserf import constant
-from txserf.arguments import count
+from txserf.arguments import count, limit
 from txserf.errors import InvalidRequest
 from txserf.filters import EventFilter
 from txserf.handlers.routes import FunctionHandler, Route, Routes, ScriptHandler
-from txserf.handlers.running import RouterService, positive
+from txserf.handlers.running import RouterService
 from txserf.handlers.scripts import parse_spec
 from txserf.handlers.work import Observer
 from txserf.model import MEMBER_KINDS, Event, MemberEvent, QueryEvent, UserEvent
@@ -166,8 +166,8 @@ class Router:
             serf,
             self.routes(),
             concurrency=count(concurrency, "concurrency"),
-            timeout=None if timeout is None else positive(timeout, "timeout"),
-            drain=positive(drain, "drain"),
+            timeout=None if timeout is None else limit(timeout, "timeout"),
+            drain=limit(drain, "drain"),
             buffer=count(buffer, "buffer"),
             state=None if state is None else Path(state),
             observers=() if observer is None else (observer,),

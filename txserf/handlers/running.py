@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +14,8 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.arguments import count
-from txserf.errors import Disconnected, InvalidRequest, reason_text
+from txserf.arguments import count, limit
+from txserf.errors import Disconnected, reason_text
 from txserf.handlers.agent import Identity
 from txserf.handlers.handled import Key, LTimes, StateError, key_of
 from txserf.handlers.intake import Intake
@@ -213,7 +212,7 @@ class RouterService(Service):
         if concurrency is not None:
             count(concurrency, "concurrency")
         if not isinstance(timeout, Kept):
-            self.handler_timeout = None if timeout is None else positive(timeout, "timeout")
+            self.handler_timeout = None if timeout is None else limit(timeout, "timeout")
         self.concurrency = concurrency or self.concurrency
         self._routes = routes
         if self._intake is not None:
@@ -342,10 +341,3 @@ class RouterService(Service):
                 self._ltimes.save(self._state)
             except StateError as error:
                 _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))
-
-
-def positive(value: Any, what: str) -> float:
-    """Return a number of seconds, more than 0."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-        return float(value)
-    raise InvalidRequest(f"{what} must be a number of seconds above 0, not {value!r}")

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from txserf import constant
-from txserf.arguments import did_you_mean
+from txserf.arguments import count, did_you_mean, seconds
 from txserf.commands import LOG_LEVELS
 from txserf.connection.hosts import parse_hosts
 from txserf.errors import InvalidHostURL, InvalidRequest
@@ -94,11 +94,12 @@ class Setting:
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
         if self.kind is Takes.TEXT:
             return isinstance(value, str) and (not self.choices or value in self.choices)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        try:
+            if self.kind is Takes.SECONDS:
+                return seconds(value, self.name) < math.inf
+            return count(value, self.name) <= (self.highest or math.inf)
+        except InvalidRequest:
             return False
-        if self.kind is Takes.SECONDS:
-            return 0 <= value < math.inf
-        return isinstance(value, int) and 1 <= value <= (self.highest or math.inf)
 
     def from_text(self, text: str) -> Any:
         """
