@@ -30,7 +30,7 @@ INSIDE = {
     "connection": "exchange replies heartbeat deadlines protocol hosts factory operation lanes session",
     "client": "requests batch client",
     "serf": "call feed streams logs query serf",
-    "handlers": "scripts routes handled agent work intake running router",
+    "handlers": "scripts routes handled agent work backlog intake running router",
     "service": "settings lines apps jsonlog metrics web reload readiness follow demo ending options making",
 }
 

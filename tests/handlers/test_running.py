@@ -95,6 +95,20 @@ class LifeTests(RouterCase):
         going[1].callback(None)
         self.assertEqual(self.names(), ["a", "b"])
 
+    def test_a_stop_after_that_waits_for_its_own_end(self) -> None:
+        going = self.slow()
+        service = self.bind(Serf([self.cluster.agents["n1"].endpoint()], reactor=self.clock))
+        self.send("a")
+        first = service.stopService()
+        service.startService()
+        second = service.stopService()
+        self.turn(1.0)
+        self.successResultOf(first)
+        self.assertNoResult(second)
+        going[0].callback(None)
+        self.turn(1.0)
+        self.successResultOf(second)
+
     def test_the_limit_of_a_stop_is_over_with_it(self) -> None:
         going = self.slow()
         service = self.bind(drain=2.0, state=new_folder(self) / "state")

@@ -67,7 +67,7 @@ class MakeServiceTests(OptionsCase):
         made: Any = making.makeService(options)
         handling = made.services[1]
         self.assertEqual((handling.concurrency, handling.handler_timeout), (4, None))
-        self.assertEqual(handling._state, self.folder / "s")
+        self.assertEqual(handling._file.path, self.folder / "s")
 
     def written(self, encoding: str, errors: str, *arguments: str) -> bytes:
         """Have an event named in Japanese shown on a standard output of that encoding."""

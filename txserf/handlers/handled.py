@@ -17,8 +17,16 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from txserf.errors import SerfError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from txserf.errors import SerfError, reason_text
 from txserf.model import UserEvent
+
+_log = Logger(namespace="txserf.handlers")
+
+# Seconds between two writes of the state file.
+_SAVE_EVERY = 1.0
 
 # An agent keeps the events of 512 LTimes. Several may have the same one.
 _KEPT = 2048
@@ -133,6 +141,48 @@ class LTimes:
         except OSError as error:
             raise StateError(f"{path} can't be written: {error}") from None
         self.changed = False
+
+
+class StateFile:
+    """
+    The file that keeps handled events over restarts.
+
+    It is written at most once a second. A file that can't be read is left as it is: it may be another program's.
+
+    :ivar path: None where nothing is kept.
+    """
+
+    def __init__(self, path: Path | None, ltimes: LTimes) -> None:
+        self.path = path
+        self._ltimes = ltimes
+        self._due: IDelayedCall | None = None
+
+    def load(self) -> None:
+        """Take what the file remembers."""
+        if self.path is not None:
+            try:
+                self._ltimes.load(self.path)
+            except StateError as error:
+                _log.error(
+                    "which events were handled is not known, nor kept: {reason}", reason=reason_text(error)
+                )
+                self.path = None
+
+    def save_soon(self, clock: IReactorTime) -> None:
+        """Write within a second what was handled by then."""
+        if self.path is not None and self._due is None:
+            self._due = clock.callLater(_SAVE_EVERY, self.save)
+
+    def save(self) -> None:
+        """Write what was handled, now."""
+        due, self._due = self._due, None
+        if due is not None and due.active():
+            due.cancel()
+        if self.path is not None and self._ltimes.changed:
+            try:
+                self._ltimes.save(self.path)
+            except StateError as error:
+                _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))
 
 
 def _int(value: object) -> int:

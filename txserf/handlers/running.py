@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from txserf.arguments import count, limit
 from txserf.errors import Disconnected, reason_text
 from txserf.handlers.agent import Identity
-from txserf.handlers.handled import Key, LTimes, StateError, key_of
+from txserf.handlers.backlog import Backlog
+from txserf.handlers.handled import Key, LTimes, StateFile, key_of
 from txserf.handlers.intake import Intake
 from txserf.handlers.routes import Routes
 from txserf.handlers.scripts import Myself
@@ -28,8 +29,50 @@ from txserf.serf.serf import Serf
 # The module's: a class's logger is made anew each time that it is asked for, and there is a line for each event.
 _log = Logger(namespace="txserf.handlers")
 
-# Seconds between two writes of the state file.
-_SAVE_EVERY = 1.0
+
+class State(enum.Enum):
+    """What a `RouterService` does at the moment."""
+
+    IDLE = "nothing"
+    RUNNING = "takes events and handles them"
+    DRAINING = "takes no more events, and handles those that came"
+    CLOSING = "closes the Serf that it has started"
+
+
+_MOVES = {
+    State.IDLE: {State.RUNNING},
+    State.RUNNING: {State.DRAINING},
+    State.DRAINING: {State.CLOSING},
+    State.CLOSING: {State.IDLE, State.RUNNING},
+}
+
+
+class _Stop:
+    """
+    One stop of a service, and those who wait for its end.
+
+    :param limit: the call that ends it past its time.
+    """
+
+    def __init__(self, limit: DelayedCall) -> None:
+        self._limit = limit
+        self._waiting: deque[Deferred[None]] = deque()
+
+    def wait(self) -> Deferred[None]:
+        """Return a Deferred of the end; cancelling it ends that waiting only."""
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def end_limit(self) -> None:
+        """Let it end in its own time from now on."""
+        if self._limit.active():
+            self._limit.cancel()
+
+    def tell(self) -> None:
+        """It is over: fire all Deferreds."""
+        while self._waiting:  # one by one: each may cancel those behind it
+            self._waiting.popleft().callback(None)
 
 
 class Kept(enum.Enum):
@@ -68,33 +111,29 @@ class RouterService(Service):
         self.handler_timeout = timeout
         self.observers = list(observers)
         self._routes = routes
-        self._started_serf = False
         self._drain = drain
-        self._buffer = buffer
-        self._state = state
-        self._save_due: DelayedCall | None = None
-        self._dropped = 0
-        self._dropping = False
-        self._queue: deque[Event] = deque()
+        self._state = State.IDLE
+        self._stop: _Stop | None = None
+        self._started_serf = False
+        self._backlog = Backlog(buffer)
         self._works: set[Work] = set()
         self._pumping = False
-        self._holding: Deferred[None] | None = None  # what has to be known before the next event is begun
-        self._subscribing: Deferred[None] = Deferred()  # the first of these: that the stream is there
-        self._limit: DelayedCall | None = None  # of the time to work off what came, while it stops
-        self._stoppers: deque[Deferred[None]] = deque()
+        self._holding: Deferred[None] | None = None  # no event is begun before it has fired
+        self._subscribing: Deferred[None] = Deferred()  # the first of these: the stream is there
         self._ltimes = LTimes()
+        self._file = StateFile(state, self._ltimes)
         self._identity = Identity(serf, self._ltimes)
-        self._intake: Intake | None = None
+        self._intake = Intake(serf, self._take, self._active)
 
     def __repr__(self) -> str:
         return f"<RouterService: {self._routes.stream_type}>"
 
-    # What others ask
+    # -- how it stands
 
     @property
     def queued(self) -> int:
         """How many events wait for their handlers."""
-        return len(self._queue)
+        return len(self._backlog)
 
     @property
     def working(self) -> int:
@@ -104,12 +143,12 @@ class RouterService(Service):
     @property
     def dropped(self) -> int:
         """How many events were lost to a full queue, or to the end of the service."""
-        return self._dropped
+        return self._backlog.dropped
 
     @property
     def unready(self) -> str | None:
         """Say why events may be missed now; None while all is well."""
-        if not self.running or self._intake is None:
+        if self._state is not State.RUNNING:
             return "not running"
         if self._intake.failure is not None:
             return reason_text(self._intake.failure)
@@ -126,25 +165,32 @@ class RouterService(Service):
         :returns: a Deferred of None, which can be cancelled. It fails with `RpcError` where the
             agent refuses the stream, and with `Disconnected` where the service does not run.
         """
-        if self._intake is None:
+        if self._state is not State.RUNNING:
             return fail(Disconnected("the router's service does not run"))
         return self._intake.when_active()
 
-    # A service
+    # -- start and stop
+
+    def _move(self, state: State) -> None:
+        assert state in _MOVES[self._state], f"{self._state} -> {state}"
+        self._state = state
 
     def startService(self) -> None:
         """Begin to follow the events that have handlers."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
-        if self._limit is not None:
-            self._drained(self._limit)  # it was to stop; what is at work goes on
+        if self._state is State.RUNNING:
+            return
+        if self._state is State.DRAINING:
+            self._drained()  # the stop is over; events in work go on
+        self._move(State.RUNNING)
+        self._stop = None
         self.clock = self.serf.clock
         self._started_serf = not self.serf.running
         if self._started_serf:
             self.serf.startService()
-        self._load()
+        self._file.load()
         self._subscribing = Deferred()
         self._hold(self._subscribing)
-        self._intake = Intake(self.serf, self._take, self._active)
         self._intake.follow(self._routes.stream_type)
 
     def stopService(self) -> Deferred[None]:
@@ -155,44 +201,38 @@ class RouterService(Service):
             A `Serf` that the service has started is closed then. Cancelling it ends that waiting only.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
-        intake, self._intake = self._intake, None
-        if intake is None and self._limit is None and not self._stoppers:
-            return succeed(None)
-        stopper: Deferred[None] = Deferred(self._stoppers.remove)
-        self._stoppers.append(stopper)
-        if intake is not None:
-            intake.stop()
-            if self._save_due is not None:
-                self._save_due.cancel()
-            self._subscribing.cancel()  # where it holds events up, it would for ever
-            self._limit = self.clock.callLater(self._drain, self._give_up)
-            self._pump()
-        return stopper
+        if self._state is not State.RUNNING:
+            return succeed(None) if self._stop is None else self._stop.wait()
+        self._move(State.DRAINING)
+        self._stop = _Stop(self.clock.callLater(self._drain, self._give_up))
+        stopped = self._stop.wait()
+        self._intake.stop()
+        self._subscribing.cancel()  # it will not fire any more, and would hold up the events that wait
+        self._pump()
+        return stopped
 
     def _give_up(self) -> None:
-        dropped = len(self._queue)
-        self._queue.clear()
-        if dropped:
-            self._dropped += dropped
-            _log.error("stopping: {count} events that waited are dropped", count=dropped)
+        self._backlog.drop_all()
         for work in list(self._works):
             work.abort()
-        self._pump()  # where none was at work, for what waited was in doubt
+        self._pump()  # nothing ends a stop in which no event was in work, only in doubt
 
-    def _drained(self, limit: DelayedCall) -> None:
-        self._limit = None
-        if limit.active():
-            limit.cancel()
-        if self._holding is not None and not self._queue:
-            self._holding.cancel()  # nothing waits for the answer
-        self._save()
-
-        def closed(_: None) -> None:
-            while self._stoppers:
-                self._stoppers.popleft().callback(None)
-
+    def _drained(self) -> None:
+        stop = self._stop
+        assert stop is not None
+        self._move(State.CLOSING)
+        stop.end_limit()
+        if self._holding is not None and not self._backlog:
+            self._holding.cancel()  # no event waits for the answer
+        self._file.save()
         closing = self.serf.stopService() if self._started_serf else succeed(None)
-        closing.addCallback(closed)
+        closing.addCallback(lambda _: self._closed(stop))
+
+    def _closed(self, stop: _Stop) -> None:
+        if self._stop is stop:  # else it was started again meanwhile
+            self._move(State.IDLE)
+            self._stop = None
+        stop.tell()
 
     def replace(
         self,
@@ -215,43 +255,30 @@ class RouterService(Service):
             self.handler_timeout = None if timeout is None else limit(timeout, "timeout")
         self.concurrency = concurrency or self.concurrency
         self._routes = routes
-        if self._intake is not None:
+        if self._state is State.RUNNING:
             self._intake.follow(routes.stream_type)
         self._pump()  # more may be at work now
 
-    # Events
+    # -- events
 
     def _take(self, event: Event) -> None:
-        self._queue.append(event)
-        if len(self._queue) > self._buffer:
-            self._drop(self._queue.popleft())
+        self._backlog.put(event)
         self._pump()
-
-    def _drop(self, event: Event) -> None:
-        self._dropped += 1
-        if not self._dropping:  # once until there is room again: a flood must not flood the log
-            self._dropping = True
-            _log.error(
-                "{count} events wait, the oldest ones are dropped from {event} on",
-                event=describe(event),
-                count=self._buffer,
-            )
 
     def _pump(self) -> None:
         if self._pumping:
             return  # a handler ended inside the loop below, which goes on by itself
         self._pumping = True
         try:
-            queue, works = self._queue, self._works
-            while queue and self._holding is None and len(works) < self.concurrency:
-                self._begin(queue.popleft())
+            backlog, works = self._backlog, self._works
+            while backlog and self._holding is None and len(works) < self.concurrency:
+                self._begin(backlog.next())
         finally:
             self._pumping = False
-        if self._limit is not None and not self._queue and not self._works:
-            self._drained(self._limit)
+        if self._state is State.DRAINING and not self._backlog and not self._works:
+            self._drained()
 
     def _begin(self, event: Event) -> None:
-        self._dropping = False
         handlers = self._routes.handlers(event)
         if not handlers:
             return
@@ -268,15 +295,14 @@ class RouterService(Service):
         work.run()
 
     def finished(self, work: Work) -> None:
-        """All handlers of an event are through."""
+        """Note that all handlers of an event have ended."""
         self._works.discard(work)
         if work.key is not None:
             if work.outcome is Outcome.CANCELLED:
                 self._ltimes.discard(work.key)
             else:
                 self._ltimes.handled(work.key)
-                if self._state is not None:
-                    self._save_soon()
+                self._file.save_soon(self.clock)
         _log.info(
             "{event} handled in {duration:.6f} s: {result}",
             event=describe(work.event),
@@ -286,7 +312,7 @@ class RouterService(Service):
         )
         self._pump()
 
-    # What has to be known first
+    # -- what has to be known before the next event is begun
 
     def _active(self, gap: Gap | None) -> None:
         if gap is not None:
@@ -297,7 +323,7 @@ class RouterService(Service):
 
     def _seen_before(self, event: UserEvent) -> None:
         if self._identity.doubtful:
-            self._queue.appendleft(event)
+            self._backlog.put_back(event)
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
         tell(self.observers, lambda observer: observer.duplicate(event.type))
@@ -317,27 +343,3 @@ class RouterService(Service):
                 _log.failure("asking the agent failed", result)
 
         until.addBoth(known)
-
-    # The state file
-
-    def _load(self) -> None:
-        if self._state is not None:
-            try:
-                self._ltimes.load(self._state)
-            except StateError as error:
-                _log.error(
-                    "which events were handled is not known, nor kept: {reason}", reason=reason_text(error)
-                )
-                self._state = None  # it may be somebody else's
-
-    def _save_soon(self) -> None:
-        if self._save_due is None and self._intake is not None:
-            self._save_due = self.clock.callLater(_SAVE_EVERY, self._save)
-
-    def _save(self) -> None:
-        self._save_due = None
-        if self._state is not None and self._ltimes.changed:
-            try:
-                self._ltimes.save(self._state)
-            except StateError as error:
-                _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))
