@@ -39,8 +39,10 @@ class Backlog:
         """Let an event wait before the others."""
         self._events.appendleft(event)
 
-    def next(self) -> Event:
-        """Take the event out that has waited longest."""
+    def next(self) -> Event | None:
+        """Take out the event that has waited longest; None where none waits."""
+        if not self._events:
+            return None
         self._overflows = False
         return self._events.popleft()
 

@@ -270,9 +270,11 @@ class RouterService(Service):
             return  # a handler ended inside the loop below, which goes on by itself
         self._pumping = True
         try:
-            backlog, works = self._backlog, self._works
-            while backlog and self._holding is None and len(works) < self.concurrency:
-                self._begin(backlog.next())
+            while self._holding is None and len(self._works) < self.concurrency:
+                event = self._backlog.next()
+                if event is None:
+                    break
+                self._begin(event)
         finally:
             self._pumping = False
         if self._state is State.DRAINING and not self._backlog and not self._works:
@@ -290,7 +292,7 @@ class RouterService(Service):
                 return
             self._ltimes.begun(key)
         work = Work(self, event, handlers, key)
-        tell(self.observers, lambda observer: observer.arrived(work.type))
+        tell(self.observers, Observer.arrived, work.type)
         self._works.add(work)
         work.run()
 
@@ -316,7 +318,7 @@ class RouterService(Service):
 
     def _active(self, gap: Gap | None) -> None:
         if gap is not None:
-            tell(self.observers, lambda observer: observer.resumed())
+            tell(self.observers, Observer.resumed)
             seconds = gap.resumed_at - gap.lost_at
             _log.warn("events may have been missed in {seconds:.3f} s", seconds=seconds)
         self._hold(Deferred.fromCoroutine(self._identity.compare()))
@@ -326,7 +328,7 @@ class RouterService(Service):
             self._backlog.put_back(event)
             self._hold(Deferred.fromCoroutine(self._identity.find_out()))
             return
-        tell(self.observers, lambda observer: observer.duplicate(event.type))
+        tell(self.observers, Observer.duplicate, event.type)
         _log.debug("{event} came again", event=describe(event))
 
     def _hold(self, until: Deferred[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +18,8 @@ from txserf.handlers.handled import Key
 from txserf.handlers.routes import RESPONSES, Context, Handler, never_ran
 from txserf.handlers.scripts import ScriptFailed
 from txserf.model import Event, MemberEvent, QueryEvent
+
+_P = ParamSpec("_P")
 
 _log = Logger(namespace="txserf.handlers")
 
@@ -60,11 +62,20 @@ class Observer:
         """A handler has ended, *duration* in seconds."""
 
 
-def tell(observers: Iterable[Observer], call: Callable[[Observer], None]) -> None:
-    """Call a method of each observer; what one raises is logged and stops nothing."""
+def tell(
+    observers: Iterable[Observer],
+    method: Callable[Concatenate[Observer, _P], None],
+    *args: _P.args,
+    **kwargs: _P.kwargs,
+) -> None:
+    """
+    Call a method of each observer; what one raises is logged and stops nothing.
+
+    :param method: one of `Observer` itself, such as ``Observer.arrived``.
+    """
     for observer in observers:
         try:
-            call(observer)
+            getattr(observer, method.__name__)(*args, **kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException:
@@ -169,10 +180,7 @@ class Work:
         """Note and log how a handler ended, which is now; return the time."""
         now: float = self._runner.clock.seconds()
         duration = now - began_at
-        tell(
-            self._runner.observers,
-            lambda observer: observer.ended(self.type, handler.label, outcome, duration),
-        )
+        tell(self._runner.observers, Observer.ended, self.type, handler.label, outcome, duration)
         if outcome is not Outcome.OK:
             self.outcome = max(self.outcome, outcome, key=_SEVERITY.index)
             self._tell(handler, outcome, failure, duration)
