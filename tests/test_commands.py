@@ -485,17 +485,10 @@ class MayCloseTests(SynchronousTestCase):
 
 
 class AnswerTests(SynchronousTestCase):
-    def test_a_querys_done_ends_it(self) -> None:
-        ends = commands.QUERY.ends
-        assert ends is not None
-        self.assertEqual(
-            [ends(DONE), ends(answer("n1")), ends(answer("n1", None, "ack"))], [True, False, False]
-        )
-
-    def test_a_querys_record_from_nobody_is_noise(self) -> None:
-        noise = commands.QUERY.noise
-        assert noise is not None
-        self.assertEqual([noise(answer("")), noise(answer("n1"))], [True, False])
+    def test_a_query_ends_by_a_record_and_streams_do_not(self) -> None:
+        ending = {row.wire: (row.ends, row.sender) for row in commands.TABLE if row.streams}
+        self.assertEqual(ending, {"query": ("done", "From"), "stream": ("", ""), "monitor": ("", "")})
+        self.assertEqual((DONE["Type"], answer("n1")["From"]), ("done", "n1"))
 
     def test_an_agents_error_has_its_command_and_its_words(self) -> None:
         error = commands.EVENT.refusal("no")

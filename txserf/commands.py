@@ -92,8 +92,9 @@ class Command:
     :ivar decode: the typed value of a reply's body (`ProtocolError` where it is not one).
     :ivar decode_record: likewise of a stream's record.
     :ivar error: what an agent's error is in the typed API.
-    :ivar ends: whether a record is a stream's last; None where ``stop`` ends it.
-    :ivar noise: whether a record means nothing; such ones are dropped.
+    :ivar ends: the ``Type`` of the record that is a stream's last; empty where ``stop`` ends it.
+    :ivar sender: the field of a record that says whom it is from; where that is empty, the record
+        means nothing and is dropped.
     :ivar succeeded: whether a reply's body says that it worked; None: it worked if there is no error.
     :ivar may_close: whether the agent may close the connection instead of an answer,
         for these arguments.
@@ -111,8 +112,8 @@ class Command:
     decode: Callable[[Mapping[str, Any]], Any] = _no_body
     decode_record: Callable[[Mapping[str, Any]], Any] = _no_body
     error: type[RpcError] = RpcError
-    ends: Callable[[Mapping[str, Any]], bool] | None = None
-    noise: Callable[[Mapping[str, Any]], bool] | None = None
+    ends: str = ""
+    sender: str = ""
     succeeded: Callable[[Mapping[str, Any]], bool] | None = None
     may_close: Callable[[Mapping[str, Any]], bool] | None = None
 
@@ -149,7 +150,7 @@ class Command:
 
     @subscribes.default
     def _has_records_without_end(self) -> bool:
-        return self.streams and self.ends is None
+        return self.streams and not self.ends
 
     @answers_alone.default
     def _has_one_reply(self) -> bool:
@@ -278,15 +279,6 @@ def _unpackable(value: object) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _is_done(record: Mapping[str, Any]) -> bool:
-    return record.get("Type") == "done"
-
-
-def _is_from_nobody(record: Mapping[str, Any]) -> bool:
-    # Around its deadline the agent may send such records, before ``done``.
-    return not record.get("From")
 
 
 def _joined_some(body: Mapping[str, Any]) -> bool:
@@ -449,8 +441,8 @@ QUERY = Command(
     changes=True,
     decode_record=model.query_record_from_wire,
     error=QueryError,
-    ends=_is_done,
-    noise=_is_from_nobody,
+    ends="done",
+    sender="From",  # around its deadline an agent may send records that are from nobody, before ``done``
 )
 RESPOND = Command(
     "respond",

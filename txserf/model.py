@@ -424,13 +424,16 @@ def query_record_from_wire(record: _Record) -> Ack | Answer | None:
 
     Around the deadline an agent may send records that are from nobody.
     """
-    kind, node = _take(record, "Type", str), _take(record, "From", str)
+    kind, node = record.get("Type"), record.get("From")
+    if kind.__class__ is not str or node.__class__ is not str:
+        kind, node = _take(record, "Type", str), _take(record, "From", str)
     if not node or kind == "done":
         return None
     if kind == "ack":
         return Ack(node)
     if kind == "response":
-        return Answer(node, _take_payload(record))
+        payload = record.get("Payload")
+        return Answer(node, payload if payload.__class__ is bytes else _take_payload(record))
     raise ProtocolError(f"unknown record of a query: {kind!r}")
 
 

@@ -21,10 +21,12 @@ class Operation(Exchange):
     :ivar road: by which connection it goes.
     :ivar connection: the one that it was sent by; None while it waits.
     :ivar done: nothing more is handed to it.
+    :ivar asked_again: whether it is sent again, or told, where its connection was lost.
     """
 
     connection: SerfProtocol | None = None
     done = False
+    asked_again = True
     due_at = math.inf  # where it is watched by deadlines itself
     closed_beside: SerfProtocol | None = None  # what stayed open as a connection of its own was closed on it
 

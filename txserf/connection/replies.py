@@ -77,12 +77,12 @@ class Replies:
             exchange.replied(error, body)
             return
         exchange = self._streams[seq]
-        ends = exchange.command.ends
-        if ends is not None:
-            if ends(body):
+        command = exchange.command
+        if command.ends:
+            if body.get("Type") == command.ends:
                 del self._streams[seq]
                 exchange.last = True
-            elif exchange.command.noise is not None and exchange.command.noise(body):
+            elif not body.get(command.sender):
                 return
         exchange.record(body)
 

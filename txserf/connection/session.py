@@ -321,7 +321,7 @@ class Session:
                 failed.append(exchange)
                 continue
             exchange.connection = None
-            if exchange.done:  # a stream whose ``stop`` was under way
+            if exchange.done or not exchange.asked_again:  # done: a stream whose ``stop`` was under way
                 continue
             reads = exchange.command.subscribes or not exchange.command.changes
             if not closed and (untouched or (self.reconnect and reads)):

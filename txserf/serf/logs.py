@@ -1,14 +1,12 @@
-"""Streams of log lines, all of them from the one monitor that an agent allows a connection."""
+"""Streams of log lines, all of them fed by the one monitor that an agent allows a connection."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
 from txserf import commands
-from txserf.connection.protocol import SerfProtocol
 from txserf.connection.session import Session
 from txserf.errors import SerfError
 from txserf.model import LogLine
@@ -53,6 +51,30 @@ class _History:
         return True
 
 
+class Share:
+    """
+    One stream's share of the monitor: the lines from its level up, each once.
+
+    :ivar level: the lowest level, in capitals.
+    :ivar rank: its place among all levels; None for one that we don't know.
+    :ivar listener: gets the lines, and hears what becomes of the monitor.
+    :ivar history: what it has got.
+    """
+
+    def __init__(self, level: str, listener: Listener) -> None:
+        self.level = level
+        self.rank = _RANKS.get(level)
+        self.listener = listener
+        self.history = _History()
+
+    def take(self, line: LogLine) -> None:
+        """Hand a line of the monitor on, unless it is below the level or was handed on before."""
+        rank = _RANKS.get(line.level)
+        wanted = rank is None or self.rank is None or rank >= self.rank
+        if wanted and self.history.takes(line):
+            self.listener.record(line)
+
+
 class LogStream(Stream[LogLine]):
     """
     The lines of the agent's log from a level up, in order; see `Serf.monitor`.
@@ -64,8 +86,10 @@ class LogStream(Stream[LogLine]):
         super().__init__(buffer)
         self.level = level.upper()
         self._monitors = monitors
-        self._rank = _RANKS.get(self.level)
-        self._history = _History()
+        self._share = Share(
+            self.level, Listener(self._activated, self._interrupted, self._deliver, self._over)
+        )
+        monitors.add(self._share)
 
     def __repr__(self) -> str:
         return f"<LogStream: {self.level}>"
@@ -76,21 +100,15 @@ class LogStream(Stream[LogLine]):
 
         :returns: a Deferred of None; the agent's monitor is stopped with the last stream of it.
         """
-        stopping = self._monitors.remove(self)
+        stopping = self._monitors.remove(self._share)
         self._finish(None, discard=True)
         return stopping
 
     def _stop_asked(self) -> None:
         self.stop()
 
-    def _take(self, line: LogLine) -> None:
-        rank = _RANKS.get(line.level)
-        wanted = rank is None or self._rank is None or rank >= self._rank
-        if wanted and self._history.takes(line):
-            self._deliver(line)
 
-
-class Monitors(Listener):
+class Monitors:
     """
     The one monitor that an agent allows a connection, shared by all streams of log lines.
 
@@ -100,77 +118,77 @@ class Monitors(Listener):
     def __init__(self, session: Session, timeout: float) -> None:
         self._session = session
         self._timeout = timeout
-        self._streams: list[LogStream] = []
+        self._shares: list[Share] = []
         self._subscription: Subscription | None = None
         self._rank = 0
-        self._history = _History()  # of the whole monitor, for who comes later
+        self._history = _History()  # of the whole monitor, for those that come later
         self._is_active = False
 
-    def add(self, stream: LogStream) -> None:
-        """Begin to feed *stream*."""
-        if stream._rank is None:
+    def add(self, share: Share) -> None:
+        """Begin to feed *share*."""
+        if share.rank is None:
             # No level that we know: the agent's own words are the answer.
-            self._open(stream.level, stream)
-        elif self._subscription is None or stream._rank < self._rank:
+            self._open(share.level, share.listener)
+        elif self._subscription is None or share.rank < self._rank:
             if self._subscription is not None:
                 self._subscription.stop(self._timeout)
                 self._expect_replay()
-            self._streams.append(stream)
-            self._rank = stream._rank
+            self._shares.append(share)
+            self._rank = share.rank
             self._is_active = False
             self._history = _History()
-            self._subscription = self._open(stream.level, self)
+            listener = Listener(self._activated, self._interrupted, self._line, self._over)
+            self._subscription = self._open(share.level, listener)
         else:
-            self._streams.append(stream)
+            self._shares.append(share)
             for line in list(self._history.lines):
-                stream._take(line)
+                share.take(line)
             if self._history.awaits_replay:
-                stream._history.expect_replay()
+                share.history.expect_replay()
             if self._is_active:
-                stream._active()
+                share.listener.active()
 
-    def remove(self, stream: LogStream) -> Deferred[None]:
-        """Feed *stream* no more."""
-        if stream not in self._streams:
+    def remove(self, share: Share) -> Deferred[None]:
+        """Feed *share* no more."""
+        if share not in self._shares:
             return succeed(None)
-        self._streams.remove(stream)
+        self._shares.remove(share)
         subscription = self._subscription
-        if self._streams or subscription is None:
+        if self._shares or subscription is None:
             return succeed(None)
         self._subscription = None
         return subscription.stop(self._timeout)
 
     def _open(self, level: str, listener: Listener) -> Subscription:
-        values = commands.MONITOR.arguments({"LogLevel": level})
-        subscription = Subscription(self._session, commands.MONITOR, values, listener)
-        self._session.submit([subscription])
+        subscription = Subscription(self._session, commands.MONITOR, {"LogLevel": level}, listener)
+        self._session.submit_one(subscription)
         return subscription
 
     def _expect_replay(self) -> None:
         self._history.expect_replay()
-        for stream in self._streams:
-            stream._history.expect_replay()
+        for share in self._shares:
+            share.history.expect_replay()
 
     # What the subscription tells
 
-    def _active(self) -> None:
+    def _activated(self) -> None:
         self._is_active = True
-        for stream in list(self._streams):
-            stream._active()
+        for share in list(self._shares):
+            share.listener.active()
 
     def _interrupted(self) -> None:
         self._is_active = False
         self._expect_replay()
-        for stream in list(self._streams):
-            stream._interrupted()
+        for share in list(self._shares):
+            share.listener.interrupted()
 
-    def _record(self, record: Any, connection: SerfProtocol) -> None:
-        self._history.takes(record)
-        for stream in list(self._streams):
-            stream._take(record)
+    def _line(self, line: LogLine) -> None:
+        self._history.takes(line)
+        for share in list(self._shares):
+            share.take(line)
 
     def _over(self, reason: SerfError) -> None:
-        streams, self._streams = self._streams, []
+        shares, self._shares = self._shares, []
         self._subscription = None
-        for stream in streams:
-            stream._over(reason)
+        for share in shares:
+            share.listener.over(reason)

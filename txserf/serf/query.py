@@ -1,10 +1,10 @@
-"""`Query`: asking the members, and collecting what they answer."""
+"""A query of the typed API: the members are asked, and their answers collected."""
 
 from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -17,45 +17,94 @@ from txserf.model import Ack, Answer, QueryResult
 from txserf.serf.feed import Feed
 
 
-class _Asking(Operation):
-    """The ``query`` on the wire."""
+class Asking(Operation):
+    """
+    A query on the wire, with the acks and answers that have come.
 
-    def __init__(self, session: Session, values: Mapping[str, Any], query: Query) -> None:
+    :param expect: it ends with that many answers; None: with the agent's ``done``.
+    :param patience: seconds for the agent's reply, and then for ``done`` behind *timeout*.
+    :param timeout: seconds that the agents wait for answers; None: their own, and
+        ``done`` may come however late.
+    :param deliver: called with each `Ack` and `Answer`, of each node the first one.
+    :param over: called once, with the `QueryResult` or with the error that ended it.
+    :ivar acks: the nodes that have acknowledged it, in order.
+    :ivar responses: the answers by node, in order.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        values: Mapping[str, Any],
+        expect: int | None,
+        patience: float,
+        timeout: float | None,
+        deliver: Callable[[Ack | Answer], None],
+        over: Callable[[QueryResult | BaseException], None],
+    ) -> None:
         super().__init__(commands.QUERY, values)
-        self.session = session
-        self._query = query
+        self.acks: dict[str, None] = {}
+        self.responses: dict[str, bytes] = {}
+        self._session = session
+        self._expect = expect
+        self._patience = patience
+        self._timeout = timeout
+        self._deliver = deliver
+        self._over = over
+        session.deadlines.watch(patience, self)
+
+    def abandon(self) -> None:
+        """Forget it: what still comes is dropped, and *over* is not called."""
+        self._session.abandon(self)
+
+    def result(self, complete: bool) -> QueryResult:
+        """Return what has come."""
+        return QueryResult(list(self.acks), dict(self.responses), complete)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
             return
         if error:
-            self.session.settle(self)
-            self._query._failed(self.command.refusal(error))
-        else:
-            self._query._asked()
+            self._session.settle(self)
+            self._over(self.command.refusal(error))
+            return
+        self._session.deadlines.forget(self)
+        if self._timeout is not None:  # ``done`` is due then
+            self._session.deadlines.watch(self._timeout + self._patience, self)
 
     def record(self, body: Mapping[str, Any]) -> None:
         if self.done:
             return
         if self.last:
-            self.session.settle(self)
-            self._query._succeeded()
-        else:
-            try:
-                record = self.command.decode_record(body)
-            except ProtocolError as broken:
-                # As with a reply that has not its shape: it ends this one, and not the connection.
-                self.session.abandon(self)
-                self._query._failed(ProtocolError(f"{self.command.wire}: {broken}"))
-                return
-            if record is not None:
-                self._query._received(record)
+            self._session.settle(self)
+            self._over(self.result(complete=True))
+            return
+        try:
+            record: Ack | Answer = self.command.decode_record(body)
+        except ProtocolError as broken:
+            # As with a reply that has not its shape: it ends this one, and not the connection.
+            self.abandon()
+            self._over(ProtocolError(f"{self.command.wire}: {broken}"))
+            return
+        if isinstance(record, Ack):
+            if record.node not in self.acks:
+                self.acks[record.node] = None
+                self._deliver(record)
+        elif record.node not in self.responses:
+            self.responses[record.node] = record.payload
+            self._deliver(record)
+            if self._expect is not None and len(self.responses) >= self._expect and not self.done:
+                self.abandon()
+                self._over(self.result(complete=True))
 
     def lost(self, reason: SerfError) -> None:
-        self._query._failed(reason)
+        if isinstance(reason, ConnectionLost):
+            reason.result = self.result(complete=False)
+        self._over(reason)
 
     def expired(self) -> None:
-        self._query._expired()
+        self.abandon()
+        name, why = self.values["Name"], self._session.why_waiting()
+        self._over(RequestTimeout(f"query {name!r}: no answer from the agent in time{why}"))
 
 
 class Query(Feed["Ack | Answer"]):
@@ -75,23 +124,18 @@ class Query(Feed["Ack | Answer"]):
     ) -> None:
         super().__init__(None)
         self.name: str = values["Name"]
-        self._expect = expect
-        self._patience = patience
-        self._timeout = timeout
-        self._acks: dict[str, None] = {}
-        self._responses: dict[str, bytes] = {}
         self._result: QueryResult | None = None
         self._askers: deque[Deferred[QueryResult]] = deque()
-        self._asking = _Asking(session, values, self)
-        session.deadlines.watch(patience, self._asking)
+        self._asking = Asking(session, values, expect, patience, timeout, self._deliver, self._over)
         session.submit_one(self._asking)
 
     def __repr__(self) -> str:
-        return f"<Query: {self.name!r}, {len(self._acks)} acks, {len(self._responses)} responses>"
+        asking = self._asking
+        return f"<Query: {self.name!r}, {len(asking.acks)} acks, {len(asking.responses)} responses>"
 
     def when_done(self) -> Deferred[QueryResult]:
         """
-        Wait for the end of it; awaiting the query is the same.
+        Wait for its end; awaiting the query is the same.
 
         :returns: a Deferred of the `QueryResult`. It fails with `QueryError` where the agent refused
             the query, with `ConnectionLost` (its ``result`` has the answers so far), `Disconnected`,
@@ -112,64 +156,26 @@ class Query(Feed["Ack | Answer"]):
     def cancel(self) -> None:
         """Wait for no more answers; the members were asked all the same, for a query can't be called back."""
         if not self._asking.done:
-            self._asking.session.abandon(self._asking)
-            self._failed(CancelledError("the query was cancelled"))
+            self._asking.abandon()
+            self._over(CancelledError("the query was cancelled"))
 
-    # What the operation tells
+    # What it is told
 
-    def _asked(self) -> None:
-        session, asking = self._asking.session, self._asking
-        session.deadlines.forget(asking)
-        if self._timeout is not None:  # ``done`` is due then
-            session.deadlines.watch(self._timeout + self._patience, asking)
-
-    def _received(self, record: Ack | Answer) -> None:
-        if isinstance(record, Ack):
-            if record.node in self._acks:
-                return
-            self._acks[record.node] = None
-        else:
-            if record.node in self._responses:
-                return
-            self._responses[record.node] = record.payload
-        self._deliver(record)
-        enough = self._expect is not None and len(self._responses) >= self._expect
-        if enough and not self._asking.done:
-            self._asking.session.abandon(self._asking)
-            self._succeeded()
-
-    def _succeeded(self) -> None:
-        self._result = self._so_far(complete=True)
-        self._end(None)
-        self._tell()
-
-    def _failed(self, reason: BaseException) -> None:
-        if isinstance(reason, ConnectionLost):
-            reason.result = self._so_far(complete=False)
-        if not self._askers and not self._readers and not isinstance(reason, CancelledError):
-            self._log.warn("{query!r} failed: {reason}", query=self, reason=str(reason))
-        self._end(reason)
+    def _over(self, outcome: QueryResult | BaseException) -> None:
+        if isinstance(outcome, QueryResult):
+            self._result = outcome
+            self._end(None)
+            while self._askers:  # one by one: each may cancel those behind it
+                self._askers.popleft().callback(outcome)
+            return
+        if not self._askers and not self._readers and not isinstance(outcome, CancelledError):
+            self._log.warn("{query!r} failed: {reason}", query=self, reason=str(outcome))
+        self._end(outcome)
         while self._askers:
-            self._askers.popleft().errback(copy.copy(reason))
-
-    def _tell(self) -> None:
-        assert self._result is not None
-        while self._askers:  # one by one: each may cancel those behind it
-            self._askers.popleft().callback(self._result)
-
-    def _so_far(self, complete: bool) -> QueryResult:
-        return QueryResult(list(self._acks), dict(self._responses), complete)
-
-    def _expired(self) -> None:
-        session = self._asking.session
-        session.abandon(self._asking)
-        self._failed(
-            RequestTimeout(f"query {self.name!r}: no answer from the agent in time{session.why_waiting()}")
-        )
+            self._askers.popleft().errback(copy.copy(outcome))
 
     def _stop_asked(self) -> None:
         if not self._asking.done:
-            self._asking.session.abandon(self._asking)
-            self._result = self._so_far(complete=False)
+            self._asking.abandon()
             self._end(None, discard=True)
-            self._tell()
+            self._over(self._asking.result(complete=False))

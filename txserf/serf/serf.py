@@ -307,7 +307,7 @@ class Serf(Service):
             raise InvalidRequest(f"stream: gaps must be bool, not {gaps!r}")
         limit = _buffer("stream", buffer)
         self._begin()
-        return EventStream(self._session, values["Type"], limit, gaps, self._timeout)
+        return EventStream(self._session, values, limit, gaps, self._timeout)
 
     def monitor(self, level: str = "INFO", *, buffer: int | None = None) -> LogStream:
         """
@@ -324,9 +324,7 @@ class Serf(Service):
         values = commands.MONITOR.typed_arguments({"level": level})
         limit = _buffer("monitor", buffer)
         self._begin()
-        stream = LogStream(self._monitors, values["LogLevel"], limit)
-        self._monitors.add(stream)
-        return stream
+        return LogStream(self._monitors, values["LogLevel"], limit)
 
     # Keys
 

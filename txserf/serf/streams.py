@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -23,20 +24,20 @@ from txserf.serf.feed import Feed
 T = TypeVar("T")
 
 
-class Listener:
-    """Whom a `Subscription` tells; what a stream is made from."""
+class Listener(NamedTuple):
+    """
+    Receives what a `Subscription` gets.
 
-    def _active(self) -> None:
-        """No event from now on is missed."""
+    :ivar active: called when no record that comes from then on is missed.
+    :ivar interrupted: called when the connection is lost; the subscription will be opened again.
+    :ivar record: called with each record, decoded as the table says.
+    :ivar over: called at most once, with the reason: it ended, and will not be opened again.
+    """
 
-    def _interrupted(self) -> None:
-        """The connection is lost; it will be opened again."""
-
-    def _record(self, record: Any, connection: SerfProtocol) -> None:
-        """Something came: what the table decodes a record to."""
-
-    def _over(self, reason: SerfError) -> None:
-        """It ended, and will not be opened again."""
+    active: Callable[[], None]
+    interrupted: Callable[[], None]
+    record: Callable[[Any], None]
+    over: Callable[[SerfError], None]
 
 
 class _Confirmation(Operation):
@@ -47,7 +48,7 @@ class _Confirmation(Operation):
     next request of the connection only after that.
     """
 
-    done = True  # as the session sees it: what is lost is not asked again, for the stream is opened again
+    asked_again = False  # the stream is opened again, and asks for another one
 
     def __init__(self, session: Session, confirmed: Callable[[], None]) -> None:
         super().__init__(commands.STOP, {"Stop": session.factory.next_seq()})
@@ -55,6 +56,9 @@ class _Confirmation(Operation):
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         self._confirmed()
+
+    def lost(self, reason: SerfError) -> None:
+        """The stream is told of its own loss."""
 
 
 class Subscription(Operation):
@@ -72,40 +76,39 @@ class Subscription(Operation):
             return
         if error:
             self._session.settle(self)
-            self._listener._over(self.command.refusal(error))
+            self._listener.over(self.command.refusal(error))
             return
         self._session.submit_one(_Confirmation(self._session, self._confirmed))
 
     def record(self, body: Mapping[str, Any]) -> None:
-        if not self.done:
-            connection = self.connection
-            assert connection is not None
-            try:
-                record = self.command.decode_record(body)
-            except ProtocolError as broken:
-                # As with a reply that has not its shape: it ends this one, and not the connection.
-                self._session.abandon(self)
-                self._listener._over(ProtocolError(f"{self.command.wire}: {broken}"))
-                return
-            self._listener._record(record, connection)
+        if self.done:
+            return
+        try:
+            record = self.command.decode_record(body)
+        except ProtocolError as broken:
+            # As with a reply that has not its shape: it ends this one, and not the connection.
+            self._session.abandon(self)
+            self._listener.over(ProtocolError(f"{self.command.wire}: {broken}"))
+            return
+        self._listener.record(record)
 
     def interrupted(self) -> None:
-        self._listener._interrupted()
+        self._listener.interrupted()
 
     def _confirmed(self) -> None:
         if not self.done:
-            self._listener._active()
+            self._listener.active()
 
     def stopped(self) -> None:
         if not self.done:  # somebody else has sent a ``stop`` of its Seq
             self._session.settle(self)
-            self._listener._over(Disconnected("the stream was stopped"))
+            self._listener.over(Disconnected("the stream was stopped"))
 
     def lost(self, reason: SerfError) -> None:
-        self._listener._over(reason)
+        self._listener.over(reason)
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """Have the agent stop it; the Deferred fires when it has, or when there is nothing to stop."""
+        """Stop it at the agent; the Deferred fires when that is done, or when there is nothing to stop."""
         if self.done:
             return succeed(None)
         if self.seq is None or self.connection is None or self._session.factory.open_connection is None:
@@ -122,8 +125,8 @@ def _ignored(failure: Failure) -> None:
     failure.trap(SerfError)
 
 
-class Stream(Feed[T], Listener, Generic[T]):
-    """What streams of events and of log lines have in common."""
+class Stream(Feed[T], Generic[T]):
+    """A feed that is active or not: what streams of events and of log lines have in common."""
 
     def __init__(self, buffer: int) -> None:
         super().__init__(buffer)
@@ -132,7 +135,7 @@ class Stream(Feed[T], Listener, Generic[T]):
 
     @property
     def is_active(self) -> bool:
-        """Whether nothing is missed now."""
+        """Whether nothing that is sent now is missed."""
         return self._is_active
 
     def when_active(self) -> Deferred[None]:
@@ -150,7 +153,9 @@ class Stream(Feed[T], Listener, Generic[T]):
         self._askers.append(asker)
         return asker
 
-    def _active(self) -> None:
+    # What its subscription tells
+
+    def _activated(self) -> None:
         self._is_active = True
         while self._askers:  # one by one: each may cancel those behind it
             self._askers.popleft().callback(None)
@@ -159,7 +164,7 @@ class Stream(Feed[T], Listener, Generic[T]):
         self._is_active = False
 
     def _over(self, reason: SerfError) -> None:
-        # Closing a `Serf` is no error to who reads its streams: they end.
+        # That the `Serf` is closed is no error for those that read its streams.
         self._finish(None if type(reason) is Disconnected else reason)
 
     def _finish(self, error: SerfError | None, discard: bool = False) -> None:
@@ -180,24 +185,18 @@ class EventStream(Stream["Event | Gap"]):
     """
 
     def __init__(
-        self,
-        session: Session,
-        type: str,
-        buffer: int,
-        gaps: bool,
-        timeout: float,
+        self, session: Session, values: Mapping[str, Any], buffer: int, gaps: bool, timeout: float
     ) -> None:
         super().__init__(buffer)
-        self.type = type
+        self.type: str = values["Type"]
         self._session = session
         self._gaps = gaps
         self._timeout = timeout
-        self._lost_at: float | None = None
-        self._held: list[Event] = []  # what came behind a gap whose end is not known yet
         self._most_held = buffer
-        self._subscription = Subscription(
-            session, commands.STREAM, commands.STREAM.arguments({"Type": type}), self
-        )
+        self._lost_at: float | None = None  # where a gap began whose end is not known yet
+        self._held: list[Event] = []  # what came behind that gap
+        listener = Listener(self._activated, self._interrupted, self._event, self._over)
+        self._subscription = Subscription(session, commands.STREAM, values, listener)
         session.submit_one(self._subscription)
 
     def __repr__(self) -> str:
@@ -216,14 +215,20 @@ class EventStream(Stream["Event | Gap"]):
     def _stop_asked(self) -> None:
         self.stop()
 
-    def _record(self, record: Any, connection: SerfProtocol) -> None:
-        if isinstance(record, QueryEvent):
-            record = record.bound(lambda id, payload: self._respond(connection, id, payload))
-        if self._gaps and self._lost_at is not None and len(self._held) < self._most_held:
-            self._held.append(record)
+    # What the subscription tells
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, QueryEvent):
+            connection = self._subscription.connection
+            assert connection is not None
+            event = event.bound(partial(self._respond, connection))
+        if self._lost_at is None:
+            self._deliver(event)
+        elif len(self._held) < self._most_held:
+            self._held.append(event)
         else:
-            self._resume()
-            self._deliver(record)
+            self._end_gap(self._lost_at)
+            self._deliver(event)
 
     def _respond(self, connection: SerfProtocol, id: int, payload: bytes) -> Deferred[None]:
         values = commands.RESPOND.typed_arguments({"id": id, "payload": payload})
@@ -236,23 +241,23 @@ class EventStream(Stream["Event | Gap"]):
         return call.result
 
     def _interrupted(self) -> None:
-        if self._is_active:
+        if self._gaps and self._is_active:
             self._lost_at = self._session.clock.seconds()
         super()._interrupted()
 
-    def _active(self) -> None:
-        self._resume()
-        super()._active()
+    def _activated(self) -> None:
+        if self._lost_at is not None:
+            self._end_gap(self._lost_at)
+        super()._activated()
 
     def _over(self, reason: SerfError) -> None:
-        self._resume()
+        if self._lost_at is not None:
+            self._end_gap(self._lost_at)
         super()._over(reason)
 
-    def _resume(self) -> None:
-        if self._lost_at is not None:
-            if self._gaps:
-                self._deliver(Gap(self._lost_at, self._session.clock.seconds()))
-            self._lost_at = None
-            held, self._held = self._held, []
-            for event in held:
-                self._deliver(event)
+    def _end_gap(self, lost_at: float) -> None:
+        self._lost_at = None
+        self._deliver(Gap(lost_at, self._session.clock.seconds()))
+        held, self._held = self._held, []
+        for event in held:
+            self._deliver(event)
