@@ -1,4 +1,4 @@
-"""Who imports whom: the order of the modules holds, and importing one does nothing."""
+"""The layers: modules import only from lower ones, and an import loads no reactor."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def imported_at_once(tree: ast.Module) -> Iterator[str]:
-    """Give what is imported when the module is: not inside functions, not for type checkers only."""
+    """Give the names that are imported with the module: not those in functions, and not those for type checkers."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue

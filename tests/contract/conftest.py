@@ -1,4 +1,4 @@
-"""Each test of this folder runs twice: on real agents and on embedded ones."""
+"""The fixtures of this folder. Each test runs twice: on real agents and on embedded ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.contract.harness import KINDS, Nodes, turns, wait_for
 
 BOTH = [pytest.param("embedded"), pytest.param("real", marks=pytest.mark.real)]
 
-#: The key of the RPC in `locked`.
+#: The RPC key of the agent in `locked`.
 AUTH_KEY = "s3cret é"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # A download must not be charged to the time limit of the first test.
+    # Download serf now, so that it does not count for the time limit of the first test.
     if any(item.get_closest_marker("real") for item in session.items):
         find_serf()
 
@@ -32,7 +32,7 @@ def _shared(request: pytest.FixtureRequest) -> Iterator[Nodes]:
 
 @pytest.fixture
 def shared(_shared: Nodes) -> Iterator[Nodes]:
-    """Two agents for all tests that change no members: ``n1`` with role web and dc east, ``n2`` with role db."""
+    """Two agents shared by all tests that change no members: ``n1`` with role web and dc east, ``n2`` with role db."""
     yield _shared
     _shared.disconnect()
 
@@ -48,25 +48,25 @@ def _fresh(request: Any, nodes: int, **options: Any) -> Iterator[Nodes]:
 
 @pytest.fixture(params=BOTH)
 def single(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """One agent of the test's own, without tags."""
+    """One agent without tags, for one test only."""
     yield from _fresh(request, 1)
 
 
 @pytest.fixture(params=BOTH)
 def pair(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """Two agents of the test's own, without tags."""
+    """Two agents without tags, for one test only."""
     yield from _fresh(request, 2)
 
 
 @pytest.fixture(params=BOTH)
 def trio(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """Three agents of the test's own, without tags."""
+    """Three agents without tags, for one test only."""
     yield from _fresh(request, 3)
 
 
 @pytest.fixture(params=BOTH)
 def encrypted(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """Two agents of the test's own, with encrypted gossip."""
+    """Two agents with encrypted gossip, for one test only."""
     yield from _fresh(request, 2, encrypt_key=new_encrypt_key())
 
 
@@ -80,6 +80,6 @@ def _locked(request: pytest.FixtureRequest) -> Iterator[Nodes]:
 
 @pytest.fixture
 def locked(_locked: Nodes) -> Iterator[Nodes]:
-    """One agent whose RPC wants `AUTH_KEY`."""
+    """One agent whose RPC needs `AUTH_KEY`."""
     yield _locked
     _locked.disconnect()

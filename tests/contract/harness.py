@@ -1,8 +1,8 @@
 """
-What the contract suite speaks: raw RPC to an agent, be it a real one or an embedded one.
+Raw RPC to an agent, real or embedded, for the contract tests.
 
-Nothing here knows txserf's client: `Raw` sends what it is told to, right or wrong, and hands back
-each object that comes.
+Nothing here uses txserf's client. `Raw` sends any objects, valid or not, and returns each object
+that comes back.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from tests.in_reactor import wait_for as wait_for
 from txserf import commands, wire
 from txserf.embedded import EmbeddedCluster
 
-#: Seconds that one thing may be waited for.
+#: Seconds to wait for any one object.
 PATIENCE = 10.0
 
-#: What `Raw.read` gives once the agent has closed the connection.
+#: `Raw.read` returns this once the agent has closed the connection.
 CLOSED = "<closed>"
 
 
 def turns(seconds: float) -> Deferred[None]:
-    """Let time pass: only for what must not happen, or where the agent itself has no other sign."""
+    """Let time pass. Use it only to check that nothing happens, or if the agent gives no sign to wait for."""
     return deferLater(reactor, seconds, lambda: None)
 
 
 class Reply(NamedTuple):
-    """The reply to a request; *body* is None where none follows."""
+    """The reply to a request. *body* is None if the reply has none."""
 
     error: str
     body: Any = None
@@ -54,7 +54,7 @@ class Raw(TwistedProtocol):
     """
     A connection that sends and reads objects.
 
-    :ivar records: of each stream, by Seq: those that were read while something else was waited for.
+    :ivar records: the records of each stream, by Seq, that came while waiting for something else.
     """
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class Raw(TwistedProtocol):
     # -- objects
 
     def send(self, *objects: Any) -> None:
-        """Send objects in one write; bytes go as they are."""
+        """Send objects in one write. Bytes are sent as they are, and all else is packed."""
         assert self.transport is not None
         self.transport.write(
             b"".join(each if isinstance(each, bytes) else wire.pack(each) for each in objects)
         )
 
     def request(self, command: str, *body: Any, seq: int | None = None) -> int:
-        """Send a request without waiting; returns its Seq."""
+        """Send a request without waiting for the reply, and return its Seq."""
         if seq is None:
             self._seq += 1
             seq = self._seq
@@ -106,7 +106,7 @@ class Raw(TwistedProtocol):
         return self._objects.popleft()
 
     async def rest(self) -> list[Any]:
-        """Return all that comes until the agent closes the connection."""
+        """Return all objects that come until the agent closes the connection."""
         objects = []
         while (value := await self.read()) != CLOSED:
             objects.append(value)
@@ -115,11 +115,11 @@ class Raw(TwistedProtocol):
     # -- requests and streams
 
     async def call(self, command: str, *body: Any, seq: int | None = None) -> Reply:
-        """Send a request and return its reply; records of streams that come before it are kept."""
+        """Send a request and return its reply. Records of streams that come before it are kept."""
         return await self.reply(command, self.request(command, *body, seq=seq))
 
     async def reply(self, command: str, seq: int) -> Reply:
-        """Return the reply to a request that was sent."""
+        """Return the reply to a request that was sent before."""
         row = commands.BY_WIRE[command]
         while True:
             header = await self.read()
@@ -138,13 +138,13 @@ class Raw(TwistedProtocol):
         return Reply(error, body)
 
     async def ok(self, command: str, *body: Any, seq: int | None = None) -> Any:
-        """Send a request that has to succeed; returns its reply's body."""
+        """Send a request that has to succeed, and return the body of its reply."""
         error, reply = await self.call(command, *body, seq=seq)
         assert error == "", error
         return reply
 
     async def opened(self, command: str, *body: Any) -> int:
-        """Open a stream, and return its Seq once no event can be missed any more."""
+        """Open a stream, wait until it misses no event, and return its Seq."""
         seq = self.request(command, *body)
         error, _ = await self.reply(command, seq)
         assert error == "", error
@@ -165,7 +165,7 @@ class Raw(TwistedProtocol):
         return self.records[seq].popleft()
 
     async def record_where(self, seq: int, wanted: Callable[[Any], bool]) -> Any:
-        """Return the next record of a stream that is as wanted; those before it are dropped."""
+        """Return the next record of a stream for which *wanted* is true. Drop those before it."""
         while True:
             record = await self.record(seq)
             assert record != CLOSED, "closed while a record was waited for"
@@ -173,13 +173,13 @@ class Raw(TwistedProtocol):
                 return record
 
     async def quiet(self, seconds: float, seq: int) -> list[Any]:
-        """Return the records of a stream that come in a time in which none should."""
+        """Wait some seconds, and return the records of a stream that came. A quiet stream has none."""
         await turns(seconds)
         await self.ok("stop", {"Stop": UNUSED})
         return list(self.records[seq])
 
     async def all_of_query(self, seq: int) -> list[Any]:
-        """Return a query's records up to ``done``; those from nobody are left out, but for that."""
+        """Return a query's records up to ``done``, without other records that have no sender."""
         records: list[Any] = []
         while True:
             record = await self.record(seq)
@@ -190,33 +190,33 @@ class Raw(TwistedProtocol):
 
 
 class Cluster(Protocol):
-    """Agents of either kind; they are counted from 0 and called ``n1``, ``n2``..."""
+    """A cluster of real or embedded agents. The agent with index 0 is called ``n1``, and so on."""
 
     kind: str
 
     def endpoint(self, index: int) -> IStreamClientEndpoint:
-        """Return how to connect to one."""
+        """Return the endpoint of an agent's RPC."""
 
     def bind(self, index: int) -> str:
-        """Return its gossip address."""
+        """Return an agent's gossip address."""
 
     def add(self, name: str) -> int:
-        """Start one more that has joined nobody; returns its index."""
+        """Start another agent, which joins no other, and return its index."""
 
     def fail(self, index: int) -> None:
-        """Let one crash."""
+        """Crash an agent."""
 
     def recover(self, index: int) -> None:
-        """Start one again, and let it join the first other one."""
+        """Start an agent again, and let it join the first of the others."""
 
     def pause(self, index: int) -> None:
-        """Let one hang."""
+        """Make an agent hang."""
 
     def resume(self, index: int) -> None:
-        """Let it go on."""
+        """Let an agent that hangs go on."""
 
     def close(self) -> None:
-        """End all."""
+        """End all agents."""
 
 
 class Nodes:
@@ -228,7 +228,7 @@ class Nodes:
         self._connections: list[Raw] = []
 
     async def connect(self, index: int = 0, *, shaken: bool = True) -> Raw:
-        """Connect to an agent."""
+        """Connect to an agent, and make the handshake if *shaken*."""
         raw = await self.cluster.endpoint(index).connect(Factory.forProtocol(Raw))
         assert isinstance(raw, Raw)
         self._connections.append(raw)
@@ -237,29 +237,29 @@ class Nodes:
         return raw
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Ask again and again until something holds."""
+        """Poll *condition* until it is true. Fail if it takes too long."""
         deadline = reactor.seconds() + 2 * PATIENCE
         while not await condition():
             assert reactor.seconds() < deadline, "not so in time"
             await turns(0.05)
 
     async def status(self, raw: Raw, name: str) -> str:
-        """Return a member's status as an agent sees it; empty for none."""
+        """Return a member's status as an agent sees it, or "" if it does not know the member."""
         body = await raw.ok("members")
         statuses: dict[str, str] = {member["Name"]: member["Status"] for member in body["Members"]}
         return statuses.get(name, "")
 
     async def newer(self) -> bool:
         """
-        Say whether the agents are of a release that reads and words some things in another way (seen on 0.10.2).
+        Return whether the agents are of a newer release, such as 0.10.2, which decodes and words some things differently.
 
-        What an agent says of its version does not tell, so it is seen by its words for a join that fails.
+        The version that an agent reports does not tell them apart. The error of a failed join does.
         """
         error, _ = await (await self.connect()).call("join", {"Existing": ["127.0.0.1:1"]})
         return "Failed to join 127.0.0.1:1:" in error
 
     async def until_status(self, raw: Raw, name: str, status: str) -> None:
-        """Wait until an agent sees a member in a status; empty for gone."""
+        """Wait until an agent sees a member in a status; "" waits until it does not know the member."""
 
         async def seen() -> bool:
             return await self.status(raw, name) == status
@@ -267,7 +267,7 @@ class Nodes:
         await self.until(seen)
 
     def disconnect(self) -> None:
-        """Drop what the test has connected."""
+        """Abort the connections of the test."""
         connections, self._connections = self._connections, []
         for raw in connections:
             if raw.lost is None and raw.transport is not None:
@@ -277,7 +277,7 @@ class Nodes:
 
 
 class RealCluster:
-    """Processes of the ``serf`` program."""
+    """A cluster of ``serf agent`` processes."""
 
     kind = "real"
 
@@ -325,7 +325,7 @@ class RealCluster:
 
 
 class EmbeddedNodes:
-    """Agents of an `EmbeddedCluster`, by connections in memory."""
+    """An `EmbeddedCluster`, with connections in memory."""
 
     kind = "embedded"
 

@@ -1,4 +1,4 @@
-"""Joining, leaving, failing, and what the streams say of it."""
+"""Joining, leaving and failing, and the member events about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def failures(*reasons: str) -> str:
 
 
 async def member_event(raw: Raw, seq: int, kind: str, name: str) -> dict[str, str]:
-    """Return the status of each member in the next record of a kind that has that member."""
+    """Wait for the next record of this kind that has the member *name*. Return the status of each member in it."""
     record = await raw.record_where(
         seq,
         lambda record: (
@@ -92,7 +92,7 @@ async def test_two_that_join_know_each_other_and_tell_their_streams(single: Node
     index = single.cluster.add("n9")
     raw, other = await single.connect(0), await single.connect(index)
     streams = [await each.opened("stream", {"Type": "member-join"}) for each in (raw, other)]
-    await turns(1.2)  # until each has told of itself
+    await turns(1.2)  # until both streams have had the join of their own agent
     assert await raw.call("join", {"Existing": [single.cluster.bind(index)]}) == ("", {"Num": 1})
     started = reactor.seconds()
     assert (await member_event(raw, streams[0], "join", "n9"))["n9"] == "alive"
@@ -225,7 +225,7 @@ async def test_one_that_crashes_is_failed_for_the_others_and_may_come_back(pair:
 async def test_a_quick_restart_is_no_event(pair: Nodes) -> None:
     raw = await pair.connect()
     stream = await raw.opened("stream", {"Type": "member-failed,member-join,member-leave"})
-    await turns(1.2)  # until the start is told
+    await turns(1.2)  # until the stream has had the joins of the start
     await raw.ok("stop", {"Stop": 2**63})
     raw.records[stream].clear()
     pair.cluster.fail(1)
@@ -318,7 +318,7 @@ async def test_with_three_nodes_an_alive_one_says_that_it_stays(trio: Nodes) -> 
     raw = await trio.connect(0)
 
     async def settled() -> bool:
-        # Before it has heard of n3's join its clock is behind, and n2 takes no notice of it.
+        # Until it knows of n3's join its LTime is too low, and n2 would ignore its leave message.
         return int((await raw.ok("stats"))["serf"]["member_time"]) >= 3
 
     await trio.until(settled)

@@ -14,7 +14,7 @@ async def send(raw: Raw, name: str, payload: bytes = b"", *, coalesce: bool = Fa
 
 
 async def named(raw: Raw, seq: int, name: str) -> Any:
-    """Return the next record of a user event of that name."""
+    """Return the next record of a user event with that name."""
     return await raw.record_where(seq, lambda record: record.get("Name") == name)
 
 
@@ -95,7 +95,7 @@ async def test_events_that_go_on_coalescing_are_told_after_three_seconds(single:
 
 
 SIZES = [
-    # name and payload together, before and after encoding
+    # the name, the size of the payload, and the check that refuses them: before or after encoding
     ("x", 481, ""),
     ("x", 482, "after"),
     ("x", 511, "after"),
@@ -240,7 +240,7 @@ async def test_a_stop_ends_the_stream_and_the_monitor_of_that_seq(shared: Nodes)
     raw.send({"Command": "stream", "Seq": 50}, {"Type": "user"})
     assert await raw.read() == {"Error": "", "Seq": 50}
     await raw.ok("stop", {"Stop": 50})
-    # Both are free again.
+    # After the stop both can be opened again.
     await raw.ok("stream", {"Type": "user"}, seq=50)
     await raw.ok("stop", {"Stop": 50})
     await raw.ok("monitor", {"LogLevel": "ERR"}, seq=51)
@@ -248,7 +248,7 @@ async def test_a_stop_ends_the_stream_and_the_monitor_of_that_seq(shared: Nodes)
     await raw.ok("monitor", {"LogLevel": "ERR"}, seq=52)
 
 
-# -- a client that does not read
+# -- clients that do not read
 
 
 @in_reactor

@@ -71,7 +71,7 @@ async def test_members_of_one_has_no_tags_as_an_empty_map(single: Nodes) -> None
         ("(?i:N)1", ["n1"]),
         ("n(1|2)", ["n1", "n2"]),
         ("n1|zz", ["n1"]),
-        ("n|zz", ["n1", "n2"]),  # starts with n, or ends with zz: there is no group around it
+        ("n|zz", ["n1", "n2"]),  # the agent makes ^n|zz$ of it, without a group
         ("zz|2", ["n2"]),
         (".*", ["n1", "n2"]),
         ("n.", ["n1", "n2"]),
@@ -89,7 +89,7 @@ async def test_members_of_one_has_no_tags_as_an_empty_map(single: Nodes) -> None
         (r"\x{6e}1", ["n1"]),
         (r"\Qn1\E", ["n1"]),
         (r"\Qn.\E", []),
-        ("*", ["n1", "n2"]),  # the ^ is what is repeated
+        ("*", ["n1", "n2"]),  # ^*$ repeats the ^
         ("+", []),
         ("n1?", ["n1"]),
         ("n{1}1{1,}", ["n1"]),

@@ -1,4 +1,4 @@
-"""The log."""
+"""The log stream of ``monitor``."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ async def test_at_most_512_lines_are_replayed(single: Nodes) -> None:
     stream = await raw.opened("stream", {"Type": "user"})
     for seq in [raw.request("event", {"Name": "x"}) for _ in range(600)]:
         await raw.reply("event", seq)
-    # Once an event is streamed its lines are in the log, and not among those that follow the replayed ones.
+    # Wait for all events in the stream. Then all their lines are in the log, and the monitor replays them.
     for _ in range(600):
         await raw.record(stream)
     seq = await raw.opened("monitor", {"LogLevel": "TRACE"})
     first = await raw.record(seq)
     assert "Serf agent starting" not in first["Log"]
-    # This one's line is behind all the others.
+    # This event's line comes after all the others.
     await raw.call("event", {"Name": "last", "Payload": bytes(600)})
     lines = 1
     while "failed to send user event" not in (await raw.record(seq))["Log"]:

@@ -12,7 +12,7 @@ QUICK = 300_000_000  # nanoseconds
 
 
 async def asked(raw: Raw, name: str = "load", timeout: int = QUICK, **more: Any) -> int:
-    """Start a query; returns its Seq."""
+    """Start a query, and return its Seq."""
     seq = raw.request("query", {"Name": name, "Timeout": timeout, **more})
     error, _ = await raw.reply("query", seq)
     assert error == "", error
@@ -20,13 +20,13 @@ async def asked(raw: Raw, name: str = "load", timeout: int = QUICK, **more: Any)
 
 
 async def acks(raw: Raw, **filters: Any) -> list[str]:
-    """Return who acknowledges a query."""
+    """Start a query, and return the names of the nodes that acknowledge it."""
     records = await raw.all_of_query(await asked(raw, RequestAck=True, **filters))
     return sorted(record["From"] for record in records[:-1])
 
 
 async def received(raw: Raw, stream: int, name: str) -> Any:
-    """Return the record of a query that came by a stream."""
+    """Return the next record of a query with that name on a stream."""
     return await raw.record_where(
         stream, lambda record: record["Event"] == "query" and record["Name"] == name
     )
@@ -148,7 +148,7 @@ async def test_after_a_half_close_a_query_is_dropped(shared: Nodes) -> None:
         ({"FilterNodes": []}, ["n1", "n2"]),
         ({"FilterNodes": None}, ["n1", "n2"]),
         ({"FilterTags": {"role": "web"}}, ["n1"]),
-        ({"FilterTags": {"role": "b"}}, ["n1", "n2"]),  # not anchored
+        ({"FilterTags": {"role": "b"}}, ["n1", "n2"]),  # tags are not anchored
         ({"FilterTags": {"role": "^b"}}, []),
         ({"FilterTags": {"role": "web|db"}}, ["n1", "n2"]),
         ({"FilterTags": {"role": ""}}, ["n1", "n2"]),

@@ -1,4 +1,4 @@
-"""Handshake, auth, and how requests are read."""
+"""Handshake, auth, and the decoding of requests."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def test_a_missing_body_swallows_the_next_header(shared: Nodes) -> None:
     assert [await raw.read(), await raw.read()] == [header(7), header(9)]
 
 
-# -- what is taken for what
+# -- unusual requests, accepted or refused
 
 EVENT = {"Command": "event", "Seq": 7}
 QUERY = {"Command": "query", "Seq": 7}

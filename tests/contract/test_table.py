@@ -1,4 +1,4 @@
-"""The suite as a whole: every row of the command table, and every error that can be brought about."""
+"""The contract tests cover every row of the command table, and every error that a test can cause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.contract.harness import UNUSED, Nodes, in_reactor
 from txserf import commands
 
-#: A request of each row that succeeds on an encrypted cluster: what is sent, by wire name.
+#: By wire name, the objects after the header of a request that succeeds on an encrypted cluster.
 BODIES: dict[str, list[Any]] = {
     "handshake": [{"Version": 1}],
     "auth": [{"AuthKey": ""}],
@@ -34,7 +34,7 @@ BODIES: dict[str, list[Any]] = {
     "get-coordinate": [{"Node": "n1"}],
 }
 
-#: The errors that an agent gives, but for those that depend on luck or take a gossip that fails.
+#: The errors of an agent, without those that depend on timing or on failing gossip.
 ERRORS = [
     "Handshake required",
     "Unsupported IPC version",
@@ -73,7 +73,7 @@ ERRORS = [
 
 @in_reactor
 async def test_each_command_is_answered_as_its_row_says(encrypted: Nodes) -> None:
-    """In one go: what a reply is made of is the table's word, which `Raw.reply` goes by."""
+    """One test for all rows: `Raw.reply` reads a body where the table says that one follows."""
     raw, far = await encrypted.connect(shaken=False), await encrypted.connect(1)
     stream = await far.opened("stream", {"Type": "query:load"})
     for row in [each for each in commands.TABLE if each.wire not in ("leave", "respond")]:

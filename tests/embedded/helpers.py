@@ -1,4 +1,4 @@
-"""An embedded cluster under a `Clock`, and connections to it that are worked by hand."""
+"""The base class for tests of embedded clusters under a `Clock`, with raw RPC connections to them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Line(Protocol):
     """
     A connection to an agent.
 
-    :ivar objects: all that came and was not taken.
-    :ivar data: the bytes of all that came.
-    :ivar lost: why the connection is gone; None while it is not.
+    :ivar objects: the objects that came and were not taken yet.
+    :ivar data: all bytes that came.
+    :ivar lost: the reason of the connection's loss; None while it is open.
     """
 
     def __init__(self) -> None:
@@ -48,12 +48,12 @@ class Line(Protocol):
         self.send({"Command": command, "Seq": seq}, *body)
 
     def take(self) -> list[Any]:
-        """Return what came since the last time."""
+        """Return the objects that came since the last call."""
         taken, self.objects = self.objects, []
         return taken
 
     def records(self, seq: int) -> list[Any]:
-        """Take what came, and return the records of a Seq among it."""
+        """Take the objects that came, and return the records among them that have this Seq."""
         taken = self.take()
         return [
             body
@@ -63,30 +63,30 @@ class Line(Protocol):
 
 
 class ClusterTestCase(SynchronousTestCase):
-    """A test with a `Clock` and clusters."""
+    """A test with a `Clock` and embedded clusters."""
 
     def setUp(self) -> None:
         self.clock = Clock()
 
     def cluster(self, nodes: int = 3, **options: Any) -> EmbeddedCluster:
-        """Return a new cluster; a seed of 1 unless another is asked for."""
+        """Return a new cluster, with the seed 1 unless *options* has another."""
         return EmbeddedCluster(self.clock, nodes=nodes, **{"seed": 1, **options})
 
     def connecting(self, cluster: EmbeddedCluster, name: str = "n1") -> Deferred[IProtocol]:
-        """Begin to connect to an agent."""
+        """Start to connect to an agent, and return the Deferred of the connection."""
         connecting: Deferred[IProtocol] = cluster.agents[name].endpoint().connect(Factory.forProtocol(Line))
         self.clock.advance(0)
         return connecting
 
     def connect(self, cluster: EmbeddedCluster, name: str = "n1") -> Line:
-        """Connect to an agent and shake hands."""
+        """Connect to an agent and make the handshake."""
         line = self.successResultOf(self.connecting(cluster, name))
         assert isinstance(line, Line)
         self.assertEqual(self.ask(line, "handshake", {"Version": 1}), [{"Error": "", "Seq": 9}])
         return line
 
     def ask(self, line: Line, command: str, *body: Any, within: float = 0.0) -> list[Any]:
-        """Send a request; returns all that came by then and was not taken."""
+        """Send a request, let *within* seconds pass, and return all objects that came."""
         line.request(command, *body)
         self.clock.advance(0)
         if within:
@@ -94,7 +94,7 @@ class ClusterTestCase(SynchronousTestCase):
         return line.take()
 
     def run_for(self, seconds: float) -> None:
-        """Let time pass in steps, as a reactor would."""
+        """Advance the clock in small steps."""
         self.clock.pump([0.05] * round(seconds / 0.05))
 
     def stream(self, line: Line, kind: str = "*", seq: int = 5) -> None:
@@ -103,12 +103,12 @@ class ClusterTestCase(SynchronousTestCase):
         self.assertEqual(line.take(), [{"Error": "", "Seq": seq}])
 
     def statuses(self, line: Line) -> dict[str, str]:
-        """Return the status of each member as an agent sees it; takes all that came before, too."""
+        """Return the status of each member as an agent sees it. Objects that came before are dropped."""
         body = self.ask(line, "members")[-1]
         return {member["Name"]: member["Status"] for member in body["Members"]}
 
     def events(self, line: Line, seq: int = 5) -> list[tuple[str, list[str]]]:
-        """Take what came; returns the member events among it: their kinds and their members' names."""
+        """Take the objects that came, and return the member events among them: kinds and members' names."""
         return [
             (record["Event"], sorted(member["Name"] for member in record["Members"]))
             for record in line.records(seq)

@@ -1,4 +1,4 @@
-"""What an owner of an embedded cluster can do to it, and what its agents then say. No test waits."""
+"""`EmbeddedCluster` under a `Clock`: members, failures, partitions, latency, handlers and keys."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ class ConnectionTests(ClusterTestCase):
         self.assertEqual(self.clock.calls, [])
         cluster.fail("n3")
         self.assertEqual(self.clock.calls, [])
-        # Who looks again finds that time has passed.
+        # The next connection finds the members as they are after that time.
         self.clock.advance(10)
         self.assertEqual(
             self.statuses(self.connect(cluster)), {"n1": "alive", "n2": "failed", "n3": "failed"}
@@ -512,7 +512,7 @@ class KeyringTests(ClusterTestCase):
 
 class DeterminismTests(ClusterTestCase):
     def script(self, seed: int) -> bytes:
-        """Do a bit of everything; returns all bytes that came."""
+        """Use many commands and faults, and return all bytes that came."""
         self.setUp()
         cluster = self.cluster(5, seed=seed, encrypt_key=KeyringTests.KEY)
         cluster.agents["n2"].handle_query("load", lambda event: b"0.3")

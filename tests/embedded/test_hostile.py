@@ -1,4 +1,4 @@
-"""What strangers may send to a listening agent: it neither fails nor grows by it."""
+"""Hostile bytes to a listening agent: it goes on, and its memory does not grow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HALF = wire.pack({"Command": "event", "Seq": 2}) + wire.pack({"Name": "x", "Payl
 
 
 class Stranger(Protocol):
-    """Reads, and tells when it is cut off."""
+    """A connection that reads, and tells when it is lost."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -37,7 +37,7 @@ class Stranger(Protocol):
 
 @pytest.fixture
 def address() -> Iterator[Any]:
-    """Give the address of an agent on loopback that has met no stranger yet."""
+    """Start an agent that listens on loopback, and give its address."""
     wait_for(turns(0))
     cluster = EmbeddedCluster(reactor, nodes=2, seed=1)
     port = wait_for(cluster.agents["n1"].listen())
@@ -64,7 +64,7 @@ async def cut(*strangers: Stranger) -> None:
 
 
 async def still_answers(address: Any) -> None:
-    """Ask the agent something, in good order."""
+    """Check that the agent answers a valid request."""
     stranger = await connect(address)
     write(stranger, SHAKEN + wire.pack({"Command": "members", "Seq": 2}))
     while stranger.data.count(b"alive") < 2:
@@ -73,7 +73,7 @@ async def still_answers(address: Any) -> None:
 
 
 def memory() -> int:
-    """Return the most memory that this process has had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -91,7 +91,7 @@ async def test_it_listens_on_loopback_by_itself(address: Any) -> None:
         b"\x81\xa1x" * 100_000,  # maps in maps
         SHAKEN + b"\x82\xa7Command\xa7members\xa1x" + b"\x91" * 600 + b"\xc0",
         b"\xdd\xff\xff\xff\xff",  # a list of 4 billion
-        b"\xdf\xff\xff\xff\xff",  # a map of them
+        b"\xdf\xff\xff\xff\xff",  # a map of 4 billion
         b"\xdb\xff\xff\xff\xff" + bytes(1000),  # text of 4 GB
         b"\xc6\xff\xff\xff\xff" + bytes(1000),
         b"\xc9\xff\xff\xff\xff\x05" + bytes(1000),
@@ -107,7 +107,7 @@ async def test_what_can_not_be_a_request_ends_the_connection(data: bytes, addres
     stranger = await connect(address)
     write(stranger, data)
     await turns(0.1)
-    if not stranger.lost.called:  # it may be waiting for the rest, which never ends well
+    if not stranger.lost.called:  # the agent may still wait for the rest of an object
         write(stranger, bytes(2**20))
     await stranger.lost
     await still_answers(address)
@@ -178,7 +178,7 @@ async def test_who_asks_and_never_reads_is_not_read_from_any_more(address: Any) 
     for _ in range(400):
         write(stranger, request)
         await turns(0)
-    # 400,000 replies would be some 160 MB; what was not sent still waits on our own side.
+    # 400,000 replies would be some 160 MB. The requests that the agent has not read wait in this process too.
     assert memory() - before < 60 * 2**20
     await still_answers(address)
     await cut(stranger)

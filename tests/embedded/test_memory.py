@@ -1,4 +1,4 @@
-"""Connections in memory: as TCP's, by turns of a clock."""
+"""Connections in memory: they behave like TCP's, and deliver when the clock moves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLIENT = IPv4Address("TCP", "127.0.0.1", 40000)
 
 
 class End(Protocol):
-    """An end that keeps what it gets."""
+    """An end of a connection that keeps the bytes it gets."""
 
     transport: MemoryTransport
 
@@ -38,7 +38,7 @@ class End(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfEnd(End):
-    """One that goes on when the other end has said all."""
+    """An end that stays open after the other end has closed its direction."""
 
     ended = False
 
@@ -50,7 +50,7 @@ class HalfEnd(End):
 
 
 class Producer:
-    """Keeps what it was told."""
+    """A producer that records the calls of its methods."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -166,7 +166,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual((self.server.lost, client.lost), (error.ConnectionAborted, error.ConnectionLost))
 
     def test_so_does_one_that_calls_sys_exit(self) -> None:
-        """As on a reactor, which goes on."""
+        """A reactor treats SystemExit in this way too, and goes on."""
         client = self.connect()
 
         def lost(reason: object) -> None:

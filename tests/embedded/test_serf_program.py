@@ -1,4 +1,4 @@
-"""The ``serf`` program itself, run against embedded agents."""
+"""The ``serf`` program works on embedded agents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTH_KEY = "s3cret"
 
 
 class Run(ProcessProtocol):
-    """A run of the program."""
+    """A running ``serf`` program."""
 
     def __init__(self) -> None:
         self.output = ""
@@ -43,7 +43,7 @@ class Run(ProcessProtocol):
         self.ended.callback(getattr(reason.value, "exitCode", None) or 0)
 
     async def until(self, text: str) -> None:
-        """Wait until it has written some text."""
+        """Wait until its output contains *text*."""
         if text not in self.output:
             waiting: Deferred[None] = Deferred()
             self._waiting.append((text, waiting))
@@ -51,7 +51,7 @@ class Run(ProcessProtocol):
 
 
 class Serf:
-    """The program, and a cluster that it is pointed at: ``n1`` with role web, ``n2``, ``n3``."""
+    """Runs ``serf`` against an embedded cluster of ``n1`` with role web, ``n2`` and ``n3``."""
 
     def __init__(self) -> None:
         self._binary = str(serf_binary())
@@ -123,7 +123,7 @@ async def test_event_query_and_monitor(serf: Serf) -> None:
 async def test_info_rtt_and_reachability(serf: Serf) -> None:
     info = await serf("info")
     assert "name = n1" in info and "members = 3" in info and "role = web" in info
-    await turns(1.1)  # until the agents have been measured
+    await turns(1.1)  # until the agents have measured their round trips
     assert "Estimated n2 <-> n1 rtt: 0." in await serf("rtt", "n2")
     assert "Estimated n2 <-> n3 rtt: 0." in await serf("rtt", "n2", "n3")
     assert "Successfully contacted all live nodes" in await serf("reachability")

@@ -1,4 +1,4 @@
-"""Fixtures for the tests on real agents: clients and servers that are gone behind each test."""
+"""Fixtures for the tests on real agents: clients and servers that are closed after each test."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.real.processes import Start
 from tests.real.routers import Run, Running
 from txserf.client.client import Client
 
-#: Makes a `Client` that is disconnected behind the test.
+#: Makes a `Client` that is disconnected after the test.
 NewClient = Callable[..., Client]
 
-#: Starts a server for the time of a test, and gives its ``127.0.0.1:port``.
+#: Starts a server that is closed after the test, and returns its ``127.0.0.1:port``.
 Listen = Callable[..., str]
 
 
@@ -32,8 +32,8 @@ def no_hosts_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(no_hosts_of_the_environment: None) -> Iterator[None]:
-    """Behind each test no timer and no socket is left in the reactor, and no failure in the log."""
-    wait_for(deferLater(reactor, 0))  # it starts with the first test, and has a few readers of its own
+    """Check that the test left no timer and no socket in the reactor, and no failure in the log."""
+    wait_for(deferLater(reactor, 0))  # the first run of the reactor adds a few readers of its own
     before = _in_reactor()
     failures: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""What the tests on real agents have in common: waiting for responses, and servers that stand in for an agent."""
+"""Helpers of the tests on real agents: waiting for responses, and servers in place of an agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 async def fails(result: Awaitable[object], kind: type[BaseException]) -> Any:
-    """Return the error of that very class that an awaitable fails with."""
+    """Return the error that an awaitable fails with. It has to be of class *kind*, not of a subclass."""
     try:
         value = await result
     except Exception as error:
@@ -35,13 +35,13 @@ async def fails(result: Awaitable[object], kind: type[BaseException]) -> Any:
 
 
 class Watched:
-    """Something that changes, and a test may wait for that."""
+    """An object that a test can wait for to change."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def until(self, condition: Callable[[], bool]) -> Deferred[None]:
-        """Wait for a change that makes *condition* true, unless it is so already."""
+        """Wait until *condition* is true. It is checked now and at each change."""
         met: Deferred[None] = Deferred()
         if condition():
             met.callback(None)
@@ -50,7 +50,7 @@ class Watched:
         return met
 
     def changed(self) -> None:
-        """Fire what is met now."""
+        """Fire the Deferreds whose condition is true now."""
         for entry in list(self._waiting):
             if entry[0]():
                 self._waiting.remove(entry)
@@ -59,9 +59,9 @@ class Watched:
 
 class Seen(Watched):
     """
-    A callback that keeps what it gets, and lets a test wait for it.
+    A callback that keeps its responses, so that a test can wait for them.
 
-    :ivar responses: all that came, in order.
+    :ivar responses: the responses, in order.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Seen(Watched):
 
     @property
     def openings(self) -> int:
-        """How many times the stream was opened."""
+        """The number of times that the stream was opened."""
         return len(self.responses) - len(self.records)
 
     @property
@@ -88,35 +88,35 @@ class Seen(Watched):
         return [record["Name"] for record in self.records]
 
     async def count(self, number: int) -> list[Any]:
-        """Wait for that many records, and return them."""
+        """Wait for *number* records, and return all of them."""
         await self.until(lambda: len(self.records) >= number)
         return self.records
 
     async def opened(self, times: int = 1) -> None:
-        """Wait until the stream was opened for the nth time."""
+        """Wait until the stream was opened *times* times."""
         await self.until(lambda: self.openings >= times)
 
 
 async def round_trip(client: Client) -> None:
     """
-    Wait until the agent has run all that *client* sent.
+    Wait until the agent has run all commands that *client* sent.
 
-    The reply that opens a stream comes a moment before the agent registers it; behind
-    this, no event is missed.
+    An agent sends the reply that opens a stream a moment before it registers the stream. After
+    this round trip no event is missed.
     """
     await client.stop(Stop=UNUSED).request(timeout=LIMIT)
 
 
 def accepted(agent: Agent) -> int:
-    """How many connections the RPC of an agent has seen so far, by its log."""
+    """Return the number of RPC connections that the agent has accepted so far, from its log."""
     return agent.log.count("Accepted client")
 
 
-# -- standing in for an agent, or between it and a client
+# -- servers in place of an agent, or between it and a client
 
 
 class Scripted(Protocol):
-    """A server's connection that says what it was told to, whatever it hears."""
+    """A server's connection. It passes the bytes that come to the server's function."""
 
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
@@ -144,7 +144,7 @@ class ScriptedServer(Factory):
     A server whose behaviour is a function.
 
     :param heard: called with the connection and the bytes that came.
-    :ivar connections: those that are open.
+    :ivar connections: the open connections.
     """
 
     def __init__(self, heard: Callable[[Scripted, bytes], object]) -> None:
@@ -156,7 +156,7 @@ class ScriptedServer(Factory):
 
 
 class _Inward(Protocol):
-    """The side of a `Proxy` that a client is connected to."""
+    """The connection of a client to a `Proxy`."""
 
     outward: _Outward | None = None
 
@@ -200,7 +200,7 @@ class _Inward(Protocol):
 
 
 class _Outward(Protocol):
-    """The side of a `Proxy` that is connected to the agent."""
+    """The connection of a `Proxy` to the agent."""
 
     def __init__(self, inward: _Inward) -> None:
         self._inward = inward
@@ -217,11 +217,11 @@ class _Outward(Protocol):
 
 class Proxy(Factory, Watched):
     """
-    Stands between clients and an agent; it can keep the agent's answers to itself.
+    A proxy between clients and an agent. It can hold back the agent's answers.
 
-    :ivar commands: the names of those that were passed on to the agent.
-    :ivar holding: the agent gets what clients send, and they get nothing.
-    :ivar connections: those of clients.
+    :ivar commands: the names of the commands that were passed on to the agent.
+    :ivar holding: whether it holds back the agent's answers. It passes on the clients' requests anyway.
+    :ivar connections: the clients' connections.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -252,7 +252,7 @@ class Listeners:
         self._factories: list[Any] = []
 
     def listen(self, factory: Factory, endpoint: IStreamServerEndpoint | None = None) -> str:
-        """Listen with *factory*, on a free loopback port unless there is an endpoint; its ``host:port``."""
+        """Listen with *factory*, by default on a free loopback port. Return the port's ``host:port``."""
         if endpoint is None:
             endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         ports: list[Any] = []

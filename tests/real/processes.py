@@ -1,4 +1,4 @@
-"""`twistd txserf` in a process of its own, for tests on real agents."""
+"""`twistd txserf` in a separate process, for tests on real agents."""
 
 from __future__ import annotations
 
@@ -53,31 +53,31 @@ class Twistd(Watched, ProcessProtocol):
     def processEnded(self, reason: Failure = connectionDone) -> None:
         assert isinstance(reason.value, (error.ProcessDone, error.ProcessTerminated))
         self.is_gone = True
-        if not self.ended.called:  # by the end of a test that waited in vain
+        if not self.ended.called:  # it was cancelled if the test ran out of time
             self.ended.callback(reason.value.exitCode)
         self.changed()
 
     def gone(self) -> Deferred[None]:
-        """Wait until the process is no more."""
+        """Wait until the process has ended."""
         return self.until(lambda: self.is_gone)
 
     async def logged(self, part: str, times: int = 1) -> None:
-        """Wait until the log has *part* so many times."""
+        """Wait until the log has *part* at least *times* times."""
         await self.until(lambda: self.log.count(part) >= times)
 
     @property
     def logged_records(self) -> list[dict[str, Any]]:
-        """The lines of a JSON log that are whole."""
+        """The records of a JSON log, without a last line that is still incomplete."""
         whole, _, _ = self.log.rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     async def line(self, part: str) -> str:
-        """Wait for a line of output with *part* in it."""
+        """Wait for a line of output that contains *part*."""
         await self.until(lambda: any(part in line for line in self.lines))
         return next(line for line in self.lines if part in line)
 
     async def record(self, **fields: Any) -> dict[str, Any]:
-        """Wait for a JSON object of output that has these fields."""
+        """Wait for a JSON object in the output that has these fields."""
 
         def fits(line: str) -> bool:
             record = json.loads(line)
@@ -89,7 +89,7 @@ class Twistd(Watched, ProcessProtocol):
 
 
 class Start:
-    """Starts `Twistd`; ends it behind the test."""
+    """Starts `Twistd` processes, and ends them after the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Routers at work on real agents, and what lets a test wait for them."""
+"""Routers on real agents, with handlers that a test can wait for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from txserf.handlers.work import Observer, Outcome
 
 
 class Handled(Watched):
-    """A handler that notes what it gets."""
+    """A handler that keeps its events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Handled(Watched):
 
 
 class Ended(Watched, Observer):
-    """Notes how handlers end."""
+    """An observer that keeps the outcomes of handlers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,10 +46,10 @@ class Ended(Watched, Observer):
 
 class Running:
     """
-    A router at work on an agent.
+    A router that works on an agent.
 
-    :ivar router: takes the handlers, before `start`.
-    :ivar ended: knows how they ended.
+    :ivar router: the router; add handlers before `start`.
+    :ivar ended: the outcomes of its handlers.
     """
 
     service: RouterService
@@ -61,7 +61,7 @@ class Running:
         self._options = options
 
     async def start(self, *specs: str) -> None:
-        """Start it with these scripts too; no event is missed behind this."""
+        """Add these scripts, start the router and wait until it misses no event."""
         for spec in specs:
             self.router.add_script(spec)
         self.service = self.router.bind(self.serf, observer=self.ended, **self._options)
@@ -74,5 +74,5 @@ class Running:
         await self.serf.close()
 
 
-#: Makes a `Running` that is closed behind the test.
+#: Makes a `Running` that is closed after the test.
 Run = Callable[..., Running]

@@ -1,4 +1,4 @@
-"""The helper that all other tests on real agents stand on."""
+"""`tests.agents`, which starts the agents of all other tests on real agents."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_agents_are_gone_after_the_block() -> None:
 
 
 def start_program(folder: Path, *command: str) -> subprocess.Popen[str]:
-    """Start the helper as a program; *folder* gets the files that a killed one leaves behind."""
-    serf_binary()  # skips the test where there is none
+    """Start ``python -m tests.agents``. Its temporary files go into *folder*, because it can't delete them if it is killed."""
+    serf_binary()  # skips the test if there is no serf
     argv = [sys.executable, "-m", "tests.agents", *command]
     environ = os.environ | {"TMPDIR": str(folder)}
     return subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
@@ -105,7 +105,7 @@ def test_the_program_runs_a_command_beside_a_cluster(tmp_path: Path) -> None:
 def test_the_program_lets_its_command_find_the_serf_that_it_has_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be in the cache of the helper and in no folder of PATH."""
+    """``serf`` may be in the cache, and in no folder of PATH."""
     cache = tmp_path / "txserf"
     cache.mkdir()
     (cache / "serf").symlink_to(serf_binary().absolute())
@@ -121,7 +121,7 @@ def test_the_program_lets_its_command_find_the_serf_that_it_has_found(
 def test_the_program_leaves_path_alone_where_serf_is_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the folder of a system's serf would go before that of a virtual environment."""
+    """Otherwise the folder of the system's serf would come before that of a virtual environment."""
     (tmp_path / "serf").symlink_to(serf_binary().absolute())
     path = f"{tmp_path / 'first'}{os.pathsep}{tmp_path}"
     monkeypatch.delenv("SERF_BINARY", raising=False)
@@ -141,5 +141,5 @@ def test_the_program_takes_command_and_agents_with_it(number: signal.Signals, tm
     os.kill(program.pid, number)
     program.wait(timeout=30)
     program.stdout.close()
-    # The kernel is not done with them at the moment when their parent is gone.
+    # The kernel may need a moment to end them after their parent.
     assert holds_in_time(lambda: not alive(int(pid)) and not accepts(address))

@@ -1,4 +1,4 @@
-"""What a client makes of bad input: requests that an agent can't stand, and servers that are no agent."""
+"""Bad input: requests that make an agent close the connection, wrong keys, and servers that are not agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.real.conftest import Listen, NewClient
 from tests.real.helpers import LIMIT, Proxy, Scripted, ScriptedServer, Seen, fails, in_reactor, round_trip
 from txserf import wire
 
-# -- a filter that is no regular expression: the agent closes the connection instead of an answer
+# -- filters that are not regular expressions: the agent closes the connection instead of answering
 
 
 @pytest.mark.parametrize("reconnect", [False, True])
@@ -173,16 +173,16 @@ async def test_what_met_a_key_that_was_due_is_done_once_by_another_host(
     await fails(watched, txserf.Disconnected)
 
 
-# -- servers that are no agent
+# -- servers that are not agents
 
 HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request"
-#: A TLS server's alert for what is no TLS.
+#: The alert of a TLS server for a client that does not use TLS.
 TLS = bytes.fromhex("15030300020246")
 SSH = b"SSH-2.0-OpenSSH_9.2p1\r\n"
 RANDOM = random.Random(1).randbytes(4096)
-#: MessagePack all right, but no header.
+#: Valid MessagePack objects, none of them a header.
 OBJECTS = b"".join(wire.pack(value) for value in (7, "text", [1, 2], {"Seq": 0}, None))
-#: A header whose Error is no text.
+#: A header with an Error that is not text.
 ODD_HEADER = wire.pack({"Seq": 0, "Error": 3})
 
 
@@ -224,7 +224,7 @@ async def test_random_bytes_in_any_amount_never_hang_a_client(new_client: NewCli
 
 
 def agent_like(server_says: Callable[[Scripted, int], object]) -> Callable[[Scripted, bytes], None]:
-    """A server that shakes hands, and leaves each other request of Seq *n* to a function."""
+    """Make the behaviour of a server that answers handshakes, and passes the Seq of every other request to a function."""
 
     unpackers: dict[Scripted, wire.Unpacker] = {}
 
@@ -297,10 +297,10 @@ async def test_an_agent_that_hangs_up_without_an_answer_is_not_asked_for_ever(
     await fails(client.event(Name="once").request(timeout=LIMIT), txserf.ConnectionLost)
     assert len(asked) == 1
     await fails(client.members().request(timeout=0.5), txserf.RequestTimeout)
-    assert 2 <= len(asked) < 20  # with waits between them that grow
+    assert 2 <= len(asked) < 20  # the waits between them grow
 
 
-# -- hosts that say nothing
+# -- hosts that stay silent
 
 
 @in_reactor

@@ -1,4 +1,4 @@
-"""`SerfClientFactory` as any client factory of Twisted, and endpoints of all kinds as hosts."""
+"""`SerfClientFactory` with ``reactor.connectTCP`` and by itself, and endpoints as hosts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from txserf.connection.factory import SerfClientFactory
 
 
 class Classic:
-    """Factories that ``reactor.connectTCP`` gets, or that are started; disconnected behind the test."""
+    """The factories of a test, which are disconnected after it."""
 
     def __init__(self) -> None:
         self._factories: list[SerfClientFactory] = []
@@ -110,7 +110,7 @@ async def test_a_connector_reconnects_to_an_agent_that_was_killed_and_restarted(
         waiting = protocol.call("query", {"Name": "q", "Timeout": 20 * 10**9})
         await waiting
         agent.kill()
-        # The agent's death shows by a call that can't be answered any more.
+        # This call can't be answered any more, so it fails once the loss is noticed.
         await fails(protocol.call("members"), txserf.ConnectionLost)
         again = factory.when_connected()
         agent.start()

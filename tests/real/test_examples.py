@@ -1,4 +1,4 @@
-"""Each program of ``examples/`` does what it says, beside real agents."""
+"""Each program of ``examples/`` does on real agents what its docstring says."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 class Program(ProcessProtocol, Watched):
     """
-    An example that runs.
+    A running example.
 
-    :ivar output: what it has written so far, errors too.
-    :ivar code: its exit code, once it has ended.
+    :ivar output: its output so far, with its standard error.
+    :ivar code: its exit code; None until it has ended.
     """
 
     def __init__(self, name: str, *arguments: str, agents: list[Agent]) -> None:
@@ -52,7 +52,7 @@ class Program(ProcessProtocol, Watched):
         self.changed()
 
     async def says(self, pattern: str) -> None:
-        """Wait until its output has *pattern*."""
+        """Wait until its output matches *pattern*."""
         await self.until(lambda: re.search(pattern, self.output) is not None or self.code is not None)
         assert re.search(pattern, self.output), self.output
 
@@ -60,7 +60,7 @@ class Program(ProcessProtocol, Watched):
         return self.until(lambda: self.code is not None)
 
     async def interrupted(self) -> None:
-        """End it as a Ctrl-C does; it must not mind."""
+        """End it as Ctrl-C does, and check that it ends without an error."""
         self.process.signalProcess("INT")
         await self.ended()
         assert self.code == 0, self.output
@@ -69,7 +69,7 @@ class Program(ProcessProtocol, Watched):
 
 @pytest.fixture
 def programs() -> Iterator[list[Program]]:
-    """Programs to end with the test, should it fail."""
+    """A list for the programs of a test. Those that still run after the test are killed."""
     running: list[Program] = []
     yield running
     for program in running:
@@ -78,7 +78,7 @@ def programs() -> Iterator[list[Program]]:
 
 
 async def finishes(name: str, *arguments: str, agents: list[Agent], code: int = 0) -> str:
-    """Run an example to its end; its output."""
+    """Run an example to its end, and return its output."""
     program = Program(name, *arguments, agents=agents)
     await program.ended()
     assert program.code == code, program.output
@@ -197,7 +197,7 @@ async def test_the_key_rotation_leaves_one_key_everywhere(encrypted_agents: list
 @in_reactor
 async def test_the_rtt_matrix_has_a_row_and_a_column_for_each_member(shared_cluster: list[Agent]) -> None:
     async with txserf.Serf(shared_cluster[0].rpc) as serf:
-        while await serf.coordinate("n2") is None:  # until it was probed once
+        while await serf.coordinate("n2") is None:  # until n1 has probed n2 once
             pass
     head, *rows = (await finishes("rtt_matrix.py", agents=shared_cluster[:1])).splitlines()
     assert head.split() == ["n1", "n2"]

@@ -1,4 +1,4 @@
-"""Routers on real agents: what a cluster shows for it."""
+"""Routers on real agents: events, queries, and lost agents."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_response_that_is_too_large_is_refused_by_name_of_the_limit(
 
 
 class _Tapped(_Inward):
-    """Keeps what is passed on to the client."""
+    """Adds the user events that it passes on to the client to its proxy's list."""
 
     def connectionMade(self) -> None:
         self._records = wire.Unpacker()
@@ -87,9 +87,9 @@ class _Tapped(_Inward):
 
 class Tap(Proxy):
     """
-    A proxy that notes the user events which the agent delivers.
+    A proxy that records the user events that the agent delivers.
 
-    :ivar delivered: their LTimes and names, over all connections.
+    :ivar delivered: the LTime and name of each, over all connections.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -101,7 +101,7 @@ class Tap(Proxy):
 
 
 async def burst(serf: Serf, first: int, last: int) -> None:
-    """Send numbered events as fast as gossip can carry them: a member forgets what is 512 LTimes old."""
+    """Send numbered events, slowly enough for gossip: members forget events that are 512 LTimes old."""
     for start in range(first, last, 20):
         names = [f"burst-{number:04}" for number in range(start, min(start + 20, last))]
         await gatherResults([serf.event(name, coalesce=False) for name in names])
@@ -128,7 +128,7 @@ async def test_each_delivered_event_is_handled_once_and_in_order_though_the_agen
             await handled.count(200)
             near.kill()
             if replay:
-                # It comes back alone, and is told the past with the stream open.
+                # The agent comes back alone. Once the stream is open, it joins and gets the old events.
                 near.start()
                 await sending
                 await running.service.when_active()
@@ -136,13 +136,13 @@ async def test_each_delivered_event_is_handled_once_and_in_order_though_the_agen
             else:
                 near.start(join=[far])
                 await sending
-            # Once the agent is back in the cluster, and its stream too, nothing is missed any more.
+            # From here on the agent is in the cluster and the stream is open, so no event is missed.
             await deferToThread(near.wait_for_member, "n1", "alive")
             await running.service.when_active()
             while not any(event.name == "last" for event in handled.events):
                 await sender.event("last", coalesce=False)
                 await deferLater(reactor, 0.1, lambda: None)
-        # A round trip behind the last event: what is delivered before it is here.
+        # After a round trip all events that the agent delivered have arrived.
         await running.serf.ping()
         once = list(dict.fromkeys(tap.delivered))
         assert [(event.ltime, event.name) for event in handled.events] == once
@@ -183,7 +183,7 @@ async def test_an_event_under_way_and_those_that_wait_outlive_the_agent(
 async def test_a_restart_handles_what_the_agent_can_still_tell_and_nothing_twice(
     run: Run, tmp_path: Path
 ) -> None:
-    """The agent dies meanwhile too, comes back alone, and is told all of the past by its cluster."""
+    """While the router is stopped the agent dies too. It comes back alone, joins and gets all old events again."""
     with contextlib.ExitStack() as stack:
         far, near = Agent("n1", tmp_path), Agent("n2", tmp_path)
         for agent, join in ((far, []), (near, [far])):

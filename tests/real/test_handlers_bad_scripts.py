@@ -103,7 +103,7 @@ async def test_a_name_with_nul_is_an_error_and_no_script_is_run(
 async def test_concurrency_lets_scripts_run_side_by_side(run: Run, tmp_path: Path, agent: Agent) -> None:
     os.mkfifo(tmp_path / "fifo")
     running = run(agent, concurrency=2)
-    # Each waits for the other: one after the other they would hang.
+    # Each script waits for the other, so they would hang if they ran one after the other.
     await running.start(f"user:a=echo x > {tmp_path}/fifo", f"user:b=read x < {tmp_path}/fifo")
     for name in ("a", "b"):
         await running.serf.event(name, coalesce=False)

@@ -1,4 +1,4 @@
-"""The same scripts under ``serf agent -event-handler`` and under txserf: they can't tell which it is."""
+"""Scripts can't tell whether ``serf agent -event-handler`` or txserf runs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from txserf.handlers.work import Outcome
 
 @contextlib.contextmanager
 def a_handling_agent_and_a_plain_one(folder: Path, *specs: str) -> Iterator[list[Agent]]:
-    """Two agents of one cluster; only the first runs the scripts, by itself."""
+    """Two agents of one cluster. The first runs the scripts as its own event handlers, the second runs none."""
     with contextlib.ExitStack() as stack:
         handling = Agent("n1", folder, event_handlers=list(specs))
         plain = Agent("n2", folder)
@@ -32,7 +32,7 @@ def a_handling_agent_and_a_plain_one(folder: Path, *specs: str) -> Iterator[list
 
 # -- environment and input
 
-#: Keeps what a script is given: the environment that it was started with, and its standard input.
+#: A script that saves the environment that it was started with, and its standard input.
 KEEP = (
     'd=$KEPT/$SIDE; n=$SERF_EVENT-$SERF_USER_LTIME$SERF_QUERY_LTIME; mkdir -p "$d"; '
     'cat /proc/$$/environ > "$d/$n.env"; cat > "$d/$n.tmp"; mv "$d/$n.tmp" "$d/$n.in"'
@@ -56,14 +56,14 @@ EVENTS = [
 
 
 def environment(folder: Path, name: str) -> set[bytes]:
-    """The environment that a script was given, but for which side it is on."""
+    """Return the environment that a script got, without the differences that the test itself makes."""
     lines = set((folder / f"{name}.env").read_bytes().split(b"\0"))
-    # The library of line editing, which pytest loads, puts the last two into what the agent inherits only.
+    # LINES and COLUMNS: readline, which pytest loads, sets them only for the agent.
     return {line for line in lines if not line.startswith((b"SIDE=", b"LINES=", b"COLUMNS="))}
 
 
 def standard_input(folder: Path, name: str) -> bytes | list[list[bytes]]:
-    """What a script has read; of a member event in parts, for Serf writes members and their tags in no order."""
+    """Return a script's input. For member events in sorted parts, because Serf writes members and tags in any order."""
     text = (folder / f"{name}.in").read_bytes()
     if not name.startswith("member-"):
         return text
@@ -80,7 +80,9 @@ async def test_environment_and_input_are_the_same_byte_by_byte(
     spec = f"user,query,member-update,member-join={KEEP}"
     with cluster(1, tags=[ODD_TAGS], event_handlers=[spec]) as (agent,), contextlib.ExitStack() as stack:
         monkeypatch.setenv("SIDE", ours.name)
-        assert holds_in_time((theirs / "member-join-.in").exists)  # its own, which nobody else was there for
+        assert holds_in_time(
+            (theirs / "member-join-.in").exists
+        )  # the agent's own join, before ours has started
         (theirs / "member-join-.in").unlink()
         running = run(agent)
         await running.start(spec)
@@ -89,7 +91,7 @@ async def test_environment_and_input_are_the_same_byte_by_byte(
             await running.ended.count(number)
         await running.serf.query("load", b"15m", timeout=0.5)
         await running.ended.count(len(EVENTS) + 1)
-        # The environment has the tags of that moment.
+        # The environment has the tags that the node has when the script starts.
         await running.serf.set_tags({"new": "1"}, delete=["straße"])
         await running.serf.event("after", coalesce=False)
         other = Agent("n2", tmp_path, tags={"role": "db"})
@@ -112,7 +114,7 @@ async def test_environment_and_input_are_the_same_byte_by_byte(
 
 # -- answers
 
-#: Scripts of queries, by the name of the query; what each answers is up to Serf.
+#: Scripts by the name of their query. Serf's answers are the expected ones.
 ANSWERS = {
     "plain": "echo 0.31",
     "exactly": "printf 'no newline'",

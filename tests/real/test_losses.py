@@ -1,4 +1,4 @@
-"""What becomes of requests and streams when an agent, or the connection to it, is lost."""
+"""Requests and streams of a `Client` when its agent, or the connection to it, is lost."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from txserf.connection.factory import SerfClientFactory
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two rounds of trying: a test that kills an agent over and over need not wait for long."""
+    """Limit the wait between two rounds over the hosts, because some tests kill agents again and again."""
     monkeypatch.setattr(SerfClientFactory, "maxDelay", 0.2)
 
 
 async def tally(results: list[Deferred[Responses]]) -> Counter[str]:
-    """Wait for all of them, and count successes and the errors by name."""
+    """Wait for all results, and count the successes and the errors by class."""
     outcomes: Any = await DeferredList(results, consumeErrors=True)
     return Counter("success" if good else type(failure.value).__name__ for good, failure in outcomes)
 
 
 def count_firings(result: Deferred[Responses], firings: list[int]) -> Deferred[Responses]:
-    """Count each time that a Deferred fires; that it does so twice would be an AlreadyCalledError in the log."""
+    """Add an item to *firings* when a Deferred fires. If it fires twice, the log has an AlreadyCalledError."""
 
     def fired(value: object) -> object:
         firings.append(1)
@@ -74,12 +74,12 @@ async def test_with_auto_reconnect_a_watch_goes_on_at_the_other_host(
     await client.event(Name="before", Coalesce=False).request()
     await seen.count(1)
     near.kill()
-    await seen.opened(2)  # which tells the callbacks that there was a gap
+    await seen.opened(2)  # the second reply tells the callbacks that there was a gap
     await round_trip(client)
     (stats, _) = await client.stats().event(Name="after", Coalesce=False).request()
     assert stats.body["agent"]["name"] == "n2"
     await seen.until(lambda: "after" in seen.names)
-    assert {response.seq for response in seen.responses} == {1}  # a Seq is kept for life
+    assert {response.seq for response in seen.responses} == {1}  # a stream keeps its Seq
     assert not watched.called
     await client.stop(Stop=1).request()
     assert [type(response).__name__ for response in await watched] == ["ResponseStream"]
@@ -98,7 +98,7 @@ async def test_with_auto_reconnect_a_watch_comes_back_to_an_agent_that_was_resta
     await round_trip(client)
     await client.event(Name="after", Coalesce=False).request()
     await seen.count(1)
-    # The connection of a stream and a monitor: both are stopped by their old Seqs.
+    # The stream and the monitor are open on the new connection, and have kept their Seqs.
     await client.stop(Stop=1).stop(Stop=2).request()
     assert [response.seq for response in await watched] == [1, 2]
 
@@ -260,10 +260,10 @@ async def test_writes_that_the_agent_ran_unheard_are_not_run_again(
     ]
 
     def written() -> list[str]:
-        # The cluster is shared: what other tests have sent, this one's other run too, may still be on its way.
+        # The cluster is shared: events of other tests, or of this test's other run, may still arrive.
         return [name for name in heard.names if name.startswith(f"write-{reconnect}-")]
 
-    await heard.until(lambda: len(written()) >= 50)  # by gossip: all were run, and we were told of none
+    await heard.until(lambda: len(written()) >= 50)  # the agent has run all of them, and no reply came
     proxy.cut()
     assert await tally(requests) == {"ConnectionLost": 50}
     await client.event(Name=f"end-{reconnect}", Coalesce=False).request()
@@ -318,7 +318,7 @@ async def test_an_agent_that_is_killed_in_the_middle_of_writes_runs_none_twice(
     assert set(outcomes) <= {"success", "ConnectionLost"}
     assert outcomes["success"] >= 10
     assert len(firings) == 100
-    await client.members().request(timeout=LIMIT)  # a read: it finds the other host, if nothing did before
+    await client.members().request(timeout=LIMIT)  # a read is sent again, so it finds the other host
     await client.event(Name="end", Coalesce=False).request(timeout=LIMIT)
     await heard.until(lambda: "end" in heard.names)
     assert set(Counter(heard.names).values()) == {1}
@@ -358,7 +358,7 @@ async def test_a_leave_that_takes_its_agent_along_is_not_sent_to_the_next(
     assert far.running
 
 
-# -- losing the connection to a client that is about to go
+# -- losses while the client disconnects
 
 
 @in_reactor
@@ -377,7 +377,7 @@ async def test_disconnecting_while_all_hosts_are_away_leaves_nothing_behind(
     await fails(waiting, txserf.Disconnected)
     await fails(connected, txserf.Disconnected)
     await fails(watched, txserf.Disconnected)
-    # What is left in the reactor is looked for behind each test.
+    # The fixture `nothing_is_left` checks the reactor.
 
 
 @in_reactor

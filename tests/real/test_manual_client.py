@@ -1,9 +1,9 @@
 """
-The predecessor's manual on real agents: the client itself.
+The examples of the predecessor's manual on real agents: the client.
 
-Its sections Basic Usage, disconnect, How To Request Command (Response, timeout,
-Using callback, Streaming Response), Tips and Tricks, and Host URL, each in its
-Deferred form. `test_manual_commands` has the section Commands.
+They are those of the sections Basic Usage, disconnect, How To Request Command (Response,
+timeout, Using callback, Streaming Response), Tips and Tricks, and Host URL, written with
+Deferreds. `test_manual_commands` has the section Commands.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from txserf.client.requests import Response
 
 @pytest.fixture
 def dead(agent: Agent) -> str:
-    """The address of an agent that is no more."""
+    """Kill an agent, and return its address."""
     agent.kill()
     return agent.rpc
 
@@ -205,7 +205,7 @@ async def test_past_its_timeout_a_request_fails_and_the_connection_stays_good(
     assert error.responses == ()
     assert isinstance(error, TimeoutError)
     agent.resume()
-    # The late reply comes before this one, and is dropped.
+    # The late reply comes before the reply to this request, and is dropped.
     (members,) = await client.members().request(timeout=LIMIT)
     assert members.seq == 3
     assert seen.responses == []
@@ -252,7 +252,7 @@ async def test_a_request_that_is_cancelled_leaves_the_connection_good(
     for request in requests:
         request.cancel()
         await fails(request, CancelledError)
-    # The late answers come before these, and are dropped.
+    # The late replies come before the replies to these requests, and are dropped.
     await (
         client.event(Name="e", Coalesce=False).query(Name="q", Timeout=timedelta(milliseconds=100)).request()
     )
@@ -385,7 +385,7 @@ async def test_a_watch_fails_with_what_a_callback_raises(
     await round_trip(client)
     await client.event(Name="boom", Coalesce=False).request()
     assert str(await fails(watched, ValueError)) == "boom"
-    # The stream was stopped at the agent, and the connection is good.
+    # The client has stopped the stream at the agent, and the connection is still good.
     assert (await client.members().request()).is_success
 
 
@@ -463,7 +463,7 @@ async def test_stop_receive_data_ends_a_watch_and_stops_the_stream(
     assert [type(response).__name__ for response in responses] == ["ResponseStream"]
     assert seen.records[-1]["Event"] == "query"
     assert [record["Event"] for record in behind.records] == ["user"]
-    # Nothing comes any more: a stream that is opened now sees what the old one does not.
+    # The old stream gets nothing any more. A new one gets the next event.
     count, later = len(seen.responses), Seen()
     watched = client.stream(Type="user").add_callback(later).watch()
     await client.event(Name="after", Coalesce=False).request()
@@ -559,7 +559,7 @@ async def test_a_key_of_the_url_is_used(new_client: NewClient, auth_agent: Agent
     client = new_client(f"serf://{auth_agent.rpc}?AuthKey={quote(auth_agent.rpc_auth, safe='')}")
     (members,) = await client.members().request()
     assert members.is_success
-    assert members.seq == 2  # behind handshake and auth
+    assert members.seq == 2  # after handshake and auth
 
 
 @in_reactor

@@ -1,7 +1,7 @@
 """
-The predecessor's manual on real agents: its section Commands, one after the other.
+The examples of the predecessor's manual on real agents: the section Commands.
 
-Beyond it: the key commands, ``stats`` and ``get-coordinate``, which it lacks.
+The key commands, ``stats`` and ``get-coordinate`` are not in that manual; they come at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOON = timedelta(milliseconds=300)
 
 
 def by_name(response: Response) -> dict[str, dict[str, object]]:
-    """The members of a response by their names: agents list them in any order."""
+    """Return the members of a response by name, because agents list them in any order."""
     return {member["Name"]: member for member in response.body["Members"]}
 
 
@@ -83,7 +83,7 @@ async def test_a_refused_key_fails_the_request(new_client: NewClient, auth_agent
     error = await fails(client.auth(AuthKey="bad-authkey").request(), txserf.AuthenticationError)
     assert auth_agent.rpc in str(error)
     assert "bad-authkey" not in f"{error!s} {error!r} {client!r}"
-    # It was that request's key: the next one may have a better one.
+    # The refused key was only that request's. The next request may have another.
     assert (await client.auth(AuthKey=key_of(auth_agent)).members().request()).is_success
 
 
@@ -283,7 +283,7 @@ async def test_member_events_hold_whole_members(new_client: NewClient, agent: Ag
     client, seen = new_client(agent.rpc), Seen()
     watched = client.stream(Type="member-update").add_callback(seen).watch()
     await client.tags(Tags={"role": "dummy"}).request()
-    (record,) = await seen.count(1)  # a second later: the agent collects them
+    (record,) = await seen.count(1)  # comes after a second, because the agent coalesces member events
     assert record["Event"] == "member-update"
     assert by_name(seen.responses[-1])["n1"]["Tags"] == {"role": "dummy"}
     client.disconnect()
@@ -322,7 +322,7 @@ async def test_monitor_under_request_gives_the_latest_log_messages(
     assert any("[INFO] agent: Serf agent starting" in line for line in lines)
     assert seen.openings == 1
     assert [record["Log"] for record in seen.records] == lines
-    # It was stopped at the agent: there may be another one.
+    # The first monitor was stopped at the agent, so a second one may be opened.
     assert (await client.monitor(LogLevel="INFO").request(timeout=0.1)).is_success
 
 
@@ -434,7 +434,7 @@ async def test_force_leave_makes_a_failed_member_one_that_left(
 
 @pytest.fixture
 def answering(new_client: NewClient, shared_cluster: list[Agent]) -> Iterator[Seen]:
-    """A client of the second agent that answers the queries ``response-me``."""
+    """A client of the second agent that answers queries named ``response-me``."""
     client, responded = new_client(shared_cluster[1].rpc), Seen()
 
     def respond(response: Response) -> None:
@@ -453,7 +453,7 @@ def answering(new_client: NewClient, shared_cluster: list[Agent]) -> Iterator[Se
 async def test_a_query_waits_for_done_and_collects_all(
     answering: Seen, new_client: NewClient, shared_cluster: list[Agent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However long that takes: without a timeout of its own it is not subject to the default one.
+    # The default timeout does not apply to a request with a query, however long the query takes.
     monkeypatch.setattr(constant, "DEFAULT_TIMEOUT", 0.1)
     far = new_client(shared_cluster[1].rpc)
     await far.stop(Stop=1).request(timeout=LIMIT)

@@ -1,7 +1,7 @@
 """
-`Serf` on real agents: the counterparts of the tests that Serf has of its own Go client.
+`Serf` on real agents: counterparts of the tests of Serf's own Go client.
 
-Each test's docstring names the one of ``cmd/serf/command/agent/rpc_client_test.go`` that it stands for.
+Each test's docstring names its counterparts in ``cmd/serf/command/agent/rpc_client_test.go``.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ async def test_a_user_event_reaches_a_stream_with_its_name_its_payload_and_its_t
         assert isinstance(event, UserEvent)
         assert event == UserEvent("go-deploy", b"foo", event.ltime, False)
         assert event.ltime > 0
-        while (seen := await anext(others)) != event:  # what other tests have sent may come first
+        while (seen := await anext(others)) != event:  # events of other tests may come first
             assert isinstance(seen, UserEvent)
 
 
@@ -141,7 +141,7 @@ async def test_a_stream_has_the_members_that_join_in_full(strangers: list[Agent]
         await events.when_active()
         await serf.join([far.bind])
         joined: list[Member] = []
-        while not joined:  # the agent's own joining may still be reported, before or in one record with it
+        while not joined:  # n1's own join may come before n2's, or in the same record
             event = await anext(events)
             assert isinstance(event, MemberEvent)
             assert event.kind == "join"
@@ -234,7 +234,7 @@ async def test_keys_are_listed_installed_used_and_removed(encrypted_agents: list
         assert error.reply.messages["n2"] == "Requested key is not in the keyring"
         error = await fails(serf.install_key("badkey"), txserf.KeyringError)
         assert "illegal base64" in error.message
-        for _ in range(2):  # a key that is there is installed just as well
+        for _ in range(2):  # to install a key again succeeds too
             assert (await serf.install_key(new)).responses == 2
         assert (await serf.list_keys()).keys == {old: 2, new: 2}
         await fails(serf.remove_key(old), txserf.KeyringError)

@@ -1,4 +1,4 @@
-"""Agents killed at random moments while `Serf` streams, asks and calls: nothing is lost unsaid, nothing is left."""
+"""Agents killed at random moments under load: each loss shows in `Serf`, and nothing is left."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tests.real.helpers import Watched, reactor
 from txserf import Gap, QueryEvent, QueryResult, UserEvent
 from txserf.connection.factory import SerfClientFactory
 
-#: How many agents are killed; the environment may want another number.
+#: The number of kills. ``TXSERF_KILLS`` sets another.
 KILLS = int(os.environ.get("TXSERF_KILLS", "100"))
 
-#: After so many of them the memory is measured for the first time.
+#: The number of kills before memory is measured for the first time.
 WARM_UP = min(20, KILLS // 2)
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two rounds of trying."""
+    """Limit the wait between two rounds over the hosts."""
     monkeypatch.setattr(SerfClientFactory, "maxDelay", 0.1)
 
 
 class Load(Watched):
     """
-    Keeps calls and queries under way, and counts what becomes of each.
+    Starts calls and queries, and counts their outcomes.
 
-    :ivar started: by what was called.
-    :ivar outcomes: by what was called, and the name of what its Deferred fired with.
+    :ivar started: the number of calls, by name.
+    :ivar outcomes: the number of outcomes, by the call's name and the class of its result or error.
     """
 
     def __init__(self, serf: txserf.Serf, peer: str) -> None:
@@ -58,14 +58,14 @@ class Load(Watched):
             "query": lambda: serf.query("load", timeout=0.2).when_done(),
             "query for one": lambda: serf.query("load", expect=1, timeout=0.2).when_done(),
         }
-        # An agent waits for each node's answer to these, one that has just died too.
+        # For these the agent waits for the answer of each node, even of one that has just died.
         self._slow_calls: dict[str, Callable[[], Deferred[Any]]] = {
             "list_keys": serf.list_keys,
             "install_key": lambda: serf.install_key("AAAAAAAAAAAAAAAAAAAAAA=="),
         }
 
     def start(self, slow: bool = False) -> None:
-        """Have one more of each under way."""
+        """Start one more call of each kind."""
         for name, call in (self._slow_calls if slow else self._calls).items():
             self.started[name] += 1
             call().addBoth(self._fired, name)
@@ -81,19 +81,23 @@ class Load(Watched):
         return sum(self.started.values()) == sum(self.outcomes.values())
 
 
-#: What may become of each: what only reads succeeds whatever happens.
+#: The allowed outcomes of each call. Calls that only read always succeed.
 READ = {
     "members": {"list"},
     "members by regex": {"list"},
     "stats": {"dict"},
     "coordinate": {"Coordinate", "NoneType"},
     "ping": {"float"},
-    "rtt": {"float", "RpcError"},  # a restarted agent may have no coordinate of the other one
+    "rtt": {"float", "RpcError"},  # an agent that was restarted may not know the other one's coordinate yet
     "list_keys": {"KeyringError"},  # nothing is encrypted here
 }
 CHANGE = {
     "event": {"NoneType", "ConnectionLost"},
-    "set_tags": {"NoneType", "ConnectionLost", "RpcError"},  # where the agent waits for a dead one's gossip
+    "set_tags": {
+        "NoneType",
+        "ConnectionLost",
+        "RpcError",
+    },  # RpcError: the agent timed out on a dead one's gossip
     "join": {"int", "JoinError", "ConnectionLost"},
     "install_key": {"KeyringError", "ConnectionLost"},
     "query": {"QueryResult", "ConnectionLost"},
@@ -102,7 +106,7 @@ CHANGE = {
 
 
 def memory() -> Counter[str]:
-    """Count the objects that are alive, those of txserf and of Deferred by their class."""
+    """Count the live objects of txserf's classes and of Deferred, by class."""
     gc.collect()
     things = (thing for thing in gc.get_objects() if type(thing) is Deferred or is_of_txserf(type(thing)))
     return Counter(type(thing).__name__ for thing in things)
@@ -138,7 +142,7 @@ async def test_agents_killed_at_random_leave_no_deferred_unfired_no_stream_dead_
             load.start()
             victim.kill()
             load.start()
-            # The connection is gone, so a gap comes, and behind it all is as it was.
+            # The connection is lost, so the streams show a gap. After it they are active again.
             await until_gap(events)
             gaps += 1
             for stream in (events, queries, lines):
@@ -157,7 +161,7 @@ async def test_agents_killed_at_random_leave_no_deferred_unfired_no_stream_dead_
         became = {outcome for call, outcome in load.outcomes if call == name}
         assert became <= allowed, (name, load.outcomes)
     assert load.outcomes["event", "ConnectionLost"] > 0, "no kill came at a bad moment"
-    # The last lines of the log are kept on purpose, for an agent sends them again.
+    # The last log lines are kept on purpose, to recognize them when the agent sends them again.
     assert after.pop("LogLine") <= 2 * 512
     grown = {name: number - before[name] for name, number in after.items() if number > before[name] + 20}
     assert grown == {}, "memory grows"
@@ -165,7 +169,7 @@ async def test_agents_killed_at_random_leave_no_deferred_unfired_no_stream_dead_
 
 def answer(event: Any) -> Deferred[Any]:
     assert isinstance(event, QueryEvent)
-    # By now the query may be over, or its connection lost.
+    # This fails if the query has ended, or its connection is lost.
     return event.respond(b"here").addErrback(lambda failure: failure.trap(txserf.SerfError))
 
 

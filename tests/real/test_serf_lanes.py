@@ -1,4 +1,4 @@
-"""The calls of `Serf` on real agents: what is slow, late, cancelled or wrong harms nothing else."""
+"""The calls of `Serf` on real agents: a slow, late, cancelled or wrong one affects no other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_other_calls_are_answered_while_a_join_hangs(agent: Agent, listen:
     silent = listen(ScriptedServer(keep_silent))
     async with txserf.Serf(agent.rpc) as serf:
         joining = serf.join([silent, silent, "127.0.0.1:1"])
-        await heard  # the agent waits for an answer now
+        await heard  # the agent has connected, and waits for an answer
         for _ in range(3):
             calls: list[Deferred[Any]] = [
                 serf.members(),
@@ -162,7 +162,7 @@ async def serf_is_leaving(serf: txserf.Serf) -> None:
 async def test_the_estimated_round_trip_is_the_one_that_serf_rtt_prints(two_agents: list[Agent]) -> None:
     near, _ = two_agents
     async with txserf.Serf(near.rpc) as serf:
-        while await serf.coordinate("n2") is None:  # until it was probed once
+        while await serf.coordinate("n2") is None:  # until n1 has probed n2 once
             pass
         before = after = -1.0
         printed = ""

@@ -17,7 +17,7 @@ from txserf.connection.factory import SerfClientFactory
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two rounds of trying: a test that restarts an agent need not wait for long."""
+    """Limit the wait between two rounds over the hosts, because some tests restart an agent."""
     monkeypatch.setattr(SerfClientFactory, "maxDelay", 0.2)
 
 
@@ -33,7 +33,7 @@ async def user_events(stream: txserf.EventStream, number: int) -> list[str]:
 
 @in_reactor
 async def test_no_event_is_missed_once_a_stream_is_active(two_agents: list[Agent]) -> None:
-    """The event is sent by somebody else, as soon as it can be."""
+    """Another connection sends the event as soon as the stream is active."""
     near, _ = two_agents
     async with txserf.Serf(near.rpc) as serf, txserf.Serf(near.rpc) as sender:
         await sender.ping()
@@ -118,7 +118,7 @@ async def test_a_level_that_the_agent_does_not_know_harms_no_other_monitor(agent
 
 @in_reactor
 async def test_monitors_share_the_one_of_the_connection_and_each_gets_its_level_once(agent: Agent) -> None:
-    """The second asks for a lower level than the first, the third comes when all is open."""
+    """The second monitor needs a lower level than the first. The third is opened after both."""
     async with txserf.Serf(agent.rpc) as serf:
         informed = serf.monitor("INFO")
         await informed.when_active()
@@ -131,7 +131,7 @@ async def test_monitors_share_the_one_of_the_connection_and_each_gets_its_level_
         debug = [line async for line in until(detailed, "marker")]
         assert "DEBUG" in {line.level for line in debug}
         assert len({line.line for line in debug}) == len(debug)
-        # A line of INFO, so that all three have it: another connection is no such, an agent's end is.
+        # All three need a last line of level INFO. A new connection logs none, but an agent that leaves does.
         await serf.leave()
         info = [line async for line in until(informed, "requesting graceful leave")]
         assert {line.level for line in info} <= {"INFO", "WARN", "ERR"}
@@ -140,7 +140,7 @@ async def test_monitors_share_the_one_of_the_connection_and_each_gets_its_level_
 
 
 async def until(lines: txserf.LogStream, text: str) -> Any:
-    """Iterate to a line that has *text*."""
+    """Iterate up to a line that contains *text*."""
     async for line in lines:
         yield line
         if text.lower() in line.line.lower():
@@ -164,7 +164,7 @@ async def test_after_a_reconnect_the_agents_replay_brings_no_line_twice(agent: A
 
 
 def drop_connection(serf: txserf.Serf) -> None:
-    """Lose the connection, with nothing wrong at the agent."""
+    """Drop the connection. The agent goes on."""
     connection = serf.factory.open_connection
     assert connection is not None and connection.transport is not None
     connection.transport.abortConnection()  # type: ignore[attr-defined]  # a TCP one can

@@ -1,4 +1,4 @@
-"""`twistd txserf` with handlers: options, reload, pages and end, as processes on real agents."""
+"""`twistd txserf` with handlers, as a process on real agents: options, reload, pages and end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load(query):
 
 
 def get(url: str) -> tuple[int, str]:
-    """Ask for a page: the status and the text."""
+    """Get a page, and return its status and text."""
     try:
         with urllib.request.urlopen(url, timeout=10) as reply:
             return reply.status, reply.read().decode()
@@ -52,14 +52,14 @@ def get(url: str) -> tuple[int, str]:
 
 
 async def pages(running: Twistd) -> str:
-    """Wait until the pages are served, and return where."""
+    """Wait until the pages are served, and return their base URL."""
     found = re.compile(r"/health and /metrics are on ([0-9.:]+)\b.*\n")
     await running.until(lambda: found.search(running.log) is not None)
     return f"http://{found.findall(running.log)[0]}"
 
 
 def handled(running: Twistd) -> list[str]:
-    """Return the names of the user events that were handled, in order, from a JSON log."""
+    """Return the names of the handled user events, in order, from the JSON log."""
     records = running.logged_records
     return [
         record["event"].split("'")[1]
@@ -133,7 +133,7 @@ async def test_reloads_among_events_lose_none_and_double_none(
     configuration = tmp_path / "txserf.toml"
 
     def configure(number: int) -> None:
-        # Each one has another length, and every second one another stream.
+        # Each file has another length, and every second one another stream.
         more = "router.member_event()(print)\n" if number % 2 else ""
         (tmp_path / "ops.py").write_text(APP + more + f"number = {'1' * number}\n" * number)
         handlers = ["user:never=true", "member-leave=true"][: number % 3]
@@ -282,8 +282,8 @@ async def test_on_sigterm_what_is_in_work_is_finished(agent: Agent, twistd: Star
     await running.logged("ready: ")
     async with Serf(agent.rpc) as serf:
         answer = serf.query("slow", timeout=20.0, expect=1)
-        await serf.ping()  # the agent has the query
-        with open(tmp_path / "fifo", "w") as fifo:  # waits for the script to open its end
+        await serf.ping()  # after this round trip the agent has the query
+        with open(tmp_path / "fifo", "w") as fifo:  # blocks until the script opens its end
             running.process.signalProcess("TERM")
             await running.logged("Received SIGTERM")
             fifo.write("done")
@@ -298,7 +298,7 @@ async def test_on_sigterm_what_is_in_work_is_finished(agent: Agent, twistd: Star
 
 @pytest.fixture
 def daemon(agent: Agent, tmp_path: Path) -> Iterator[int]:
-    """Start a daemon that works in another folder than it is started in: its process's number."""
+    """Start a daemon whose working directory is not the one it was started in. Give its process ID."""
     (tmp_path / "work").mkdir()
     (tmp_path / "txserf.toml").write_text(
         f'agent = "{agent.rpc}"\nhandler = ["user:deploy=cat >out"]\nstate = "state"\nlog-format = "json"\n'

@@ -1,4 +1,4 @@
-"""An agent behind a proxy with TLS, reached by an endpoint of Twisted's."""
+"""An agent behind a TLS proxy, with one of Twisted's endpoints as the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.real.helpers import Proxy, Seen, fails, in_reactor, reactor, round_tr
 
 
 def new_certificate() -> PrivateCertificate:
-    """Make a certificate for ``localhost`` that signs itself."""
+    """Make a self-signed certificate for ``localhost``."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -1,4 +1,4 @@
-"""Tests of a program's own run under trial, and leave the reactor clean."""
+"""The sample test of a user's program passes under trial, and leaves the reactor clean."""
 
 from __future__ import annotations
 

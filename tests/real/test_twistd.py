@@ -1,4 +1,4 @@
-"""`twistd txserf` as its operators run it: a process of its own, on real agents."""
+"""`twistd txserf` without handlers, as a process on real agents."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_it_ends_where_nobody_reads_what_it_shows(twistd: Start) -> None:
     await running.line("member n2")
     running.process.closeStdout()
     assert await running.ended == 1
-    # Who of those that write finds out first depends on the moment.
+    # Two parts of the program write to it. Either may be the first to notice.
     assert re.search(r"stopped (following|showing): \[Errno 32\] Broken pipe", running.log), running.log
     assert "Traceback" not in running.log
 
@@ -115,7 +115,7 @@ async def test_it_ends_where_nobody_reads_what_it_shows(twistd: Start) -> None:
 async def test_a_quiet_embedded_cluster_answers_the_serf_program_on_its_ports(
     twistd: Start, shared_cluster: list[Agent]
 ) -> None:
-    # The program of any real agent will do; only the address is the embedded one's.
+    # Run the serf program against an embedded agent. Any real agent here can start it.
     running = twistd("--embedded", "2", "--embedded-quiet", "--embedded-port", "17373")
     await running.until(lambda: "embedded agents listen" in running.log)
     told = shared_cluster[0].serf("members", "-rpc-addr=127.0.0.1:17374")

@@ -1,7 +1,7 @@
 """
-A test of a program as its authors may write it: trial, a real agent, a `Client`.
+A sample of a test that users of txserf may write: trial, a real agent, a `Client`.
 
-`test_trial_sample` runs it by trial, which fails a test that leaves anything in the reactor.
+`test_trial_sample` runs it with trial, which fails a test that leaves anything in the reactor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from txserf.client.requests import Response
 
 
 async def deploy(client: Client, version: str) -> int:
-    """Tell all members of a new version; how many they are."""
+    """Send all members an event with the new version, and return their number."""
     members, _ = await client.members(Status="alive").event(Name="deploy", Payload=version).request()
     return len(members.body["Members"])
 
@@ -51,6 +51,6 @@ class DeployTests(TestCase):
     async def test_an_agent_that_is_restarted_is_used_again(self) -> None:
         self.assertEqual(await deploy(self.client, "v2"), 1)
         self.agent.restart()
-        # The loss shows by this, a read, that is asked once more.
+        # This request notices the loss. It is a read, so it is sent again.
         await self.client.members().request(timeout=20)
         self.assertEqual(await deploy(self.client, "v3"), 1)
