@@ -1,5 +1,5 @@
 """
-What callers may give: the arguments of commands, seconds, counts.
+What callers may give: the arguments of commands, seconds, counts, a reactor.
 
 Each check raises `InvalidRequest`, or the TypeError or ValueError of which a row of
 `txserf.commands` makes one. Nothing here knows a command.
@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from txserf import constant
 from txserf.errors import InvalidRequest
@@ -176,6 +177,18 @@ class Arg:
     @property
     def required(self) -> bool:
         return self.default is REQUIRED
+
+
+def reactor_or_global(reactor: Any = None) -> Any:
+    """Return *reactor*, or the global one where it is None. Call it at the time of use: importing txserf installs none."""
+    if reactor is None:
+        from twisted.internet import reactor
+    return reactor
+
+
+def time_source(reactor: object | None) -> IReactorTime:
+    """Return *reactor*, or the global one where it is None; TypeError for what has no time."""
+    return IReactorTime(reactor_or_global(reactor))
 
 
 def seconds(value: object, what: str) -> float:

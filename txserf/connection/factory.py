@@ -23,10 +23,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf import constant
-from txserf.arguments import seconds
+from txserf.arguments import reactor_or_global, seconds, time_source
 from txserf.connection.exchange import Exchange
 from txserf.connection.hosts import Host, Hosts, address_label, parse_hosts
-from txserf.connection.protocol import Owner, SerfProtocol, State, time_source
+from txserf.connection.protocol import Owner, SerfProtocol, State
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
@@ -368,10 +368,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         return protocol
 
     def _real_reactor(self) -> Any:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+        self._reactor = reactor_or_global(self._reactor)
         return self._reactor
 
     def time(self) -> Any:

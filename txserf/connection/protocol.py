@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 from typing import Protocol as Shape
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf import commands, constant, wire
+from txserf.arguments import time_source
 from txserf.commands import Command
 from txserf.connection.deadlines import Deadlines
 from txserf.connection.exchange import Awaited, Beat, Exchange, Reply, Unwanted
@@ -36,14 +37,6 @@ from txserf.errors import (
     RequestTimeout,
     SerfError,
 )
-
-
-def time_source(reactor: object | None) -> IReactorTime:
-    """Return *reactor*, or the global one where it is None; TypeError for what has no time."""
-    if reactor is None:
-        from twisted.internet import reactor  # at first use: importing txserf installs none
-    return IReactorTime(reactor)
-
 
 # Seconds that an agent may still be at work on a slow command which nobody waits for any more. A join
 # takes 10 s for each address that stays silent, 30 s between data centres; an agent that has

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 
+from txserf.arguments import time_source
 from txserf.embedded import actions, sizes
 from txserf.embedded.agent import EmbeddedAgent, tcp_endpoint
 from txserf.embedded.keyring import Keyring
@@ -57,11 +58,7 @@ class EmbeddedCluster:
     def _network(self) -> Network:
         """The network, with the first nodes; made at first use, for the global reactor's sake."""
         if self._network_made is None:
-            if self._reactor is None:
-                from twisted.internet import reactor  # at first use: importing txserf installs none
-
-                self._reactor = reactor
-            network = self._network_made = Network(IReactorTime(self._reactor), self._seed)
+            network = self._network_made = Network(time_source(self._reactor), self._seed)
             self._pool = Pool(network.agenda)
             for number in range(1, self._first_nodes + 1):
                 agent = self._new_agent(f"n{number}", {})

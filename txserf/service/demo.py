@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txserf.arguments import reactor_or_global
 from txserf.embedded import EmbeddedCluster
 from txserf.errors import Disconnected
 from txserf.model import QueryEvent
@@ -95,7 +96,7 @@ class Demo(Service):
         self._failed(failure.value or AssertionError())
 
     async def _happen(self, follower: Follower) -> None:
-        from twisted.internet import reactor
+        reactor = reactor_or_global()
 
         def wait(seconds: float) -> Deferred[None]:
             return deferLater(reactor, seconds)

@@ -10,6 +10,8 @@ import sys
 
 from twisted.internet.error import ReactorNotRunning
 
+from txserf.arguments import reactor_or_global
+
 
 class Ending:
     """
@@ -25,7 +27,7 @@ class Ending:
 
     def fail(self, reason: BaseException) -> None:
         """Stop the reactor."""
-        from twisted.internet import reactor
+        reactor = reactor_or_global()
 
         def stop() -> None:
             with contextlib.suppress(ReactorNotRunning):  # another reason was first

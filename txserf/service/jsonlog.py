@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python import logfile
 
+from txserf.arguments import reactor_or_global
+
 
 def flat(event: LogEvent) -> dict[str, Any]:
     """
@@ -62,9 +64,7 @@ def observer(twistd: Mapping[str, Any]) -> ILogObserver:
     file = logfile.LogFile.fromFullPath(name or "twistd.log")
 
     def rotate(*_: object) -> None:
-        from twisted.internet import reactor
-
-        IReactorThreads(reactor).callFromThread(file.rotate)
+        IReactorThreads(reactor_or_global()).callFromThread(file.rotate)
 
     if not signal.getsignal(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, rotate)

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from txserf.arguments import did_you_mean
+from txserf.arguments import did_you_mean, reactor_or_global
 from txserf.handlers.router import Router
 from txserf.service import apps, settings
 from txserf.service.ending import Ending
@@ -119,8 +119,6 @@ class Options(usage.Options):
     def _endpoint(self) -> Any:
         if self.chosen["http"] is None:
             return None
-        from twisted.internet import reactor
-
         from txserf.service import web  # not to be paid for by who serves nothing
 
-        return web.parse_endpoint(reactor, self.chosen["http"])
+        return web.parse_endpoint(reactor_or_global(), self.chosen["http"])

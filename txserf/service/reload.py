@@ -9,6 +9,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from txserf.arguments import reactor_or_global
 from txserf.errors import encodable, reason_text
 from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
@@ -43,10 +44,7 @@ class Reloader(Service):
     def startService(self) -> None:
         """Listen to the signal."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+        self._reactor = reactor_or_global(self._reactor)
         self._before = signal.signal(signal.SIGHUP, self._signalled)
 
     def stopService(self) -> None:
