@@ -1,4 +1,4 @@
-"""What the tests of the options of `twistd txserf` have in common: a folder of their own, and a command line."""
+"""The base class for tests of the options of `twistd txserf`: a temporary folder and a command line."""
 
 from __future__ import annotations
 

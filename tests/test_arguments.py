@@ -19,7 +19,7 @@ class SecondsTests(SynchronousTestCase):
             self.assertEqual(seconds(value, "timeout"), value)
             self.assertIs(type(seconds(value, "timeout")), float)
 
-    def test_all_else_is_refused_by_its_name(self) -> None:
+    def test_other_values_are_refused_with_the_arguments_name(self) -> None:
         for value in (-1, -0.001, math.nan, -math.inf, True, False, None, "5", b"5", [5], Decimal(5), 5j):
             error = self.assertRaises(InvalidRequest, seconds, value, "connect_timeout")
             self.assertEqual(
@@ -32,9 +32,7 @@ class SecondsTests(SynchronousTestCase):
 
     @given(value=st.integers() | st.floats() | st.booleans() | st.text() | st.none() | st.decimals())
     @settings(deadline=None)
-    def test_whatever_it_is_given_it_is_seconds_from_zero_on_or_an_invalid_request(
-        self, value: object
-    ) -> None:
+    def test_any_value_gives_seconds_from_zero_on_or_an_invalid_request(self, value: object) -> None:
         try:
             result = seconds(value, "timeout")
         except InvalidRequest:
@@ -46,7 +44,7 @@ class CountTests(SynchronousTestCase):
     def test_an_int_from_one_on_is_a_count(self) -> None:
         self.assertEqual([count(value, "buffer") for value in (1, 2**70)], [1, 2**70])
 
-    def test_all_else_is_refused_by_its_name(self) -> None:
+    def test_other_values_are_refused_with_the_arguments_name(self) -> None:
         for value in (0, -1, True, 1.0, "1", None):
             error = self.assertRaises(InvalidRequest, count, value, "buffer")
             self.assertEqual(str(error), f"buffer must be an int of at least 1, not {value!r}")
@@ -59,7 +57,7 @@ class NanosecondsTests(SynchronousTestCase):
     def test_none_is_the_agents_own_timeout(self) -> None:
         self.assertEqual(nanoseconds(None), 0)
 
-    def test_what_would_mean_another_thing_on_the_wire_is_refused(self) -> None:
+    def test_values_that_mean_something_else_on_the_wire_are_refused(self) -> None:
         for value in (0, 0.0009, 1e10, math.inf):
             error = self.assertRaises(InvalidRequest, nanoseconds, value)
             self.assertEqual(str(error), f"query: timeout must be from 0.001 s to 4611686018 s, not {value}")
@@ -76,7 +74,7 @@ class DidYouMeanTests(SynchronousTestCase):
         self.assertEqual(did_you_mean("status", self.KNOWN), " (did you mean Status?)")
         self.assertEqual(did_you_mean("NAME", self.KNOWN), " (did you mean Name?)")
 
-    def test_of_words_that_are_nothing_alike_none_is_named(self) -> None:
+    def test_a_word_unlike_all_known_ones_gets_no_suggestion(self) -> None:
         self.assertEqual(did_you_mean("Payload", self.KNOWN), "")
         self.assertEqual(did_you_mean("", self.KNOWN), "")
         self.assertEqual(did_you_mean("x", ()), "")

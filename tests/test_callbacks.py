@@ -70,7 +70,7 @@ class OrderTests(ChainCase):
         gate.callback(None)
         self.happened("b1", "a2", "b2", "idle")
 
-    def test_they_wait_for_a_coroutine_likewise(self) -> None:
+    def test_they_wait_for_a_coroutine(self) -> None:
         gate: Deferred[None] = Deferred()
 
         async def slow(item: int) -> None:
@@ -159,7 +159,7 @@ class OrderTests(ChainCase):
         self.chain().put(1)
         self.happened("idle")
 
-    def test_thousands_of_items_behind_a_slow_one_need_no_stack(self) -> None:
+    def test_thousands_of_items_after_a_slow_one_need_no_stack(self) -> None:
         gate: Deferred[None] = Deferred()
         seen: list[int] = []
 
@@ -174,7 +174,7 @@ class OrderTests(ChainCase):
 
     @given(waits=st.lists(st.sampled_from(("no", "fired", "waits", "raises", "fails")), max_size=20))
     @settings(deadline=None)
-    def test_whatever_they_wait_for_each_item_comes_once_and_in_order(self, waits: list[str]) -> None:
+    def test_each_item_comes_once_and_in_order_whatever_they_wait_for(self, waits: list[str]) -> None:
         began: list[int] = []
         ended: list[int] = []
         gates: list[Deferred[None]] = []
@@ -212,7 +212,7 @@ class FailureTests(ChainCase):
         self.happened("a1", "failed", "idle", "a2", "b2", "idle")
         self.assertEqual(self.failures, [mistake])
 
-    def test_so_does_a_deferred_that_fails_now_or_later(self) -> None:
+    def test_a_deferred_that_fails_leaves_out_the_rest_of_its_item_only(self) -> None:
         mistake, later = ValueError("no"), Deferred[None]()
         chain = self.chain(self.function("a", {1: fail(mistake), 2: later}), self.function("b"))
         for item in (1, 2, 3):
@@ -222,7 +222,7 @@ class FailureTests(ChainCase):
         self.happened("failed", "a3", "b3", "idle")
         self.assertEqual(self.failures, [mistake, mistake])
 
-    def test_so_does_a_coroutine_that_raises_now_or_later(self) -> None:
+    def test_a_coroutine_that_raises_leaves_out_the_rest_of_its_item_only(self) -> None:
         gate: Deferred[None] = Deferred()
 
         async def wrong(item: int) -> None:
@@ -247,7 +247,7 @@ class FailureTests(ChainCase):
         self.happened("a1", "failed", "a2", "b2", "idle")
         self.assertIsInstance(self.failures[0], CancelledError)
 
-    def test_what_is_no_exception_but_ends_a_program_or_a_task_is_a_failure_like_any_other(self) -> None:
+    def test_base_exceptions_that_end_a_program_or_a_task_are_failures_like_any_other(self) -> None:
         for mistake in (SystemExit("no"), asyncio.CancelledError(), GeneratorExit()):
             later: Deferred[None] = Deferred()
             raised = self.function("a", {1: mistake, 2: fail(mistake), 3: later})
@@ -258,7 +258,7 @@ class FailureTests(ChainCase):
             self.happened("a1", "failed", "idle", "a2", "failed", "idle", "a3", "failed", "a4", "b4", "idle")
         self.assertEqual(len(self.failures), 9)
 
-    def test_a_keyboard_interrupt_goes_on_up_and_what_waits_is_next_in_order(self) -> None:
+    def test_a_keyboard_interrupt_propagates_and_the_items_that_wait_come_next(self) -> None:
         def interrupted(item: int) -> None:
             self.events.append(f"a{item}")
             if item == 1:
@@ -297,7 +297,7 @@ class FailureTests(ChainCase):
 
 
 class ReentrancyTests(ChainCase):
-    def test_an_item_that_is_put_by_a_function_comes_behind_the_one_at_work(self) -> None:
+    def test_an_item_that_a_function_puts_comes_after_the_current_one(self) -> None:
         def feed(item: int) -> None:
             self.events.append(f"a{item} begins")
             if item < 3:
@@ -381,18 +381,18 @@ class CloseTests(ChainCase):
         chain.put(1)
         self.happened()
 
-    def test_closed_while_a_function_waits_that_one_ends_and_nothing_comes_behind_it(self) -> None:
+    def test_after_a_close_a_function_that_waits_ends_and_no_other_is_called(self) -> None:
         self.closed_by(lambda chain: None)
 
-    def test_closed_by_a_function_that_one_ends_and_nothing_comes_behind_it(self) -> None:
+    def test_after_a_close_by_a_function_it_ends_and_no_other_is_called(self) -> None:
         self.closed_by(Chain.close)
 
-    def test_closed_by_a_function_that_does_not_wait_nothing_comes_behind_it(self) -> None:
+    def test_after_a_close_by_a_function_that_does_not_wait_no_other_is_called(self) -> None:
         chain = self.chain(lambda item: chain.close(), self.function("b"))
         chain.put(1)
         self.happened("idle")
 
-    def test_closed_by_failed_nothing_comes_behind_it(self) -> None:
+    def test_after_a_close_by_failed_no_function_is_called(self) -> None:
         gate: Deferred[None] = Deferred()
         chain: Chain[int] = Chain([self.function("a", {1: gate})], lambda failure: chain.close())
         chain.put(1)
@@ -400,7 +400,7 @@ class CloseTests(ChainCase):
         gate.errback(StopReceiveData())
         self.happened("a1")
 
-    def test_a_failure_behind_the_close_is_told_all_the_same(self) -> None:
+    def test_a_failure_after_the_close_is_still_reported(self) -> None:
         gate: Deferred[None] = Deferred()
         chain = self.chain(self.function("a", {1: gate}))
         chain.put(1)
@@ -438,7 +438,7 @@ class LimitTests(ChainCase):
             chain.put(item)
         self.assertEqual(chain.dropped, 0)
 
-    def test_a_limit_of_none_waiting_drops_all_that_comes_meanwhile(self) -> None:
+    def test_with_a_limit_of_zero_items_that_would_wait_are_dropped(self) -> None:
         gate: Deferred[None] = Deferred()
         chain = self.chain(self.function("a", {1: gate}), limit=0)
         chain.put(1)
@@ -449,12 +449,12 @@ class LimitTests(ChainCase):
 
 
 class CallableTests(SynchronousTestCase):
-    def test_what_can_not_be_called_is_refused_by_its_type(self) -> None:
+    def test_a_value_that_is_not_callable_is_refused_with_its_type(self) -> None:
         for wrong in ("print", None, 7):
             error = self.assertRaises(InvalidRequest, check_callables, (print, wrong))
             self.assertIn(type(wrong).__name__, str(error))
 
-    def test_whatever_can_be_called_will_do(self) -> None:
+    def test_any_callable_is_accepted(self) -> None:
         check_callables((print, list, [].append, lambda item: None, type("C", (), {"__call__": print})()))
 
     def test_any_awaitable_is_waited_for_and_nothing_else(self) -> None:

@@ -197,7 +197,7 @@ class TableTests(SynchronousTestCase):
     def test_streams_and_monitors_are_subscriptions_and_nothing_else(self) -> None:
         self.assertEqual([row.wire for row in commands.TABLE if row.subscribes], ["stream", "monitor"])
 
-    def test_what_changes_something_is_never_to_be_sent_twice(self) -> None:
+    def test_commands_that_change_something_are_never_sent_twice(self) -> None:
         reads = [row.wire for row in commands.TABLE if not row.changes]
         self.assertEqual(
             reads,
@@ -242,7 +242,7 @@ class ArgumentTests(SynchronousTestCase):
             text = self.refused(commands.EVENT, {"Name": "e", name: b""})
             self.assertEqual(text, f"event: unknown argument {name!r} (did you mean Payload?)")
 
-    def test_where_none_is_near_all_known_ones_are_told(self) -> None:
+    def test_without_a_near_one_the_error_has_all_known_arguments(self) -> None:
         text = self.refused(commands.EVENT, {"Name": "e", "Body": b""})
         self.assertEqual(text, "event: unknown argument 'Body' (it takes: Name, Payload, Coalesce)")
 
@@ -310,7 +310,7 @@ class ArgumentTests(SynchronousTestCase):
         self.patch(constant, "PAYLOAD_SIZE_LIMIT", None)
         checked(commands.EVENT, Payload=b"x" * 100_000)
 
-    def test_the_limit_of_payloads_is_one_of_events_only(self) -> None:
+    def test_the_limit_of_payloads_is_for_events_only(self) -> None:
         self.patch(constant, "PAYLOAD_SIZE_LIMIT", 2)
         checked(commands.QUERY, Payload=b"xxx")
         checked(commands.RESPOND, Payload=b"xxx")
@@ -337,7 +337,7 @@ class ArgumentTests(SynchronousTestCase):
         for existing in (["a", "b"], ("a", "b"), iter(["a", "b"]), {"a": 1, "b": 2}.keys()):
             self.assertEqual(checked(commands.JOIN, Existing=existing)["Existing"], ("a", "b"))
 
-    def test_what_the_caller_changes_later_changes_nothing(self) -> None:
+    def test_a_value_that_the_caller_changes_later_changes_nothing(self) -> None:
         tags, nodes = {"role": "web"}, ["n1"]
         values = checked(commands.QUERY, FilterTags=tags, FilterNodes=nodes)
         tags["role"] = nodes[0] = "changed"
@@ -415,7 +415,7 @@ class ShownTests(SynchronousTestCase):
                 if arg.name in ("AuthKey", "Key"):
                     self.assertEqual(row.shown(checked(row, **{arg.name: "s3cret"})), {arg.name: "***"})
 
-    def test_all_else_is_shown(self) -> None:
+    def test_other_arguments_are_shown(self) -> None:
         values = checked(commands.EVENT, Payload="v2")
         self.assertEqual(commands.EVENT.shown(values), {"Name": "e", "Payload": b"v2", "Coalesce": True})
 
@@ -458,7 +458,7 @@ class MayCloseTests(SynchronousTestCase):
             self.assertFalse(self.may_close(Status=name), name)
             self.assertFalse(self.may_close(Tags={"role": name}), name)
 
-    def test_what_might_not_compile_does_not(self) -> None:
+    def test_filters_that_may_not_compile_do_not_share_a_connection(self) -> None:
         for name in (
             "(",
             "[",

@@ -82,7 +82,7 @@ class HierarchyTests(SynchronousTestCase):
             self.assertIs(getattr(txserf, kind.__name__), kind)
             self.assertIn(kind.__name__, txserf.__all__)
 
-    def test_to_end_a_watch_is_no_error_of_ours(self) -> None:
+    def test_stop_receive_data_is_not_a_serf_error(self) -> None:
         self.assertFalse(issubclass(StopReceiveData, SerfError))
 
     def test_a_loss_can_be_told_from_our_own_closing(self) -> None:
@@ -118,14 +118,14 @@ class AttributeTests(SynchronousTestCase):
         self.assertEqual((JoinError().command, JoinError().joined), ("join", 0))
         self.assertIsNone(KeyringError().reply)
 
-    def test_what_came_before_a_timeout_can_be_used_without_a_cast(self) -> None:
+    def test_the_responses_of_a_timeout_need_no_cast(self) -> None:
         """mypy checks this: the type of the responses is `client`'s, a layer above the errors."""
         row = commands.BY_WIRE["members"]
         answer = Response(REQUESTS[row.wire](row, {}), "", {"Members": []})
         first = RequestTimeout(responses=(answer,)).responses[0]
         self.assertEqual((first.is_success, first.body["Members"]), (True, []))
 
-    def test_the_text_of_an_agents_no_is_its_own_words_behind_the_command(self) -> None:
+    def test_the_text_of_an_agents_error_is_the_command_and_the_message(self) -> None:
         self.assertEqual(str(RpcError(command="force-leave", message="no")), "force-leave: no")
         self.assertEqual(str(JoinError(message="no")), "join: no")
 
@@ -159,7 +159,7 @@ class SecrecyTests(SynchronousTestCase):
         for shown in (str(error), repr(error), repr(error.reply), Failure(error).getTraceback()):
             self.assertNotIn("s3cret", shown)
 
-    def test_a_refused_key_command_has_what_the_nodes_said_and_no_key_in_its_text(self) -> None:
+    def test_a_refused_key_command_has_the_nodes_messages_and_no_key_in_its_text(self) -> None:
         for row in (commands.INSTALL_KEY, commands.USE_KEY, commands.REMOVE_KEY, commands.LIST_KEYS):
             error = row.refusal("1/2 nodes reported failure", REPLY.to_wire(listing=True))
             assert isinstance(error, KeyringError)
@@ -187,7 +187,7 @@ class ReasonTextTests(SynchronousTestCase):
     def test_it_is_the_text_of_a_failures_exception(self) -> None:
         self.assertEqual(reason_text(Failure(ConnectionLost("lost a"))), "lost a")
 
-    def test_of_an_exception_without_a_text_it_is_the_name(self) -> None:
+    def test_for_an_exception_without_a_text_it_is_the_class_name(self) -> None:
         self.assertEqual(reason_text(TimeoutError()), "TimeoutError")
         self.assertEqual(reason_text(Failure(TimeoutError())), "TimeoutError")
 
@@ -198,8 +198,8 @@ class ReasonTextTests(SynchronousTestCase):
     def test_it_is_one_line(self) -> None:
         self.assertEqual(reason_text(ValueError("1 error:\n\t* no\n")), "1 error: * no")
 
-    def test_of_an_exception_whose_text_fails_it_says_that(self) -> None:
+    def test_for_an_exception_whose_text_fails_it_says_so(self) -> None:
         self.assertIn("no text", reason_text(Broken()))
 
-    def test_what_no_encoding_has_is_escaped(self) -> None:
+    def test_lone_surrogates_are_escaped(self) -> None:
         self.assertEqual(reason_text(ValueError("a\udcff\u00e9")), "a\\udcff\u00e9")

@@ -55,7 +55,7 @@ class ParsingTests(SynchronousTestCase):
 
 
 class MatchingTests(SynchronousTestCase):
-    def test_an_event_passes_by_its_type_and_where_one_is_given_its_name(self) -> None:
+    def test_an_event_passes_by_its_type_and_its_name_if_the_filter_has_one(self) -> None:
         events = [("user", "deploy"), ("user", ""), ("query", "deploy"), ("member-join", None)]
         for element, passing in {
             EventFilter("*"): events,

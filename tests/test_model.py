@@ -139,7 +139,7 @@ class MemberTests(ModelCase):
         self.assertEqual((member.name, member.tags), (ODD, {ODD: ODD}))
         self.assertEqual(wire.Unpacker().feed(wire.pack(member.to_wire())), [record])
 
-    def test_what_is_no_map_is_refused(self) -> None:
+    def test_a_value_that_is_not_a_map_is_refused(self) -> None:
         for wrong in (None, "n1", 7, ["n1"]):
             self.assertIn("a member is", self.refused(Member.from_wire, wrong))
 
@@ -159,7 +159,7 @@ class MemberTests(ModelCase):
     def test_one_wrong_member_refuses_them_all(self) -> None:
         self.refused(members_from_wire, {"Members": [MEMBER, {**MEMBER, "Port": "7946"}]})
 
-    def test_one_made_by_hand_takes_serfs_words_and_plain_dicts(self) -> None:
+    def test_a_member_made_by_hand_takes_serfs_words_and_plain_dicts(self) -> None:
         member = Member(name="n1", status="left", tags={"role": "web"})
         self.assertIs(member.status, MemberStatus.LEFT)
         self.assertIsInstance(member.tags, Tags)
@@ -253,7 +253,7 @@ class EventTests(ModelCase):
     def test_a_query_that_was_not_received_can_not_be_answered(self) -> None:
         self.assertRaises(AssertionError, QueryEvent(7, "load").respond, b"")
 
-    def test_by_which_connection_a_query_came_is_not_part_of_its_value(self) -> None:
+    def test_the_connection_of_a_query_is_not_part_of_its_value(self) -> None:
         query = QueryEvent(7, "load")
         bound = query.bound(lambda id, payload: succeed(None))
         self.assertEqual(bound, query)
@@ -272,7 +272,7 @@ class QueryRecordTests(ModelCase):
         self.assertIsNone(query_record_from_wire(DONE))
         self.assertIsNone(query_record_from_wire(answer("n1", None, "done")))
 
-    def test_what_is_from_nobody_is_no_record(self) -> None:
+    def test_a_record_without_a_sender_is_none(self) -> None:
         for kind in ("ack", "response"):
             self.assertIsNone(query_record_from_wire(answer("", b"x", kind)))
 
@@ -281,7 +281,7 @@ class QueryRecordTests(ModelCase):
 
 
 class LogLineTests(ModelCase):
-    def test_a_line_is_taken_apart(self) -> None:
+    def test_a_line_is_parsed(self) -> None:
         self.assertEqual(
             LogLine.from_wire({"Log": LINE}),
             LogLine(
@@ -301,7 +301,7 @@ class LogLineTests(ModelCase):
         line = LogLine.parse("2026/11/24 00:47:08 [ERR] agent: 1 error:\n\t* no\n")
         self.assertEqual(line.text, "1 error:\n\t* no\n")
 
-    def test_what_can_not_be_taken_apart_stays_whole(self) -> None:
+    def test_a_line_that_can_not_be_parsed_stays_whole(self) -> None:
         for text in (
             "",
             "panic: runtime error",
@@ -365,7 +365,7 @@ class CoordinateTests(ModelCase):
         for value in (*coordinate.vec, *whole.vec, whole.error, whole.adjustment, whole.height):
             self.assertIs(type(value), float)
 
-    def test_where_the_agent_has_none_it_is_none(self) -> None:
+    def test_it_is_none_if_the_agent_has_none(self) -> None:
         self.assertIsNone(Coordinate.from_wire(NO_COORDINATE))
         self.assertEqual(Coordinate.to_wire(None), NO_COORDINATE)
 
@@ -386,12 +386,12 @@ class CoordinateTests(ModelCase):
         far = Coordinate((0.375, 0.5), height=0.125)
         self.assertEqual(near.distance_to(far), 0.625 + 0.25 + 0.125)
 
-    def test_both_adjustments_count_where_the_sum_stays_above_zero(self) -> None:
+    def test_both_adjustments_count_if_the_sum_stays_above_zero(self) -> None:
         near = Coordinate((0.0,), adjustment=-0.25, height=0.0)
         far = Coordinate((1.0,), adjustment=0.125, height=0.0)
         self.assertEqual(near.distance_to(far), 0.875)
 
-    def test_neither_adjustment_counts_where_the_sum_would_not(self) -> None:
+    def test_no_adjustment_counts_if_the_sum_would_not_stay_above_zero(self) -> None:
         near = Coordinate((0.0,), adjustment=-0.75, height=0.0)
         far = Coordinate((1.0,), adjustment=-0.25, height=0.0)
         self.assertEqual(near.distance_to(far), 1.0)
@@ -424,7 +424,7 @@ class ShapeTests(ModelCase):
             if read is not stats_from_wire:
                 self.assertEqual(read({**record, "New": object()}), read(record))
 
-    def test_what_was_read_can_not_be_changed(self) -> None:
+    def test_values_that_were_read_can_not_be_changed(self) -> None:
         for value in VALUES:
             for field in attrs.fields(type(value)):
                 self.assertRaises(AttributeError, setattr, value, field.name, None)
@@ -439,7 +439,7 @@ class ShapeTests(ModelCase):
         for member in (copy.deepcopy(VALUES[0]), pickle.loads(pickle.dumps(VALUES[0]))):
             self.assertRaises(TypeError, member.tags.update, role="db")
 
-    def test_what_comes_by_streams_can_be_in_sets(self) -> None:
+    def test_records_of_streams_can_be_in_sets(self) -> None:
         records = [user_event(), QUERY, MEMBER_EVENT]
         self.assertEqual(len({event_from_wire(record) for record in [*records, *records]}), 3)
 
@@ -513,9 +513,7 @@ def by_wire(record: Mapping[str, Any]) -> dict[str, Any]:
 class PropertyTests(SynchronousTestCase):
     @given(data=st.data())
     @settings(deadline=None, max_examples=300)
-    def test_whatever_a_field_holds_reading_raises_nothing_but_protocol_error(
-        self, data: st.DataObject
-    ) -> None:
+    def test_any_value_in_a_field_raises_nothing_but_protocol_error(self, data: st.DataObject) -> None:
         read, record = data.draw(st.sampled_from(READERS))
         inner = record.get("Coord", record)
         name = data.draw(st.sampled_from([*record, *inner]))
@@ -528,9 +526,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(record=st.dictionaries(_TEXT | st.binary(max_size=3), _ANYTHING, max_size=4))
     @settings(deadline=None)
-    def test_whatever_map_came_reading_raises_nothing_but_protocol_error(
-        self, record: Mapping[Any, Any]
-    ) -> None:
+    def test_any_map_raises_nothing_but_protocol_error(self, record: Mapping[Any, Any]) -> None:
         for read, _ in READERS:
             try:
                 read(record)
@@ -549,7 +545,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(event=_EVENTS)
     @settings(deadline=None)
-    def test_what_is_written_has_its_keys_in_serfs_order(self, event: Event) -> None:
+    def test_an_event_is_written_with_its_keys_in_serfs_order(self, event: Event) -> None:
         record = event.to_wire()
         for written in (record, *record.get("Members", ())):
             self.assertEqual(list(written), sorted(written))
@@ -570,7 +566,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(pair=_PAIRS)
     @settings(deadline=None)
-    def test_a_distance_is_what_serfs_formula_says(self, pair: tuple[Coordinate, Coordinate]) -> None:
+    def test_a_distance_follows_serfs_formula(self, pair: tuple[Coordinate, Coordinate]) -> None:
         a, b = pair
         squares = sum((mine - its) ** 2 for mine, its in zip(a.vec, b.vec, strict=True))
         raw = math.sqrt(squares) + a.height + b.height

@@ -133,7 +133,7 @@ def test_the_wheel_has_the_plugin_and_nothing_else_of_twisted(wheel: Path) -> No
     assert "txserf/py.typed" in names
 
 
-def test_an_installed_one_is_listed_and_not_imported(environment: Environment, wheel: Path) -> None:
+def test_an_installed_plugin_is_listed_and_not_imported(environment: Environment, wheel: Path) -> None:
     environment.pip("install", "-q", "--no-deps", wheel)
     assert "txserf" in environment.services()
     assert "txserf_plugin" in environment.cached()

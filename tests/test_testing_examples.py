@@ -19,14 +19,14 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_one_under_trial_passes(tmp_path: Path) -> None:
+def test_the_sample_for_trial_passes(tmp_path: Path) -> None:
     told = run(
         "-m", "twisted.trial", str(ROOT / "examples" / "testing" / "test_deploy_listener.py"), cwd=tmp_path
     )
     assert "PASSED (successes=2)" in told
 
 
-def test_the_one_under_pytest_passes(tmp_path: Path) -> None:
+def test_the_sample_for_pytest_passes(tmp_path: Path) -> None:
     example = tmp_path / "test_load.py"
     example.write_text((ROOT / "examples" / "testing" / "test_mean_load.py").read_text())
     assert "1 passed" in run("-m", "pytest", "-q", str(example), cwd=tmp_path)

@@ -83,7 +83,7 @@ class RecordTests(SynchronousTestCase):
         decoder.feed(wire.pack({"Num": 1}))
         self.assertEqual(recorder.records, [(WITH_BODY, "", {"Num": 1})])
 
-    def test_each_header_is_told_at_once_so_that_the_next_is_judged_by_it(self) -> None:
+    def test_each_header_is_delivered_before_the_next_object_is_read(self) -> None:
         told: list[object] = []
 
         class Judge(Recorder):
@@ -97,7 +97,7 @@ class RecordTests(SynchronousTestCase):
         wire.Decoder(Judge()).feed(header(5) + header(5) + wire.pack({"Num": 1}) + header(5))
         self.assertEqual(told, [5, 5, {"Num": 1}, 5])
 
-    def test_once_it_is_closed_it_tells_no_more(self) -> None:
+    def test_a_closed_decoder_delivers_nothing_more(self) -> None:
         class Closer(Recorder):
             def header(self, seq: int, error: str) -> bool | None:
                 decoder.close()
@@ -109,14 +109,14 @@ class RecordTests(SynchronousTestCase):
         decoder.feed(header(WITHOUT_BODY))
         self.assertEqual(recorder.records, [(WITHOUT_BODY, "", None)])
 
-    def test_whoever_holds_the_commands_says_whether_a_body_follows_an_error(self) -> None:
+    def test_the_receiver_says_whether_a_body_follows_an_error(self) -> None:
         records = self.decoded(header(WITH_BODY, "no"), header(WITHOUT_BODY))
         self.assertEqual(records, [(WITH_BODY, "no", None), (WITHOUT_BODY, "", None)])
 
     def test_the_order_of_a_headers_keys_does_not_matter(self) -> None:
         self.assertEqual(self.decoded(wire.pack({"Seq": 8, "Error": "x"})), [(8, "x", None)])
 
-    def test_a_seq_of_64_bits_is_one(self) -> None:
+    def test_a_seq_may_have_64_bits(self) -> None:
         seq = 2**64 - 1
         self.assertEqual(self.decoded(header(seq)), [(seq, "", None)])
 
@@ -124,18 +124,18 @@ class RecordTests(SynchronousTestCase):
         data = b"".join(reply(WITH_BODY, {"LTime": number}) for number in range(100))
         self.assertEqual([body["LTime"] for _, _, body in self.decoded(data) if body], list(range(100)))
 
-    def test_a_stray_body_behind_an_unknown_seq_is_swallowed(self) -> None:
+    def test_a_stray_body_after_an_unknown_seq_is_skipped(self) -> None:
         records = self.decoded(reply(99, {"Members": []}), header(WITHOUT_BODY))
         self.assertEqual(records, [(99, "", None), (WITHOUT_BODY, "", None)])
 
-    def test_only_one_body_is_swallowed_behind_an_unknown_seq(self) -> None:
+    def test_only_one_body_is_skipped_after_an_unknown_seq(self) -> None:
         stray = wire.pack({"Num": 1})
         self.refused(header(99), stray, stray)
 
-    def test_a_body_behind_a_header_that_has_none_is_refused(self) -> None:
+    def test_a_body_after_a_header_that_has_none_is_refused(self) -> None:
         self.assertIn("dict", self.refused(reply(WITHOUT_BODY, {"Num": 1})))
 
-    def test_a_header_where_a_body_is_due_is_refused(self) -> None:
+    def test_a_header_in_place_of_a_body_is_refused(self) -> None:
         self.assertIn(str(WITH_BODY), self.refused(header(WITH_BODY), header(WITHOUT_BODY)))
 
     def test_a_body_that_is_no_map_is_refused(self) -> None:
@@ -174,7 +174,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual([seq for seq, _, _ in records], [WITH_BODY, WITHOUT_BODY])
         self.assertIsInstance(error, ProtocolError)
 
-    def test_nothing_is_decoded_behind_garbage(self) -> None:
+    def test_nothing_is_decoded_after_garbage(self) -> None:
         recorder = Recorder()
         decoder = wire.Decoder(recorder)
         self.assertRaises(ProtocolError, decoder.feed, b"\xc1")
@@ -193,7 +193,7 @@ class RecordTests(SynchronousTestCase):
     def test_a_map_with_keys_that_are_not_text_is_refused(self) -> None:
         self.refused(header(WITH_BODY), wire.pack({1: 2}))
 
-    def test_no_error_shows_what_was_received(self) -> None:
+    def test_no_error_shows_received_data(self) -> None:
         secret = "c2VjcmV0"
         for data in (
             wire.pack(secret),
@@ -251,7 +251,7 @@ class LimitTests(SynchronousTestCase):
         records, _ = decode(header(WITH_BODY), nested(constant.NESTING_LIMIT - 1))
         self.assertIn("{'x': {", repr(records[0][2]))
 
-    def test_a_claimed_length_sets_nothing_aside(self) -> None:
+    def test_a_claimed_length_reserves_no_memory(self) -> None:
         claims = {
             "array": b"\xdd\xff\xff\xff\xff",
             "map": b"\xdf\xff\xff\xff\xff",
@@ -290,7 +290,7 @@ class OpeningTests(SynchronousTestCase):
         begun = wire.Decoder(Recorder(), first_limit=100)
         self.assertRaises(ProtocolError, begun.feed, header(WITH_BODY) + body[:150])
 
-    def test_until_it_is_open_few_members_are_too_many(self) -> None:
+    def test_until_it_is_open_the_small_limit_holds_for_members_too(self) -> None:
         decoder = wire.Decoder(Recorder(), first_limit=100)
         self.assertRaises(ProtocolError, decoder.feed, b"\xdc\x00\x65")
 
@@ -316,13 +316,13 @@ class OpeningTests(SynchronousTestCase):
                 opening.decoder.feed(data[at : at + 1])
             self.assertEqual(opening.records, expected)
 
-    def test_garbage_behind_the_header_that_opens_it_is_still_garbage(self) -> None:
+    def test_garbage_after_the_header_that_opens_it_is_refused(self) -> None:
         opening = Opening(first_limit=64)
         self.assertRaises(ProtocolError, opening.decoder.feed, header(WITHOUT_BODY) + b"\xc1")
         self.assertRaises(ProtocolError, opening.decoder.feed, header(WITHOUT_BODY))
         self.assertEqual(len(opening.records), 1)
 
-    def test_one_that_is_closed_as_it_opens_tells_no_more(self) -> None:
+    def test_a_decoder_that_is_closed_as_it_opens_delivers_nothing_more(self) -> None:
         class Closing(Opening):
             def header(self, seq: int, error: str) -> bool | None:
                 follows = super().header(seq, error)
@@ -339,7 +339,7 @@ class TextTests(SynchronousTestCase):
     def packed_code(self, value: object) -> int:
         return wire.pack(value)[0]
 
-    def test_text_goes_out_as_str_of_whatever_length(self) -> None:
+    def test_text_of_any_length_goes_out_as_str(self) -> None:
         codes = [self.packed_code("x" * length) for length in (0, 31, 32, 255, 256, 65536)]
         self.assertEqual(codes, [0xA0, 0xBF, 0xD9, 0xD9, 0xDA, 0xDB])
 
@@ -424,7 +424,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(records=_RECORDS, garbage=st.binary(min_size=1, max_size=20))
     @settings(deadline=None)
-    def test_whatever_follows_them_records_are_delivered(self, records: list[Record], garbage: bytes) -> None:
+    def test_records_are_delivered_whatever_bytes_follow(self, records: list[Record], garbage: bytes) -> None:
         data = b"".join(reply(seq, body, error) for seq, error, body in records)
         decoded, _ = decode(data + garbage)
         self.assertEqual(decoded[: len(records)], records)

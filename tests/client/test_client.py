@@ -589,7 +589,7 @@ class CallbackTests(ClientCase):
         gates[0].callback(None)
         self.assertEqual(seen, ["first None", "second", "first a"])
 
-    def test_they_wait_for_a_coroutine_likewise(self) -> None:
+    def test_they_wait_for_a_coroutine(self) -> None:
         client, agent = self.connected()
         gate: Deferred[None] = Deferred()
         seen: list[str] = []

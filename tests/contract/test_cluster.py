@@ -168,7 +168,7 @@ async def test_one_that_leaves_alone_answers_after_a_second_and_ends(single: Nod
 
 
 @in_reactor
-async def test_the_others_see_who_left(pair: Nodes) -> None:
+async def test_the_other_agents_see_a_node_leave(pair: Nodes) -> None:
     raw, far = await pair.connect(0), await pair.connect(1)
     stream = await raw.opened("stream", {"Type": "member-leave,member-failed"})
     await far.ok("leave")
@@ -193,7 +193,7 @@ async def test_a_second_leave_ends_the_agent_at_once(pair: Nodes) -> None:
 
 
 @in_reactor
-async def test_tags_of_one_that_leaves_are_never_answered(pair: Nodes) -> None:
+async def test_an_agent_that_leaves_never_answers_tags(pair: Nodes) -> None:
     raw, other = await pair.connect(), await pair.connect()
     raw.request("leave")
     await turns(0.7)
@@ -264,7 +264,7 @@ async def test_tags_that_stay_the_same_are_no_event(pair: Nodes) -> None:
 
 @pytest.mark.parametrize("body", [{"Node": "nobody"}, {"Node": "nobody", "Prune": True}, {"Node": ""}, {}])
 @in_reactor
-async def test_a_force_leave_of_nobody_succeeds(body: Any, pair: Nodes) -> None:
+async def test_a_force_leave_of_an_unknown_node_succeeds(body: Any, pair: Nodes) -> None:
     raw = await pair.connect()
     assert await raw.call("force-leave", body) == ("", None)
     assert [await pair.status(raw, name) for name in ("n1", "n2")] == ["alive", "alive"]
@@ -304,7 +304,7 @@ async def test_a_node_that_left_is_pruned(pair: Nodes) -> None:
 
 
 @in_reactor
-async def test_with_two_nodes_an_alive_one_is_leaving_for_the_one_that_forced_it(pair: Nodes) -> None:
+async def test_with_two_nodes_only_the_forcing_agent_sees_an_alive_node_leaving(pair: Nodes) -> None:
     raw, far = await pair.connect(0), await pair.connect(1)
     await raw.ok("force-leave", {"Node": "n2"})
     assert await pair.status(raw, "n2") == "leaving"

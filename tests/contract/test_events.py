@@ -46,7 +46,7 @@ async def test_equal_events_are_events_of_their_own_in_order(single: Nodes) -> N
 
 @pytest.mark.parametrize("payload", [{}, {"Payload": None}, {"Payload": b""}])
 @in_reactor
-async def test_an_empty_payload_is_nil_or_for_newer_agents_what_was_sent(
+async def test_an_empty_payload_comes_as_nil_or_from_newer_agents_as_it_was_sent(
     payload: dict[str, Any], shared: Nodes
 ) -> None:
     raw = await shared.connect()
@@ -66,7 +66,7 @@ async def test_a_name_may_be_any_text(name: str, shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_of_events_that_coalesce_the_last_is_told_a_second_later(single: Nodes) -> None:
+async def test_the_last_of_coalesced_events_comes_a_second_later(single: Nodes) -> None:
     raw = await single.connect()
     seq = await raw.opened("stream", {"Type": "user"})
     for number in range(3):
@@ -111,7 +111,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("name", "size", "limit"), SIZES)
 @in_reactor
-async def test_an_event_has_482_bytes(name: str, size: int, limit: str, single: Nodes) -> None:
+async def test_an_event_may_have_482_bytes(name: str, size: int, limit: str, single: Nodes) -> None:
     raw = await single.connect()
     expected = {
         "": "",
@@ -154,7 +154,7 @@ async def test_an_event_has_a_byte_less_from_ltime_128_on(single: Nodes) -> None
     ],
 )
 @in_reactor
-async def test_a_stream_has_what_its_type_names(kind: str, seen: list[str], shared: Nodes) -> None:
+async def test_a_stream_has_the_events_that_its_type_names(kind: str, seen: list[str], shared: Nodes) -> None:
     raw = await shared.connect()
     seq = await raw.opened("stream", {"Type": kind})
     end = await raw.opened("stream", {"Type": "user:end"})
@@ -252,7 +252,7 @@ async def test_a_stop_ends_the_stream_and_the_monitor_of_that_seq(shared: Nodes)
 
 
 @in_reactor
-async def test_who_does_not_read_loses_the_newest_events_and_nothing_else(single: Nodes) -> None:
+async def test_a_client_that_does_not_read_loses_the_newest_events_and_nothing_else(single: Nodes) -> None:
     slow, raw = await single.connect(), await single.connect()
     seq = await slow.opened("stream", {"Type": "user"})
     log = await raw.opened("monitor", {"LogLevel": "WARN"})

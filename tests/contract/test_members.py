@@ -53,7 +53,7 @@ async def test_members_lists_all_with_all_fields(shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_members_of_one_has_no_tags_as_an_empty_map(single: Nodes) -> None:
+async def test_a_member_without_tags_has_an_empty_map(single: Nodes) -> None:
     raw = await single.connect()
     body = await raw.ok("members")
     assert [member["Tags"] for member in body["Members"]] == [{}]
@@ -179,9 +179,7 @@ async def test_filters_have_all_to_match(filters: dict[str, Any], expected: list
 )
 @pytest.mark.parametrize("place", ["Name", "Status", "Tags"])
 @in_reactor
-async def test_what_is_no_pattern_of_go_closes_the_connection(
-    pattern: str, place: str, shared: Nodes
-) -> None:
+async def test_an_invalid_pattern_closes_the_connection(pattern: str, place: str, shared: Nodes) -> None:
     raw = await shared.connect()
     raw.request("members-filtered", {place: {"role": pattern} if place == "Tags" else pattern})
     assert await raw.read() == CLOSED

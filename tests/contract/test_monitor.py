@@ -67,7 +67,7 @@ async def test_an_unknown_level_is_refused(level: str, shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_a_level_shows_itself_and_what_is_worse(single: Nodes) -> None:
+async def test_a_level_shows_its_own_lines_and_those_of_higher_levels(single: Nodes) -> None:
     raw = await single.connect()
     seq = await raw.opened("monitor", {"LogLevel": "WARN"})
     await raw.ok("event", {"Name": "x"})
@@ -108,7 +108,7 @@ async def test_a_monitor_and_a_stream_may_have_one_seq_and_one_stop_ends_both(si
 
 
 @in_reactor
-async def test_what_closes_a_connection_is_in_the_log(single: Nodes) -> None:
+async def test_the_reason_for_closing_a_connection_is_in_the_log(single: Nodes) -> None:
     raw, bad = await single.connect(), await single.connect()
     seq = await raw.opened("monitor", {"LogLevel": "ERR"})
     bad.request("unheard-of")

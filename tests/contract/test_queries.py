@@ -163,14 +163,14 @@ async def test_after_a_half_close_a_query_is_dropped(shared: Nodes) -> None:
     ],
 )
 @in_reactor
-async def test_who_passes_all_filters_acknowledges(
+async def test_nodes_that_pass_all_filters_acknowledge(
     filters: dict[str, Any], expected: list[str], shared: Nodes
 ) -> None:
     assert await acks(await shared.connect(), **filters) == expected
 
 
 @in_reactor
-async def test_who_does_not_pass_a_filter_sees_no_query(shared: Nodes) -> None:
+async def test_a_node_that_does_not_pass_a_filter_sees_no_query(shared: Nodes) -> None:
     raw, far = await shared.connect(0), await shared.connect(1)
     streams = [await each.opened("stream", {"Type": "query:filtered"}) for each in (raw, far)]
     seq = await asked(raw, "filtered", FilterNodes=["n2"])
@@ -218,7 +218,7 @@ async def test_a_ping_is_allowed_without_a_payload_and_no_stream_shows_it(shared
     ids=repr,
 )
 @in_reactor
-async def test_a_query_has_1024_bytes_encoded(fits: int, body: dict[str, Any], single: Nodes) -> None:
+async def test_a_query_may_have_1024_bytes_encoded(fits: int, body: dict[str, Any], single: Nodes) -> None:
     raw = await single.connect()
     body = {"Timeout": QUICK, **body}
     assert (await raw.call("query", {**body, "Payload": bytes(fits)})).error == ""
@@ -238,7 +238,7 @@ async def test_an_unknown_query_can_not_be_answered(shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_of_all_answers_of_an_agent_the_first_counts(shared: Nodes) -> None:
+async def test_only_the_first_answer_of_an_agent_counts(shared: Nodes) -> None:
     raw, one, other = await shared.connect(0), await shared.connect(1), await shared.connect(1)
     streams = [await each.opened("stream", {"Type": "query:first"}) for each in (one, other)]
     seq = await asked(raw, "first")

@@ -156,7 +156,7 @@ async def test_any_seq_is_echoed(seq: int, shared: Nodes) -> None:
     ],
 )
 @in_reactor
-async def test_what_a_header_leaves_out_is_that_of_the_one_before(
+async def test_a_field_left_out_of_a_header_keeps_its_last_value(
     second: Any, replies: list[Any], shared: Nodes
 ) -> None:
     raw = await shared.connect()
@@ -223,7 +223,7 @@ QUERY = {"Command": "query", "Seq": 7}
     ids=repr,
 )
 @in_reactor
-async def test_what_is_taken(objects: list[Any], shared: Nodes) -> None:
+async def test_unusual_requests_are_accepted(objects: list[Any], shared: Nodes) -> None:
     raw = await shared.connect()
     raw.send(*objects)
     assert await raw.read() == header(7)
@@ -274,7 +274,7 @@ async def test_what_is_taken(objects: list[Any], shared: Nodes) -> None:
     ids=repr,
 )
 @in_reactor
-async def test_what_is_no_request_closes_the_connection_without_a_word(
+async def test_an_invalid_request_closes_the_connection_without_a_reply(
     objects: list[Any], shared: Nodes
 ) -> None:
     raw = await shared.connect()
@@ -294,7 +294,7 @@ async def test_what_is_no_request_closes_the_connection_without_a_word(
     ids=repr,
 )
 @in_reactor
-async def test_text_that_is_bin_closes_the_connection_but_of_newer_agents(
+async def test_text_sent_as_bin_closes_the_connection_except_with_newer_agents(
     objects: list[Any], shared: Nodes
 ) -> None:
     raw = await shared.connect()
@@ -303,7 +303,7 @@ async def test_text_that_is_bin_closes_the_connection_but_of_newer_agents(
 
 
 @in_reactor
-async def test_what_came_before_a_bad_byte_is_answered(shared: Nodes) -> None:
+async def test_requests_before_a_bad_byte_are_answered(shared: Nodes) -> None:
     raw = await shared.connect()
     raw.send({"Command": "stop", "Seq": 7}, STOP, b"\xc1")
     assert await raw.rest() == [header(7)]
@@ -330,7 +330,7 @@ async def test_a_large_request_is_read_and_answered(shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_after_a_half_close_what_was_sent_is_answered_and_the_connection_closed(shared: Nodes) -> None:
+async def test_after_a_half_close_the_requests_are_answered_and_the_connection_closed(shared: Nodes) -> None:
     raw = await shared.connect()
     raw.send(*[value for seq in (7, 8, 9) for value in ({"Command": "stop", "Seq": seq}, STOP)])
     assert raw.transport is not None

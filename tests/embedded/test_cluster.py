@@ -137,7 +137,7 @@ class FailureTests(ClusterTestCase):
         self.assertEqual(set(self.statuses(self.connect(cluster, "n4"))), {"n1", "n2", "n4"})
         self.assertEqual(self.statuses(self.connect(cluster, "n1"))["n3"], "failed")
 
-    def test_who_leaves_answers_nobody_any_more_and_is_no_failure(self) -> None:
+    def test_a_node_that_left_answers_nothing_and_is_not_failed(self) -> None:
         cluster = self.cluster()
         line, other = self.connect(cluster), self.connect(cluster, "n2")
         self.stream(other)
@@ -246,7 +246,7 @@ class ConnectionTests(ClusterTestCase):
         self.clock.advance(0)
         self.assertEqual(line.take(), [{"Error": "", "Seq": 9}])
 
-    def test_a_stream_keeps_512_events_for_who_does_not_read(self) -> None:
+    def test_a_stream_keeps_512_events_for_a_client_that_does_not_read(self) -> None:
         cluster = self.cluster(1)
         slow, line = self.connect(cluster), self.connect(cluster)
         self.stream(slow, "user")
@@ -360,7 +360,7 @@ class PartitionTests(ClusterTestCase):
         replies = self.ask(line, "join", {"Existing": [cluster.agents["n2"].bind]}, within=1.2)
         self.assertIn("i/o timeout", replies[0]["Error"])
 
-    def test_who_is_first_looked_at_during_a_cut_sees_it(self) -> None:
+    def test_a_node_that_is_first_used_during_a_cut_sees_it(self) -> None:
         cluster = self.cluster(3)
         cluster.partition(["n3"])
         line = self.connect(cluster, "n3")
@@ -434,7 +434,7 @@ class HandlerTests(ClusterTestCase):
         self.assertEqual(self.answers(cluster), [])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_an_event_can_be_answered_by_itself_once(self) -> None:
+    def test_an_event_can_be_answered_once_by_its_own_method(self) -> None:
         cluster = self.cluster(1)
 
         def load(event: QueryEvent) -> bytes:
@@ -445,7 +445,7 @@ class HandlerTests(ClusterTestCase):
         self.assertEqual(self.answers(cluster), [("n1", b"first")])
         self.assertTrue(any("response already sent" in each for each in cluster.agents["n1"].log))
 
-    def test_an_answer_that_is_too_large_is_none(self) -> None:
+    def test_an_answer_that_is_too_large_is_not_sent(self) -> None:
         cluster = self.cluster(1)
         cluster.agents["n1"].handle_query("load", lambda event: bytes(2000))
         self.assertEqual(self.answers(cluster), [])

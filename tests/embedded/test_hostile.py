@@ -103,7 +103,7 @@ async def test_it_listens_on_loopback_by_itself(address: Any) -> None:
     ids=lambda data: f"{data[:8]!r}-{len(data)}",
 )
 @in_reactor
-async def test_what_can_not_be_a_request_ends_the_connection(data: bytes, address: Any) -> None:
+async def test_bytes_that_can_not_be_a_request_end_the_connection(data: bytes, address: Any) -> None:
     stranger = await connect(address)
     write(stranger, data)
     await turns(0.1)
@@ -169,7 +169,7 @@ async def test_a_thousand_connections_with_half_a_request_each(address: Any) -> 
 
 
 @in_reactor
-async def test_who_asks_and_never_reads_is_not_read_from_any_more(address: Any) -> None:
+async def test_requests_of_a_client_that_never_reads_are_not_read_any_more(address: Any) -> None:
     stranger = await connect(address)
     stranger.transport.pauseProducing()  # type: ignore[union-attr]  # a TCP transport has it
     request = wire.pack({"Command": "members", "Seq": 2}) * 1000

@@ -89,7 +89,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual((client.transport.getHost(), client.transport.getPeer()), (CLIENT, SERVER))
         self.assertEqual((self.server.transport.getHost(), self.server.transport.getPeer()), (SERVER, CLIENT))
 
-    def test_a_connection_is_refused_where_nobody_listens(self) -> None:
+    def test_a_connection_is_refused_if_nobody_listens(self) -> None:
         self.accepts = False
         connecting = self.endpoint.connect(Factory.forProtocol(End))
         self.clock.advance(0)
@@ -122,7 +122,7 @@ class MemoryTests(SynchronousTestCase):
     def test_only_bytes_can_be_written(self) -> None:
         self.assertRaises(TypeError, self.connect().transport.write, "text")
 
-    def test_who_pauses_gets_nothing_before_it_resumes(self) -> None:
+    def test_a_paused_end_gets_nothing_before_it_resumes(self) -> None:
         client = self.connect()
         self.server.transport.pauseProducing()
         client.transport.write(b"a")
@@ -165,7 +165,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.server.lost, client.lost), (error.ConnectionAborted, error.ConnectionLost))
 
-    def test_so_does_one_that_calls_sys_exit(self) -> None:
+    def test_a_protocol_that_calls_sys_exit_loses_its_connection(self) -> None:
         """A reactor treats SystemExit in this way too, and goes on."""
         client = self.connect()
 
@@ -181,7 +181,7 @@ class MemoryTests(SynchronousTestCase):
 
     # -- ends
 
-    def test_what_was_written_before_a_close_arrives(self) -> None:
+    def test_bytes_written_before_a_close_arrive(self) -> None:
         client = self.connect()
         client.transport.write(b"bye")
         client.transport.loseConnection()
@@ -192,7 +192,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual((client.lost, self.server.lost), (error.ConnectionDone, error.ConnectionDone))
         self.assertEqual(self.clock.calls, [])
 
-    def test_who_closes_does_not_wait_for_the_other_to_read(self) -> None:
+    def test_closing_does_not_wait_for_the_other_end_to_read(self) -> None:
         client = self.connect()
         self.server.transport.pauseProducing()
         client.transport.write(b"bye")
@@ -203,7 +203,7 @@ class MemoryTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual((self.server.data, self.server.lost), (b"bye", error.ConnectionDone))
 
-    def test_who_closes_waits_for_its_producer(self) -> None:
+    def test_closing_waits_for_the_producer(self) -> None:
         client, producer = self.connect(), Producer()
         client.transport.registerProducer(producer, True)
         client.transport.loseConnection()
@@ -236,7 +236,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual((client.data, client.lost), (b"b", error.ConnectionDone))
         self.assertEqual(self.server.lost, error.ConnectionDone)
 
-    def test_who_knows_no_half_close_closes_when_one_direction_is(self) -> None:
+    def test_an_end_without_half_close_closes_when_the_other_closes_one_direction(self) -> None:
         client = self.connect()
         client.transport.loseWriteConnection()
         self.clock.advance(0)

@@ -37,7 +37,7 @@ def test_a_cluster_has_the_tags_that_were_asked_for(shared_cluster: list[Agent])
     assert "n2" in listed and "n1" not in listed
 
 
-def test_an_agent_with_a_key_refuses_who_has_none(auth_agent: Agent) -> None:
+def test_an_agent_with_a_key_refuses_requests_without_it(auth_agent: Agent) -> None:
     assert auth_agent.members() == {"n1": "alive"}
     key, auth_agent.rpc_auth = auth_agent.rpc_auth, None
     assert "Authentication required" in auth_agent.serf("members", check=False)
@@ -118,7 +118,7 @@ def test_the_program_lets_its_command_find_the_serf_that_it_has_found(
     assert "name = n1" in output
 
 
-def test_the_program_leaves_path_alone_where_serf_is_on_it(
+def test_the_program_leaves_path_alone_if_serf_is_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the folder of the system's serf would come before that of a virtual environment."""

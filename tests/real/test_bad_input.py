@@ -102,7 +102,7 @@ async def test_a_host_that_refuses_its_key_is_left_for_another(
 
 
 @in_reactor
-async def test_where_all_hosts_refuse_nothing_is_tried_again(
+async def test_no_host_is_tried_again_after_all_have_refused(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     near, far = shared_cluster
@@ -117,7 +117,7 @@ async def test_where_all_hosts_refuse_nothing_is_tried_again(
 
 @pytest.mark.parametrize("reconnect", [False, True])
 @in_reactor
-async def test_a_key_that_is_due_and_not_given_fails_the_request(
+async def test_a_request_without_the_key_that_the_agent_needs_fails(
     reconnect: bool, new_client: NewClient, auth_agent: Agent
 ) -> None:
     client = new_client(auth_agent.rpc, auto_reconnect=reconnect)
@@ -130,7 +130,7 @@ async def test_a_key_that_is_due_and_not_given_fails_the_request(
 
 @pytest.mark.parametrize("reconnect", [False, True])
 @in_reactor
-async def test_a_key_that_is_due_fails_a_filter_that_may_not_compile_as_all_else(
+async def test_without_its_key_a_filter_that_may_not_compile_fails_like_other_commands(
     reconnect: bool, new_client: NewClient, auth_agent: Agent
 ) -> None:
     client = new_client(auth_agent.rpc, auto_reconnect=reconnect)
@@ -139,7 +139,7 @@ async def test_a_key_that_is_due_fails_a_filter_that_may_not_compile_as_all_else
 
 
 @in_reactor
-async def test_behind_a_key_that_was_refused_on_an_open_connection_the_next_one_may_do(
+async def test_after_a_refused_key_the_next_key_is_accepted_on_the_open_connection(
     new_client: NewClient, auth_agent: Agent
 ) -> None:
     client = await new_client(auth_agent.rpc).connect().when_connected()
@@ -156,7 +156,7 @@ async def test_behind_a_key_that_was_refused_on_an_open_connection_the_next_one_
 
 
 @in_reactor
-async def test_what_met_a_key_that_was_due_is_done_once_by_another_host(
+async def test_commands_refused_for_lack_of_a_key_are_run_once_by_another_host(
     new_client: NewClient, auth_agent: Agent, agent: Agent
 ) -> None:
     seen = Seen()
@@ -192,7 +192,7 @@ ODD_HEADER = wire.pack({"Seq": 0, "Error": 3})
     ids=["HTTP", "TLS", "SSH", "random bytes", "MessagePack objects", "odd header", "closed at once"],
 )
 @in_reactor
-async def test_a_server_that_is_no_agent_fails_and_another_host_is_taken(
+async def test_a_server_that_is_not_an_agent_fails_and_another_host_is_used(
     answer: bytes, new_client: NewClient, shared_cluster: list[Agent], listen: Listen
 ) -> None:
     def heard(connection: Scripted, data: bytes) -> None:
@@ -274,7 +274,7 @@ async def test_answers_in_another_order_than_the_requests_go_to_their_own(
 
 
 @in_reactor
-async def test_an_agent_that_loses_its_mind_is_lost_to_what_was_under_way(
+async def test_garbage_from_an_agent_fails_the_requests_under_way(
     new_client: NewClient, listen: Listen
 ) -> None:
     client = new_client(listen(ScriptedServer(agent_like(lambda connection, seq: connection.say(HTTP)))))

@@ -128,7 +128,9 @@ async def test_the_node_handlers_deploy_and_answer_and_finish_what_they_began(
 
 
 @in_reactor
-async def test_the_cluster_query_prints_each_answer_and_who_has_none(two_agents: list[Agent]) -> None:
+async def test_the_cluster_query_prints_each_answer_and_the_nodes_without_one(
+    two_agents: list[Agent],
+) -> None:
     near, far = two_agents
 
     def respond(event: Any) -> Deferred[None]:

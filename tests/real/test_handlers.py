@@ -180,9 +180,7 @@ async def test_an_event_under_way_and_those_that_wait_outlive_the_agent(
 
 
 @in_reactor
-async def test_a_restart_handles_what_the_agent_can_still_tell_and_nothing_twice(
-    run: Run, tmp_path: Path
-) -> None:
+async def test_a_restart_handles_the_missed_events_and_none_twice(run: Run, tmp_path: Path) -> None:
     """While the router is stopped the agent dies too. It comes back alone, joins and gets all old events again."""
     with contextlib.ExitStack() as stack:
         far, near = Agent("n1", tmp_path), Agent("n2", tmp_path)

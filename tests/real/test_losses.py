@@ -240,7 +240,7 @@ async def test_without_auto_reconnect_reads_in_flight_are_lost(
 
 @pytest.mark.parametrize("reconnect", [False, True])
 @in_reactor
-async def test_writes_that_the_agent_ran_unheard_are_not_run_again(
+async def test_writes_whose_replies_were_lost_are_not_sent_again(
     reconnect: bool, new_client: NewClient, shared_cluster: list[Agent], listen: Listen
 ) -> None:
     near, far = shared_cluster

@@ -82,7 +82,7 @@ async def test_a_connection_serves_one_request_after_the_other(
 
 
 @in_reactor
-async def test_disconnect_closes_now_and_what_was_queued_is_not_sent(
+async def test_disconnect_closes_now_and_queued_commands_are_not_sent(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     near = shared_cluster[0].rpc
@@ -99,7 +99,7 @@ async def test_disconnect_closes_now_and_what_was_queued_is_not_sent(
 
 
 @in_reactor
-async def test_what_was_under_way_ends_with_disconnected(
+async def test_a_disconnect_ends_requests_under_way_with_disconnected(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     client = new_client(shared_cluster[0].rpc)
@@ -213,7 +213,7 @@ async def test_past_its_timeout_a_request_fails_and_the_connection_stays_good(
 
 
 @in_reactor
-async def test_what_did_arrive_in_time_is_in_the_error(
+async def test_responses_that_came_in_time_are_in_the_error(
     new_client: NewClient, agent: Agent, listen: Listen
 ) -> None:
     silent = listen(ScriptedServer(lambda connection, data: None))
@@ -361,7 +361,7 @@ async def test_a_watch_runs_until_the_stream_is_stopped(
 
 
 @in_reactor
-async def test_a_watch_of_what_is_refused_fires_with_the_error(
+async def test_a_watch_of_a_refused_command_fires_with_the_error(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     seen = Seen()
@@ -372,7 +372,7 @@ async def test_a_watch_of_what_is_refused_fires_with_the_error(
 
 
 @in_reactor
-async def test_a_watch_fails_with_what_a_callback_raises(
+async def test_a_watch_fails_with_the_error_of_a_callback(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     client = new_client(shared_cluster[0].rpc)
@@ -420,7 +420,7 @@ async def test_chained_commands_go_out_together(new_client: NewClient, shared_cl
 
 
 @in_reactor
-async def test_disconnect_with_wait_closes_behind_the_answers(
+async def test_disconnect_with_wait_closes_after_the_answers(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     near, far = shared_cluster
@@ -431,7 +431,7 @@ async def test_disconnect_with_wait_closes_behind_the_answers(
 
 
 @in_reactor
-async def test_disconnect_with_wait_closes_behind_a_timeout_too(new_client: NewClient, agent: Agent) -> None:
+async def test_disconnect_with_wait_closes_after_a_timeout_too(new_client: NewClient, agent: Agent) -> None:
     client = new_client(agent.rpc)
     await client.members().request()
     agent.pause()
@@ -477,7 +477,7 @@ async def test_stop_receive_data_ends_a_watch_and_stops_the_stream(
 
 
 @in_reactor
-async def test_with_closes_once_what_was_requested_is_answered(shared_cluster: list[Agent]) -> None:
+async def test_with_closes_once_all_requests_are_answered(shared_cluster: list[Agent]) -> None:
     with txserf.Client(",".join(agent.rpc for agent in shared_cluster)) as client:
         answer = client.members().request()
     (members,) = await answer
@@ -540,7 +540,7 @@ async def test_no_host_that_can_be_reached_is_an_error_that_names_them(
 
 
 @in_reactor
-async def test_who_is_told_that_no_host_can_be_reached_may_ask_again_at_once(
+async def test_after_no_host_could_be_reached_a_request_may_be_made_at_once(
     dead: str, new_client: NewClient
 ) -> None:
     client = new_client(dead)
@@ -563,7 +563,7 @@ async def test_a_key_of_the_url_is_used(new_client: NewClient, auth_agent: Agent
 
 
 @in_reactor
-async def test_without_hosts_the_environment_says_where_and_by_what_key(
+async def test_without_hosts_the_environment_has_the_hosts_and_the_key(
     new_client: NewClient, auth_agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert auth_agent.rpc_auth is not None

@@ -264,7 +264,7 @@ async def test_a_stream_gives_its_callback_each_event(
 
 
 @in_reactor
-async def test_a_stream_has_only_what_its_type_says(
+async def test_a_stream_has_only_events_of_its_type(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     client = new_client(shared_cluster[0].rpc)

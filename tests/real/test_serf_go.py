@@ -195,7 +195,7 @@ async def test_a_query_brings_acks_and_answers_and_says_that_it_is_complete(
 
 
 @in_reactor
-async def test_a_key_that_the_agent_wants_is_shown_to_it(auth_agent: Agent) -> None:
+async def test_a_key_that_the_agent_needs_is_sent(auth_agent: Agent) -> None:
     """TestRPCClientAuth"""
     key = auth_agent.rpc_auth
     assert key is not None
@@ -208,7 +208,7 @@ async def test_a_key_that_the_agent_wants_is_shown_to_it(auth_agent: Agent) -> N
 
 
 @in_reactor
-async def test_key_commands_say_what_is_wrong_on_which_node_where_nothing_is_encrypted(
+async def test_without_encryption_the_errors_of_key_commands_have_each_nodes_message(
     shared_cluster: list[Agent],
 ) -> None:
     """TestRPCClient_Keys_EncryptionDisabledError"""

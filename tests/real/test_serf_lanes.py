@@ -44,7 +44,9 @@ async def test_other_calls_are_answered_while_a_join_hangs(agent: Agent, listen:
 
 
 @in_reactor
-async def test_a_join_of_which_some_addresses_fail_says_how_many_were_joined(two_agents: list[Agent]) -> None:
+async def test_a_join_with_some_addresses_that_fail_says_how_many_were_joined(
+    two_agents: list[Agent],
+) -> None:
     near, far = two_agents
     async with txserf.Serf(near.rpc) as serf:
         error = await fails(serf.join(["127.0.0.1:1", far.bind]), txserf.JoinError)
@@ -140,7 +142,7 @@ async def test_a_call_that_is_answered_too_late_leaves_the_connection_good(agent
 
 
 @in_reactor
-async def test_leave_fires_where_a_second_one_makes_the_agent_go_without_an_answer(agent: Agent) -> None:
+async def test_leave_fires_although_a_second_one_ends_the_agent_without_an_answer(agent: Agent) -> None:
     async with txserf.Serf(agent.rpc) as serf, txserf.Serf(agent.rpc) as other:
         await other.ping()
         events = other.stream("member-leave")

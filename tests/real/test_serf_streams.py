@@ -277,7 +277,7 @@ async def test_the_agents_limits_are_query_errors(agent: Agent) -> None:
 
 
 @in_reactor
-async def test_closing_ends_streams_and_fails_what_waits(agent: Agent) -> None:
+async def test_closing_ends_streams_and_fails_what_still_waits(agent: Agent) -> None:
     serf = txserf.Serf(agent.rpc)
     stream, lines = serf.stream("user"), serf.monitor("ERR")
     await gatherResults([stream.when_active(), lines.when_active()])

@@ -239,7 +239,7 @@ async def test_a_port_that_is_taken_ends_it(twistd: Start, listen: Listen) -> No
 
 
 @in_reactor
-async def test_what_an_application_does_at_exit_is_done_though_it_failed(
+async def test_exit_functions_of_an_application_run_even_after_a_failure(
     twistd: Start, listen: Listen, tmp_path: Path
 ) -> None:
     hooks = """
@@ -261,7 +261,7 @@ atexit.register(pathlib.Path("done").touch)
 
 
 @in_reactor
-async def test_what_can_not_work_is_refused_at_the_start_without_a_traceback(twistd: Start) -> None:
+async def test_options_that_can_not_work_are_refused_at_the_start_without_a_traceback(twistd: Start) -> None:
     refused = {
         ("--app", "nowhere:router"): "--app nowhere:router: there is no module nowhere",
         ("--handler", "user=./gone.sh"): "./gone.sh does not exist",
@@ -276,7 +276,7 @@ async def test_what_can_not_work_is_refused_at_the_start_without_a_traceback(twi
 
 
 @in_reactor
-async def test_on_sigterm_what_is_in_work_is_finished(agent: Agent, twistd: Start, tmp_path: Path) -> None:
+async def test_on_sigterm_running_handlers_are_finished(agent: Agent, twistd: Start, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     running = twistd("--agent", agent.rpc, "--handler", "query=cat fifo")
     await running.logged("ready: ")

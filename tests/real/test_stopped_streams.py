@@ -1,4 +1,4 @@
-"""A stream that is stopped while its agent is flooded with events: what still comes for it harms nobody."""
+"""A stream is stopped while its agent sends many events. The records that still come affect nothing else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.real.helpers import LIMIT, in_reactor
 from txserf.connection import replies
 from txserf.connection.protocol import SerfProtocol
 
-# Events that are more than the sockets' buffers hold, so that the agent's queue of the stream is full.
+# More events than fit into the sockets' buffers, so that the agent's queue for the stream is full.
 _EVENTS, _AT_ONCE = 20_000, 200
 
 
 async def flood(agent: Agent, events: int) -> None:
-    """Send events by another connection."""
+    """Send events over another connection."""
     async with txserf.Client(agent.rpc) as sender:
         for _ in range(events // _AT_ONCE):
             for _ in range(_AT_ONCE):
@@ -35,21 +35,21 @@ async def opened(agent: Agent) -> tuple[txserf.SerfClientFactory, SerfProtocol]:
 
 @pytest.mark.parametrize("remembered", [0, 1024])
 @in_reactor
-async def test_records_behind_the_reply_of_a_stop_are_skipped(
+async def test_records_after_the_reply_to_a_stop_are_skipped(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, log: list[str], remembered: int
 ) -> None:
-    """Also where the Seq was forgotten by then: a body is told from a header without it."""
+    """The decoder skips them even if the stopped Seq was forgotten, because it can tell a body from a header."""
     monkeypatch.setattr(replies, "_MOST_STOPPED", remembered)
     factory, protocol = await opened(agent)
     records: list[Any] = []
     reply = await protocol.call("stream", {"Type": "user"}, on_record=records.append)
-    await protocol.call("stop", {"Stop": 2**40})  # the stream is registered behind this
+    await protocol.call("stop", {"Stop": 2**40})  # after this round trip the agent has registered the stream
     assert protocol.transport is not None
     protocol.transport.pauseProducing()  # type: ignore[attr-defined]  # it is a TCP one
     await flood(agent, _EVENTS)
     stopped = protocol.call("stop", {"Stop": reply.seq}, timeout=LIMIT)
     others = [protocol.call("members", timeout=LIMIT) for _ in range(600)]
-    await flood(agent, _AT_ONCE)  # the agent has read the stop by then, and can't answer it yet
+    await flood(agent, _AT_ONCE)  # now the agent has read the stop, and can't answer it yet
     protocol.transport.resumeProducing()  # type: ignore[attr-defined]
     await stopped
     before = len(records)

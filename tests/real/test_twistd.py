@@ -101,7 +101,7 @@ async def test_an_embedded_cluster_shows_each_kind_of_record_by_itself(twistd: S
 
 
 @in_reactor
-async def test_it_ends_where_nobody_reads_what_it_shows(twistd: Start) -> None:
+async def test_it_ends_when_nobody_reads_its_output(twistd: Start) -> None:
     running = twistd("--embedded", "2")
     await running.line("member n2")
     running.process.closeStdout()

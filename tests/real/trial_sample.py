@@ -35,7 +35,7 @@ class DeployTests(TestCase):
     async def test_all_members_are_counted(self) -> None:
         self.assertEqual(await deploy(self.client, "v2"), 1)
 
-    async def test_who_follows_the_events_hears_of_it(self) -> None:
+    async def test_a_follower_of_the_events_gets_it(self) -> None:
         heard: Deferred[bytes] = Deferred()
 
         def hear(response: Response) -> None:
