@@ -15,7 +15,9 @@ import pytest
 
 import txserf
 from tests.agents import Agent
-from txserf import constant, embedded
+from txserf import commands, constant, embedded
+from txserf.client.requests import Request
+from txserf.connection.exchange import Reply
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +74,18 @@ def test_every_public_name_has_a_reference_under_that_name() -> None:
     public = {f"txserf.{name}" for name in txserf.__all__}
     public |= {f"txserf.embedded.{name}" for name in embedded.__all__}
     assert public - referenced() == set()
+
+
+def test_what_is_described_by_hand_has_the_attributes_that_it_has() -> None:
+    """`Reply` and `Request` are no names of the package, and so have no reference made from theirs."""
+    described = {}
+    for page in (ROOT / "docs").rglob("*.rst"):
+        for name, text in re.findall(
+            r"^\.\. py:class:: (\w+)\n((?:   .*\n|\n)+)", page.read_text(), re.MULTILINE
+        ):
+            described[name] = re.findall(r"^   \.\. py:attribute:: (\w+)", text, re.MULTILINE)
+    request = Request(commands.STATS, {}, 1)
+    assert described == {"Reply": list(Reply._fields), "Request": list(vars(request))}
 
 
 def test_every_constant_says_what_it_is() -> None:

@@ -13,7 +13,6 @@ import txserf
 # Where the pages have them: under the name by which a program imports them, which need not be
 # that of the module where a docstring stands.
 FULL_NAMES = {name: f"txserf.{name}" for name in txserf.__all__}
-FULL_NAMES |= {"Reply": "txserf.connection.exchange.Reply", "Request": "txserf.client.requests.Request"}
 
 
 def found(
