@@ -56,39 +56,31 @@ if TYPE_CHECKING:
     from txserf.serf.serf import Serf
     from txserf.serf.streams import EventStream
 
-# What is loaded at its first use: the upper layers import a good part of
-# Twisted, which a program that wants an error or a constant need not pay for.
+# Modules that are loaded when one of their names is used first, and these names: the upper layers
+# import a good part of Twisted, which a program that wants an error or a constant need not pay for.
 _LAZY = {
-    "Ack": "txserf.model",
-    "Answer": "txserf.model",
-    "Client": "txserf.client.client",
-    "Coordinate": "txserf.model",
-    "EventStream": "txserf.serf.streams",
-    "Gap": "txserf.model",
-    "Host": "txserf.connection.hosts",
-    "KeyReply": "txserf.model",
-    "LogLine": "txserf.model",
-    "LogStream": "txserf.serf.logs",
-    "Member": "txserf.model",
-    "MemberEvent": "txserf.model",
-    "MemberStatus": "txserf.model",
-    "Query": "txserf.serf.query",
-    "QueryEvent": "txserf.model",
-    "QueryResult": "txserf.model",
-    "Response": "txserf.client.requests",
-    "Responses": "txserf.client.requests",
-    "Router": "txserf.handlers.router",
-    "Serf": "txserf.serf.serf",
-    "SerfClientFactory": "txserf.connection.factory",
-    "SerfProtocol": "txserf.connection.protocol",
-    "UserEvent": "txserf.model",
-    "embedded": "txserf.embedded",
-}
+    "txserf.client.client": ["Client"],
+    "txserf.client.requests": ["Response", "Responses"],
+    "txserf.connection.factory": ["SerfClientFactory"],
+    "txserf.connection.hosts": ["Host"],
+    "txserf.connection.protocol": ["SerfProtocol"],
+    "txserf.embedded": ["embedded"],
+    "txserf.handlers.router": ["Router"],
+    "txserf.model": [
+        "Ack", "Answer", "Coordinate", "Gap", "KeyReply", "LogLine", "Member", "MemberEvent", "MemberStatus",
+        "QueryEvent", "QueryResult", "UserEvent",
+    ],
+    "txserf.serf.logs": ["LogStream"],
+    "txserf.serf.query": ["Query"],
+    "txserf.serf.serf": ["Serf"],
+    "txserf.serf.streams": ["EventStream"],
+}  # fmt: skip
+_MODULES = {name: module for module, names in _LAZY.items() for name in names}
 
 if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
 
     def __getattr__(name: str) -> object:
-        module = _LAZY.get(name)
+        module = _MODULES.get(name)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         loaded = import_module(module)
@@ -96,7 +88,7 @@ if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LAZY})
+        return sorted({*globals(), *_MODULES})
 
 
 __all__ = [
