@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from txserf import constant
+from txserf import constant, wire
 from txserf.errors import InvalidRequest
 
 _INT64 = 2**63 - 1
@@ -64,7 +64,7 @@ def _filled_text(value: Any) -> str:
 
 def _payload(value: Any) -> bytes:
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
+        return wire.as_bytes(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise TypeError(f"must be bytes or str, not {_type(value)}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import attrs
 
+from txserf import wire
 from txserf.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _take_payload(record: _Record) -> bytes:
     if value is None:  # nil and empty are the same; which one comes depends on the release
         return b""
     if value.__class__ is str:
-        return value.encode("utf-8", "surrogateescape")
+        return wire.as_bytes(value)
     return _take(record, "Payload", bytes)
 
 

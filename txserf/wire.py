@@ -21,6 +21,9 @@ import msgpack
 from txserf import constant
 from txserf.errors import ProtocolError
 
+# How text that is not UTF-8 survives both ways.
+_ERRORS = "surrogateescape"
+
 # An array of this many members would be far over any message's size. Without a
 # cap of its own five bytes could make the unpacker set aside half a gigabyte. It bounds no
 # message: arrays hold arrays. One of empty maps becomes some 90 times its bytes in Python, so what a
@@ -41,13 +44,22 @@ _SLICE = 1 << 20
 _BITE = 1 << 12 if msgpack.Unpacker.__module__ != "msgpack.fallback" else _SLICE
 
 
+def as_bytes(text: str | bytes) -> bytes:
+    """
+    Return text as its bytes on the wire; bytes are returned as they are.
+
+    :raises UnicodeEncodeError: for a surrogate that stands for no byte.
+    """
+    return text.encode("utf-8", _ERRORS) if isinstance(text, str) else text
+
+
 def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def new_packer() -> msgpack.Packer:
     """Return a packer for what Serf takes: str as str, bytes as bin."""
-    return msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
+    return msgpack.Packer(use_bin_type=True, unicode_errors=_ERRORS)
 
 
 #: Returns the bytes of one object.
@@ -85,7 +97,7 @@ class Unpacker:
         self._unchecked = min(self._limit, constant.NESTING_LIMIT)
         self._unpacker = msgpack.Unpacker(
             raw=False,
-            unicode_errors="surrogateescape",
+            unicode_errors=_ERRORS,
             max_buffer_size=self._limit + _SLICE,
             max_array_len=most_items,
             max_map_len=most_items,

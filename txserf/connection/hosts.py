@@ -19,7 +19,7 @@ import hyperlink
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txserf import constant
+from txserf import constant, wire
 from txserf.arguments import did_you_mean
 from txserf.errors import InvalidHostURL
 
@@ -66,7 +66,7 @@ class Host:
         if not isinstance(key, str):
             raise InvalidHostURL(f"the AuthKey of {self.label} is {type(key).__name__}, not str")
         try:
-            key.encode("utf-8", "surrogateescape")  # as it is sent
+            wire.as_bytes(key)  # as it is sent
         except UnicodeEncodeError:  # its text would show the key
             raise InvalidHostURL(f"the AuthKey of {self.label} is not text that can be sent") from None
 

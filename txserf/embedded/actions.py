@@ -25,6 +25,7 @@ from txserf.embedded.process import (
 )
 from txserf.embedded.queries import Content, KeyAnswer, Question, Refused, RunningQuery
 from txserf.model import KeyReply, Tags
+from txserf.wire import as_bytes
 
 #: Seconds that a join waits for an address that does not answer.
 TCP_TIMEOUT = 1.0
@@ -48,7 +49,7 @@ def user_event(process: AgentProcess, name: str, payload: bytes, coalesce: bool)
 
 def _check_event(ltime: int, name: str, payload: bytes) -> None:
     limit = f"exceeds configured limit of {sizes.EVENT_LIMIT} bytes"
-    if len(name.encode("utf-8", "surrogateescape")) + len(payload) > sizes.EVENT_LIMIT:
+    if len(as_bytes(name)) + len(payload) > sizes.EVENT_LIMIT:
         raise Refused(f"user event {limit} before encoding")
     if sizes.user_event(ltime, name, payload) > sizes.EVENT_LIMIT:
         raise Refused(f"encoded user event {limit} after encoding")

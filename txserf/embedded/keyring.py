@@ -6,6 +6,7 @@ import base64
 import re
 
 from txserf.embedded import sizes
+from txserf.wire import as_bytes
 
 #: What Serf answers for a key command where gossip is not encrypted.
 NOT_ENCRYPTED = "No keyring to modify (encryption not enabled)"
@@ -83,10 +84,11 @@ def decode_key(text: str) -> bytes:
 
     :raises KeyFailure: with Go's words, which name the first byte that is wrong.
     """
-    data = text.encode("utf-8", "surrogateescape").replace(b"\r", b"").replace(b"\n", b"")
+    raw = as_bytes(text)
+    data = raw.replace(b"\r", b"").replace(b"\n", b"")
     # Line ends are skipped, but counted where something is wrong behind them.
-    places = [at for at, byte in enumerate(text.encode("utf-8", "surrogateescape")) if byte not in b"\r\n"]
-    total = len(text.encode("utf-8", "surrogateescape"))
+    places = [at for at, byte in enumerate(raw) if byte not in b"\r\n"]
+    total = len(raw)
 
     def wrong(index: int) -> KeyFailure:
         return KeyFailure(

@@ -32,6 +32,7 @@ from txserf.embedded.queries import (
     RunningQuery,
 )
 from txserf.model import Member, MemberStatus, QueryEvent, Tags, UserEvent
+from txserf.wire import as_bytes
 
 if TYPE_CHECKING:
     from txserf.embedded.agent import EmbeddedAgent
@@ -360,7 +361,7 @@ class AgentProcess:
 
         def answer(value: bytes | str | None) -> None:
             if value is not None and self.running:
-                query.respond(value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value)
+                query.respond(as_bytes(value))
 
         def refused(failure: Any) -> None:
             failure.trap(Refused)
@@ -459,7 +460,7 @@ def _respond(query: ReceivedQuery, payload: bytes | str) -> Deferred[None]:
     """Answer a query on behalf of a `QueryEvent`."""
     responding: Deferred[None] = Deferred()
     try:
-        query.respond(payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else payload)
+        query.respond(as_bytes(payload))
     except Refused as refusal:
         responding.errback(refusal)
     else:

@@ -14,6 +14,7 @@ from typing import Any
 from txserf import arguments, commands
 from txserf.arguments import Kind
 from txserf.commands import Command
+from txserf.wire import as_bytes
 
 
 class BadRequest(Exception):
@@ -34,7 +35,7 @@ def _payload(value: Any) -> bytes:
     if value.__class__ is bytes:
         return bytes(value)
     if value.__class__ is str:
-        return str(value).encode("utf-8", "surrogateescape")
+        return as_bytes(value)
     if value.__class__ is list and all(item.__class__ is int and 0 <= item <= 255 for item in value):
         return bytes(value)
     raise BadRequest(f"{type(value).__name__} for a payload")

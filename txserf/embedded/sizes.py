@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from txserf.wire import as_bytes
+
 EVENT_LIMIT = 512
 QUERY_LIMIT = 1024
 RESPONSE_LIMIT = 1024
 TAGS_LIMIT = 512
 
 
-def _encoded(value: str | bytes) -> bytes:
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-
-
 def raw(value: str | bytes) -> int:
     """Size of text or bytes."""
-    length = len(_encoded(value))
+    length = len(as_bytes(value))
     if length < 32:
         return 1 + length
     return 3 + length if length < 65536 else 5 + length

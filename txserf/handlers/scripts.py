@@ -31,6 +31,7 @@ from zope.interface import implementer
 from txserf.errors import InvalidRequest, SerfError
 from txserf.filters import EventFilter, parse_filter
 from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent, address_text
+from txserf.wire import as_bytes
 
 #: How much of a script's output counts: its last bytes.
 OUTPUT_LIMIT = 8192
@@ -99,10 +100,6 @@ class Myself:
         return cls(stats.get("agent", {}).get("name", ""), stats.get("tags", {}))
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
 def _variable(tag: str) -> str:
     # Letter by letter, as Go does: an upper case of two letters (ß) is none.
     letters = (letter.upper() for letter in tag)
@@ -129,7 +126,7 @@ def variables(event: Event, myself: Myself) -> dict[bytes, bytes]:
     for variable, value in found.items():
         if "\0" in value:
             raise ScriptFailed(f"not started: there is a NUL in {variable}")
-    return {_bytes(variable): _bytes(value) for variable, value in found.items()}
+    return {as_bytes(variable): as_bytes(value) for variable, value in found.items()}
 
 
 def standard_input(event: Event) -> bytes:
@@ -149,7 +146,7 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
 
     pairs = ",".join(f"{tag}={value}" for tag, value in tags.items())
     fields = (clean(name), "<nil>" if address is None else address_text(address), clean(role), clean(pairs))
-    return _bytes("\t".join(fields) + "\n")
+    return as_bytes("\t".join(fields) + "\n")
 
 
 # -- running one
