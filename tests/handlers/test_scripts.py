@@ -21,7 +21,7 @@ from tests.agents import holds_in_time
 from tests.fakes import new_folder
 from tests.in_reactor import in_reactor, reactor
 from tests.real.helpers import fails
-from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, UserEvent
+from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, Router, UserEvent
 from txserf.filters import parse_filter
 from txserf.handlers import scripts
 from txserf.handlers.routes import ScriptHandler
@@ -62,7 +62,7 @@ class SpecTests(SynchronousTestCase):
             "member-join:a=x",
             "user=a\0b",
         ):
-            error = self.assertRaises(InvalidRequest, parse_spec, spec)
+            error = self.assertRaises(InvalidRequest, Router().add_script, spec)
             self.assertIn(repr(spec), str(error))
 
     def test_a_script_that_is_not_there_shows_before_it_runs(self) -> None:

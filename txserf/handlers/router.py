@@ -117,7 +117,10 @@ class Router:
             is a shell's command line; under two filters that both match it runs twice.
         :raises InvalidRequest: for a filter that is none of Serf's.
         """
-        filters, command = parse_spec(spec)
+        try:
+            filters, command = parse_spec(spec)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"handler {spec!r}: {error}") from None
         self._routes += [Route(filter, ScriptHandler(command)) for filter in filters]
 
     def include(self, other: Router) -> None:

@@ -51,20 +51,17 @@ def parse_spec(spec: str) -> tuple[tuple[EventFilter, ...], str]:
     Read ``SCRIPT`` or ``FILTER=SCRIPT``; the first ``=`` counts.
 
     :returns: the elements of the filter, and the script: a shell's command line.
-    :raises InvalidRequest: for a type that Serf does not have, or no script.
+    :raises InvalidRequest: for a type that Serf does not have, or no script; it does not repeat *spec*.
     """
     if not isinstance(spec, str):
-        raise InvalidRequest(f"a handler must be text as 'user:deploy=./deploy.sh', not {spec!r}")
+        raise InvalidRequest(f"it must be text as 'user:deploy=./deploy.sh', not {type(spec).__name__}")
     first, equals, rest = spec.partition("=")
     filters, command = (first, rest) if equals else ("", first)
     if not command.strip():
-        raise InvalidRequest(f"handler {spec!r} names no script")
+        raise InvalidRequest("it names no script")
     if "\0" in command:
-        raise InvalidRequest(f"handler {spec!r}: there is a NUL in its script")
-    try:
-        return parse_filter(filters or "*"), command
-    except InvalidRequest as error:
-        raise InvalidRequest(f"handler {spec!r}: {error}") from None
+        raise InvalidRequest("there is a NUL in its script")
+    return parse_filter(filters or "*"), command
 
 
 def what_is_wrong(command: str, folder: str = ".") -> str | None:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from txserf.errors import InvalidRequest
 from txserf.handlers.router import Router
-from txserf.handlers.scripts import what_is_wrong
+from txserf.handlers.scripts import parse_spec, what_is_wrong
 from txserf.service.settings import ConfigError
 
 
@@ -36,9 +36,10 @@ def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", aga
 def _checked(router: Router, specs: Iterable[str], folder: str) -> Router:
     for spec in specs:
         try:
-            router.add_script(spec)
+            parse_spec(spec)
         except InvalidRequest as error:
-            raise ConfigError(f"--{error}") from None  # it begins with the word handler
+            raise ConfigError(f"--handler {spec!r}: {error}") from None
+        router.add_script(spec)
     for command in router.scripts:
         wrong = what_is_wrong(command, folder)
         if wrong is not None:
