@@ -1,3 +1,3 @@
-"""Handlers: a `Router` takes events and queries to functions and scripts."""
+"""A `Router` calls functions and runs scripts for the events and queries of a cluster."""
 
 from txserf.handlers.router import Router as Router

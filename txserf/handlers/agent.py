@@ -1,4 +1,4 @@
-"""The agent that a router works for: who it is, and whether its cluster is the one that is remembered."""
+"""The agent that a router works for: its name and tags, and whether its cluster has begun anew."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from txserf.handlers.handled import LTimes
 from txserf.handlers.scripts import Myself, ScriptFailed
 from txserf.serf.serf import Serf
 
-# Seconds for the agent to say who it is.
+# Seconds that the agent has to answer `stats`.
 _STATS_TIMEOUT = 2.0
 
-# Seconds in which an agent should have heard from others how late it is in the cluster, and between two looks.
+# Seconds in which an agent that rejoins hears the cluster's event clock from the others, and between two looks at it.
 _CATCH_UP = 2.0
 _LOOK_AGAIN = 0.2
 
 
 class Identity:
     """
-    What the agent's ``stats`` tell.
+    Reads the agent's name, its tags and the cluster's event clock from its ``stats``.
 
-    A cluster whose agents have all ended begins anew, its event clock at 1: what
-    looks like an event that was seen is another one then.
+    A cluster whose agents have all ended begins anew, with its event clock at 1. An event that looks like
+    one that was handled is then another one.
 
-    :param serf: asks the agent.
-    :param ltimes: the events that are remembered; they are forgotten where the cluster began anew.
-    :ivar doubtful: whether the agent's clock was behind what is remembered: it may have begun anew, or
-        may not have heard from the others yet.
+    :param serf: the connection to the agent.
+    :param ltimes: the events that are remembered. They are forgotten when the cluster has begun anew.
+    :ivar doubtful: whether the agent's event clock was behind the events that are remembered. The cluster may have
+        begun anew, or the agent may not have heard from the others yet.
     """
 
     _log = Logger(namespace="txserf.handlers")
@@ -47,8 +47,8 @@ class Identity:
         """
         Ask the agent for its own name and tags, which may change at any time.
 
-        :returns: a Deferred of them, of the last known ones where the agent is away. It fails
-            with `ScriptFailed` where none are known.
+        :returns: a Deferred of them. While the agent is away it has the last known ones, and fails
+            with `ScriptFailed` if there are none.
         """
         if self._myself is not None and self._serf.why_disconnected is not None:
             return succeed(self._myself)
@@ -64,14 +64,19 @@ class Identity:
         return self._stats().addBoth(known)
 
     async def compare(self) -> None:
-        """See, on a new connection, whether the agent's clock is behind what is remembered."""
+        """Set `doubtful`, on a new connection, by comparing the agent's event clock with the events that are remembered."""
         try:
             self.doubtful = 0 < await self._event_time() <= self._ltimes.last
         except SerfError:
             self.doubtful = self._ltimes.last > 0
 
     async def find_out(self) -> None:
-        """Clear the doubt: an agent that rejoins hears of later events soon, one of a new cluster does not."""
+        """
+        Clear `doubtful`.
+
+        An agent that rejoins its cluster hears of later events within `_CATCH_UP` seconds. An agent of a new
+        cluster does not, and then the events that are remembered are forgotten.
+        """
         clock = self._serf.clock
         until: float | None = None
         while True:
@@ -79,9 +84,9 @@ class Identity:
                 if await self._event_time() > self._ltimes.last:
                     break
             except RpcError:
-                break  # it has no stats to tell it by
+                break  # this agent has no stats
             except SerfError:
-                pass  # it is away; a new connection begins with a comparison of its own
+                pass  # the agent is away; a new connection begins with compare()
             else:
                 now = clock.seconds()
                 until = now + _CATCH_UP if until is None else until
@@ -100,7 +105,7 @@ class Identity:
         return self._serf.stats(timeout=_STATS_TIMEOUT).addCallback(remember)
 
     async def _event_time(self) -> int:
-        """Ask for the LTime that the agent's next user event will have; 0 where it does not say."""
+        """Ask for the LTime that the agent's next user event will have; 0 if the agent does not say."""
         section: Mapping[str, str] = (await self._stats()).get("serf", {})
         told = section.get("event_time", "")
         return int(told) if told.isdecimal() else 0

@@ -1,9 +1,9 @@
 """
-Which user events were handled already, told by LTime and name, and kept in a file.
+The user events that were handled already, and the file that keeps them.
 
-An agent that rejoins may tell once more what it had told before, and another agent
-may be a moment late with what the first one told. Only user events come twice: agents
-don't replay queries, and two queries of one LTime and name are two questions.
+A user event may come twice: an agent that rejoins may send it again, and after a failover another agent may
+send it a moment later than the first one. Queries do not come twice. Agents do not replay them, and
+two queries with the same LTime and name are two questions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = Logger(namespace="txserf.handlers")
 # Seconds between two writes of the state file.
 _SAVE_EVERY = 1.0
 
-# An agent keeps the events of 512 LTimes. Several may have the same one.
+# How many events are remembered. An agent replays those of its last 512 LTimes, and several events may have the same LTime.
 _KEPT = 2048
 
 _VERSION = 1
@@ -37,21 +37,21 @@ Key = tuple[int, str, int]
 
 
 class StateError(SerfError):
-    """A state file can't be read, or can't be written."""
+    """A state file can't be read or written."""
 
 
 def key_of(event: UserEvent) -> Key:
-    """Return what an event is recognised by."""
-    # Two nodes may give one LTime to two events of a name: agents, too, tell those by their payload.
+    """Return the values by which an event that comes again is recognised: LTime, name and a checksum of the payload."""
+    # Two nodes may give the same LTime to events of the same name. Agents tell these apart by their payload, too.
     return event.ltime, event.name, zlib.crc32(event.payload)
 
 
 class LTimes:
     """
-    The user events that were seen, the last 2,048 of them, by `key_of`.
+    The last 2,048 user events that came, by `key_of`.
 
-    :ivar last: the highest LTime of them; 0 for none.
-    :ivar changed: whether more is handled than was saved.
+    :ivar last: the highest LTime among them; 0 if there are none.
+    :ivar changed: whether an event was handled since the last `save`.
     """
 
     def __init__(self) -> None:
@@ -64,21 +64,21 @@ class LTimes:
         return key in self._handled
 
     def begun(self, key: Key) -> None:
-        """Remember an event; it does not count as handled yet."""
+        """Remember an event whose handlers begin; it does not count as handled yet."""
         self._add(key, False)
 
     def handled(self, key: Key) -> None:
-        """Its handlers are through: a restart need not handle it."""
+        """Count an event as handled: `save` writes it, and a restart does not handle it again."""
         if key in self._handled:
             self._handled[key] = self.changed = True
 
     def discard(self, key: Key) -> None:
-        """It was cut off at work: it is handled where it comes again."""
+        """Forget an event whose handlers were cut off: it is handled if it comes again."""
         if self._handled.pop(key, None) is not None:
             self._order.remove(key)
 
     def forget(self) -> None:
-        """Begin anew: the cluster did."""
+        """Forget all events, because the cluster has begun anew."""
         self.last = 0
         self.changed = True
         self._handled.clear()
@@ -96,9 +96,9 @@ class LTimes:
 
     def load(self, path: Path) -> None:
         """
-        Take what a file remembers; nothing where there is none.
+        Read the events of a file. A file that does not exist has none.
 
-        :raises StateError: for a file that is none of ours, or can't be read.
+        :raises StateError: for a file that can't be read or is no state file of txserf. Nothing of it is remembered then.
         """
         try:
             state: Any = json.loads(path.read_bytes())
@@ -119,9 +119,9 @@ class LTimes:
 
     def save(self, path: Path) -> None:
         """
-        Write what was handled, at once or not at all.
+        Write the events that were handled to a file, in one piece or not at all.
 
-        :raises StateError: where it can't be written.
+        :raises StateError: if it can't be written.
         """
         recent = [key for key, handled in self._handled.items() if handled]
         last = max((key[0] for key in recent), default=0)
@@ -145,11 +145,11 @@ class LTimes:
 
 class StateFile:
     """
-    The file that keeps handled events over restarts.
+    The file that keeps handled events over restarts, written at most once a second.
 
-    It is written at most once a second. A file that can't be read is left as it is: it may be another program's.
-
-    :ivar path: None where nothing is kept.
+    :param ltimes: the events.
+    :ivar path: None if nothing is kept. A file that can't be read is left alone, since it may be another program's:
+        *path* is None from then on.
     """
 
     def __init__(self, path: Path | None, ltimes: LTimes) -> None:
@@ -158,7 +158,7 @@ class StateFile:
         self._due: IDelayedCall | None = None
 
     def load(self) -> None:
-        """Take what the file remembers."""
+        """Read the file; an error is logged."""
         if self.path is not None:
             try:
                 self._ltimes.load(self.path)
@@ -169,12 +169,12 @@ class StateFile:
                 self.path = None
 
     def save_soon(self, clock: IReactorTime) -> None:
-        """Write within a second what was handled by then."""
+        """Write the file within a second."""
         if self.path is not None and self._due is None:
             self._due = clock.callLater(_SAVE_EVERY, self.save)
 
     def save(self) -> None:
-        """Write what was handled, now."""
+        """Write the file now, if there is anything new; an error is logged."""
         due, self._due = self._due, None
         if due is not None and due.active():
             due.cancel()

@@ -1,4 +1,4 @@
-"""The stream that feeds a router's service, and its change to another one without a loss."""
+"""The stream of a router's service, which can be exchanged for another one without losing an event."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from txserf.serf.streams import EventStream
 
 
 def _twin(event: Event) -> Hashable:
-    # A query has another number on each stream.
+    # The same query has a different id on each stream.
     return (event.name, event.ltime, event.payload) if isinstance(event, QueryEvent) else event
 
 
 class Intake:
     """
-    Follows a cluster's events by one stream, which may be exchanged.
+    Follows a cluster's events by one stream. While it changes to another filter, two streams overlap.
 
-    :param serf: who makes the streams.
-    :param deliver: called with each event.
-    :param active: called when nothing is missed from then on: at first, and after each gap (with the `Gap`).
+    :param serf: makes the streams.
+    :param deliver: called with each event, once.
+    :param active: called with None when the first stream is active, and with the `Gap` after each gap. No event
+        is missed from then on.
     """
 
     _log = Logger(namespace="txserf.handlers")
@@ -44,35 +45,39 @@ class Intake:
         self._wanted: str | None = None
         self._stream: EventStream | None = None
         self._next: EventStream | None = None
-        # While two streams overlap: what one of them has brought and the other one not yet.
+        # While two streams overlap: for each, the events that it has brought and the other one has not yet.
         self._ahead: dict[EventStream, Counter[Hashable]] | None = None
         self._failure: BaseException | None = None
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the stream for good, if anything has."""
+        """The error that ended the stream for good; None while there is none."""
         return self._failure or (self._stream.error if self._stream is not None else None)
 
     @property
     def is_active(self) -> bool:
-        """Whether nothing is missed now."""
+        """Whether no event is missed now."""
         return self._wanted is None or any(
             stream is not None and stream.is_active for stream in (self._stream, self._next)
         )
 
     def when_active(self) -> Deferred[None]:
-        """Wait until nothing that is sent from then on is missed."""
+        """Return a Deferred that fires when no event that is sent from then on is missed."""
         stream = self._next or self._stream
         return succeed(None) if stream is None else stream.when_active()
 
     def follow(self, type: str | None) -> None:
-        """Bring the events of a stream's filter; None for none. What another filter brought goes on until then."""
+        """
+        Follow the events of a filter. The stream of the filter before goes on until the new one is active.
+
+        :param type: the filter; None for no events.
+        """
         self._wanted = type
         self._failure = None
         if self._next is not None:
-            return  # seen to once that one is there
+            return  # a change is under way, and at its end this is asked again
         if self._stream is not None and self._stream.error is not None:
-            self._stream = None  # it has ended
+            self._stream = None  # that stream has ended
         if self._stream is None:
             if type is not None:
                 self._stream = self._open(type)
@@ -112,19 +117,20 @@ class Intake:
         self._deliver(item)
 
     def _over(self, failure: Failure) -> None:
-        """A stream can't be opened."""
+        """Note that a stream can't be opened."""
         if failure.check(Disconnected):
             return
         failure.trap(SerfError)
         self._failure = failure.value
         self._log.error("no events: {reason}", reason=reason_text(failure))
 
-    # From one filter to another
+    # -- from one filter to another
 
     def _change(self, old: EventStream, type: str) -> None:
         brought: Counter[Hashable] = Counter()
         if self._serf.why_disconnected is None:
-            # The agent answers this before it has the new stream, which does not bring what came until then.
+            # The agent answers this ping before it registers the new stream. Events that came before the answer
+            # are not brought by the new stream, so that no copy of them will come.
             self._serf.ping().addCallbacks(lambda _: brought.clear(), _ignored)
         new = self._next = self._open(type)
         self._ahead = {old: brought, new: Counter()}
@@ -132,7 +138,7 @@ class Intake:
 
     def _swap(self, old: EventStream, new: EventStream) -> None:
         if self._next is not new:
-            return  # stopped meanwhile
+            return  # stop() was called meanwhile
         self._stream = new
 
         def stopped(_: object) -> None:
@@ -140,8 +146,8 @@ class Intake:
                 self._next = self._ahead = None
                 self.follow(self._wanted)
 
-        # What the old one had under way when the new one was registered is here behind another round trip,
-        # and the new one's copies of the old one's last events behind one more.
+        # One round trip brings the events that the old stream had under way when the new one was registered.
+        # Another one brings the new stream's copies of the old stream's last events.
         self._serf.ping().addBoth(lambda _: old.stop()).addBoth(lambda _: self._serf.ping()).addBoth(stopped)
 
     def _kept(self, failure: Failure, new: EventStream) -> None:
@@ -149,7 +155,7 @@ class Intake:
             return
         self._next = self._ahead = None
         if failure.check(RpcError) and new.type != self._wanted:
-            self.follow(self._wanted)  # nobody wants any more what was refused
+            self.follow(self._wanted)  # another filter was asked for meanwhile
         else:
             self._over(failure)
 

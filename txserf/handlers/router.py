@@ -1,4 +1,4 @@
-"""`Router`: which functions and scripts an event is handled by."""
+"""`Router`: the functions and scripts that handle events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from txserf.handlers.work import Observer
 from txserf.model import MEMBER_KINDS, Event, MemberEvent, QueryEvent, UserEvent
 from txserf.serf.serf import Serf
 
-# What may handle each kind of event. Only a query has an answer: what is awaited for another event may be anything.
+# The functions that may handle each kind of event. Only a query has an answer, so that the value of an awaitable
+# is of no interest for the other events.
 _Done = Awaitable[object] | None
 _Response = bytes | str | None
 _Answer = _Response | Awaitable[_Response]
@@ -46,9 +47,9 @@ class Router:
 
         service = router.bind(serf)
 
-    A function gets the `UserEvent`, `QueryEvent` or `MemberEvent`, and may be a coroutine function or
-    return what can be awaited, such as a Deferred. All handlers of an event are called, in the order in which
-    they were added; each waits for the one before it. One that fails is logged, and the next one is called.
+    A function gets the `UserEvent`, `QueryEvent` or `MemberEvent`. It may be a coroutine function, or return
+    an awaitable such as a Deferred. All handlers of an event are called in the order in which they were
+    added, and each waits for the one before it. A handler that fails is logged, and the next one is called.
     """
 
     def __init__(self) -> None:
@@ -61,8 +62,11 @@ class Router:
         """
         Decorate a function that handles user events.
 
-        :param names: of the events; ``*``, ``?`` and ``[...]`` are wildcards (``[*]`` is a star). None: all.
-        :raises InvalidRequest: for a name that is not text, and by the decorator for what can't be called.
+        It returns None or an awaitable. Another value is dropped, with a warning in the log.
+
+        :param names: names of events; ``*``, ``?`` and ``[...]`` are wildcards (``[*]`` is a star). Without any: all.
+        :raises InvalidRequest: for a name that is not text. The decorator raises it for an object that can't be
+            called, and for a generator function.
         """
         return self._decorator("user_event", "user", names)
 
@@ -70,10 +74,11 @@ class Router:
         """
         Decorate a function that answers queries.
 
-        What it returns, or its Deferred fires with, is the response: bytes, or str (as UTF-8); None for
-        none. An agent takes one response for a query, the first, and some 980 bytes of it.
+        It returns the response, or an awaitable of it: bytes, or str (sent as UTF-8); None for no response.
+        An agent takes one response to a query, the first, of at most some 980 bytes.
 
-        :param names: as of `user_event`.
+        :param names: names of queries, as for `user_event`.
+        :raises InvalidRequest: as `user_event`.
         """
         return self._decorator("query", "query", names)
 
@@ -81,8 +86,10 @@ class Router:
         """
         Decorate a function that handles member events.
 
-        :param kinds: ``join``, ``leave``, ``failed``, ``update``, ``reap``. None: all.
-        :raises InvalidRequest: for another kind.
+        It returns None or an awaitable, as a handler of `user_event`.
+
+        :param kinds: ``join``, ``leave``, ``failed``, ``update``, ``reap``. Without any: all.
+        :raises InvalidRequest: for another kind; the decorator as that of `user_event`.
         """
         for kind in kinds:
             if kind not in MEMBER_KINDS:
@@ -103,7 +110,11 @@ class Router:
     @overload
     def any(self, function: AnyHandler) -> AnyHandler: ...
     def any(self, function: AnyHandler | None = None) -> AnyHandler | Callable[[AnyHandler], AnyHandler]:
-        """Decorate a function that handles everything, with or without parentheses."""
+        """
+        Decorate a function that handles all events and queries; with or without parentheses.
+
+        It may return what a handler of `query` may.
+        """
         if function is None:
             return self.any
         self._routes.append(Route(EventFilter("*"), _function("any", function, answers=True)))
@@ -113,9 +124,9 @@ class Router:
         """
         Add a script, as ``serf agent -event-handler`` takes it.
 
-        :param spec: ``SCRIPT``, or ``FILTER=SCRIPT`` as ``user:deploy,member-failed=./deploy.sh``. The script
-            is a shell's command line; under two filters that both match it runs twice.
-        :raises InvalidRequest: for a filter that is none of Serf's.
+        :param spec: ``SCRIPT``, or ``FILTER=SCRIPT`` such as ``user:deploy,member-failed=./deploy.sh``. The script
+            is a command line for a shell. It runs once for each element of the filter that matches.
+        :raises InvalidRequest: for an element that is no event type of Serf's, or a spec without a script.
         """
         try:
             filters, command = parse_spec(spec)
@@ -151,18 +162,18 @@ class Router:
         """
         Make the service that handles the events of a cluster.
 
-        It subscribes to what has handlers and to nothing else, and again after each loss of an agent.
-        Events are begun in the order in which they come.
+        It subscribes to the events that have handlers and to no others, again after each loss of an agent.
+        It begins to handle events in the order in which they come.
 
-        :param serf: whose connection is used. One that does not run yet is started with the service, and
-            closed when that has stopped: handlers at work can ask and answer until then.
-        :param concurrency: how many events may be in work at once; 1, as in Serf's agent: one after the other.
-        :param timeout: seconds for each handler; it is cancelled past that, a script killed. None: no limit.
-        :param drain: seconds that a stop waits for what has come to be worked off.
-        :param buffer: events that may wait; past it the oldest goes, logged and counted (``dropped``).
-        :param state: a file that keeps which events were handled, over restarts.
+        :param serf: the connection. If it does not run yet, the service starts it, and closes it at the end of
+            its stop: handlers at work can use it until then.
+        :param concurrency: how many events may be in work at once. 1 is one after the other, as in Serf's agent.
+        :param timeout: seconds for each handler. Past them it is cancelled, and a script is killed. None: no limit.
+        :param drain: seconds in which a stop may handle the events that came before it.
+        :param buffer: how many events may wait. Past that the oldest one is dropped, logged and counted (``dropped``).
+        :param state: a file that keeps the events that were handled, over restarts.
         :param observer: is told what happens, for metrics.
-        :returns: an `IService`; handlers that are added later count from its ``replace(router.routes())`` on.
+        :returns: an `IService`. For handlers that are added later, call its ``replace(router.routes())``.
         :raises InvalidRequest: for a bad argument.
         """
         return RouterService(

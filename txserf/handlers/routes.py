@@ -1,4 +1,4 @@
-"""Which handlers an event has, and which events a stream has to bring for them."""
+"""Routes: the handlers of each event, and the filter of a stream that brings all their events."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from txserf.model import Event, MemberEvent, QueryEvent
 
 _log = Logger(namespace="txserf.handlers")
 
-#: What can be the response to a query.
+#: The types of a response to a query.
 RESPONSES = (bytes, str)
 
-# Names come from the network: how many of them are remembered with their handlers.
+# How many names of events are remembered with their handlers. Names come from the network, so there may be any number.
 _REMEMBERED = 1024
 
 
 class Context(Protocol):
-    """What a handler may need beside its event."""
+    """What a handler may need besides its event."""
 
     @property
     def clock(self) -> Any:
-        """The reactor."""
+        """The reactor, or a test's clock."""
 
     def myself(self) -> Deferred[Myself]:
-        """Ask who the agent is."""
+        """Ask the agent for its name and tags."""
 
 
 class Handler(Protocol):
     """
-    What is called with an event.
+    Handles events.
 
-    :ivar label: what it is called in logs and metrics.
+    :ivar label: its name in logs and metrics.
     """
 
     @property
     def label(self) -> str: ...
 
     def start(self, event: Event, context: Context) -> object:
-        """Handle *event*; what it returns is waited for if it can be awaited."""
+        """Handle *event*. An awaitable that this returns is waited for."""
 
 
 @attrs.define(eq=False)
@@ -56,7 +56,7 @@ class FunctionHandler:
     """
     A Python function.
 
-    :ivar answers: whether it may return a response, being a handler of queries too.
+    :ivar answers: whether it handles queries (too), and so may return a response.
     """
 
     function: Callable[..., object]
@@ -78,7 +78,7 @@ class FunctionHandler:
         return result
 
     def _check(self, result: object) -> None:
-        """Warn, once, of what was returned for an event that has no answer."""
+        """Warn, once, of a value that was returned for an event that has no answer."""
         if isawaitable(result) or never_ran(result) or (self.answers and isinstance(result, RESPONSES)):
             return
         self._warned = True
@@ -90,7 +90,7 @@ class FunctionHandler:
 
 
 def never_ran(result: object) -> bool:
-    """Whether a function returned a generator, of whose body nothing has run."""
+    """Whether a function returned a generator, whose body has not run."""
     return isgenerator(result) or isasyncgen(result)
 
 
@@ -99,7 +99,7 @@ class ScriptHandler:
     """
     A script.
 
-    :ivar command: its shell command line.
+    :ivar command: its command line, for a shell.
     """
 
     command: str
@@ -110,7 +110,7 @@ class ScriptHandler:
 
     def start(self, event: Event, context: Context) -> Deferred[bytes | None]:
         def ended(output: bytes) -> bytes | None:
-            # No output is no answer, rather than an empty one.
+            # A script without output does not answer, rather than with an empty response.
             return output or None if isinstance(event, QueryEvent) else None
 
         running = context.myself().addCallback(lambda myself: run(context.clock, self.command, event, myself))
@@ -120,9 +120,9 @@ class ScriptHandler:
 @attrs.frozen
 class Route:
     """
-    A handler and its events.
+    A handler, and the events that it handles.
 
-    :ivar filter: lets its events through.
+    :ivar filter: selects these events.
     :ivar pattern: whether the name in *filter* has wildcards.
     """
 
@@ -138,15 +138,15 @@ class Route:
         return re.compile(fnmatch.translate(self.filter.name))
 
     def matches(self, type: str, name: str | None) -> bool:
-        """Whether it handles events of that type and name (None where they have none)."""
+        """Whether it handles events of that type and name (None for a member event)."""
         if self._regex is None:
             return self.filter.matches(type, name)
         return self.filter.type == type and name is not None and self._regex.match(name) is not None
 
     @property
     def stream_type(self) -> str:
-        """The narrowest filter of a stream that brings its events."""
-        # An agent's filter knows no wildcards and cuts at commas, and an empty name is any name there.
+        """The narrowest filter of a stream that brings these events."""
+        # An agent's filter has no wildcards, is cut at commas, and takes an empty name for any name.
         type, name = self.filter.type, self.filter.name
         return type if not name or self.pattern or "," in name else f"{type}:{name}"
 
@@ -155,7 +155,7 @@ class Routes:
     """
     Routes in their order, looked up by event.
 
-    :ivar stream_type: the filter of a stream that brings what they need; None where there are none.
+    :ivar stream_type: the filter of a stream that brings the events of all of them; None without routes.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:

@@ -1,4 +1,4 @@
-"""The service behind a `Router`: events in, handlers at work, and none lost or done twice."""
+"""The service of a `Router`: it follows the events, and runs their handlers once each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from txserf.handlers.work import Observer, Outcome, Work, describe, tell
 from txserf.model import Event, Gap, UserEvent
 from txserf.serf.serf import Serf
 
-# The module's: a class's logger is made anew each time that it is asked for, and there is a line for each event.
+# A module's logger, for a class makes its logger anew at each access, and there is a line for each event.
 _log = Logger(namespace="txserf.handlers")
 
 
@@ -76,20 +76,20 @@ class _Stop:
 
 
 class Kept(enum.Enum):
-    """An argument that was left out, where None says something else."""
+    """The default of an argument for which None has a meaning of its own."""
 
     AS_IT_IS = "as it is"
 
 
 class RouterService(Service):
     """
-    Runs the handlers of a router for the events of a cluster; see `Router.bind`.
+    Runs the handlers of a router for the events of a cluster; `Router.bind` makes it.
 
-    :ivar serf: whose events they are.
+    :ivar serf: the connection that the events come by.
     :ivar clock: its source of time, once the service was started.
     :ivar concurrency: how many events may be in work at once.
     :ivar handler_timeout: seconds that a handler may take; None for no limit.
-    :ivar observers: are told what happens.
+    :ivar observers: each is told what happens.
     """
 
     clock: Any
@@ -142,12 +142,12 @@ class RouterService(Service):
 
     @property
     def dropped(self) -> int:
-        """How many events were lost to a full queue, or to the end of the service."""
+        """How many events were dropped: from a full queue, or at the end of a stop."""
         return self._backlog.dropped
 
     @property
     def unready(self) -> str | None:
-        """Say why events may be missed now; None while all is well."""
+        """The reason why events may be missed now; None if there is none."""
         if self._state is not State.RUNNING:
             return "not running"
         if self._intake.failure is not None:
@@ -155,15 +155,15 @@ class RouterService(Service):
         return self.serf.why_disconnected or (None if self._intake.is_active else "not subscribed")
 
     def myself(self) -> Deferred[Myself]:
-        """Ask the agent for its own name and tags; see `Identity.myself`."""
+        """Ask the agent for its name and tags; see `Identity.myself`."""
         return self._identity.myself()
 
     def when_active(self) -> Deferred[None]:
         """
-        Wait until no event that is sent from then on is missed.
+        Return a Deferred that fires when no event that is sent from then on is missed.
 
-        :returns: a Deferred of None, which can be cancelled. It fails with `RpcError` where the
-            agent refuses the stream, and with `Disconnected` where the service does not run.
+        :returns: a Deferred of None, which can be cancelled. It fails with `RpcError` if the
+            agent refuses the stream, and with `Disconnected` if the service does not run.
         """
         if self._state is not State.RUNNING:
             return fail(Disconnected("the router's service does not run"))
@@ -195,10 +195,12 @@ class RouterService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Take no more events, and work off those that came.
+        Take no more events, and handle those that came.
 
-        :returns: a Deferred of None; past the limit what still runs is cancelled before it fires.
-            A `Serf` that the service has started is closed then. Cancelling it ends that waiting only.
+        Handlers that still run after *drain* seconds (see `Router.bind`) are cancelled, and events that still wait
+        are dropped. Then a `Serf` that the service has started is closed.
+
+        :returns: a Deferred of None that fires at the end of that. Cancelling it stops nothing but this wait.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         if self._state is not State.RUNNING:
@@ -215,7 +217,7 @@ class RouterService(Service):
         self._backlog.drop_all()
         for work in list(self._works):
             work.abort()
-        self._pump()  # nothing ends a stop in which no event was in work, only in doubt
+        self._pump()  # for a stop in which no event was in work, but some were in doubt
 
     def _drained(self) -> None:
         stop = self._stop
@@ -223,13 +225,13 @@ class RouterService(Service):
         self._move(State.CLOSING)
         stop.end_limit()
         if self._holding is not None and not self._backlog:
-            self._holding.cancel()  # no event waits for the answer
+            self._holding.cancel()  # no event waits for it
         self._file.save()
         closing = self.serf.stopService() if self._started_serf else succeed(None)
         closing.addCallback(lambda _: self._closed(stop))
 
     def _closed(self, stop: _Stop) -> None:
-        if self._stop is stop:  # else it was started again meanwhile
+        if self._stop is stop:  # else the service was started again meanwhile
             self._move(State.IDLE)
             self._stop = None
         stop.tell()
@@ -242,12 +244,12 @@ class RouterService(Service):
         timeout: float | Kept | None = Kept.AS_IT_IS,
     ) -> None:
         """
-        Use other handlers from now on, also for the events that wait; what is in work goes on as it is.
+        Use other handlers from now on, also for the events that wait. An event in work goes on with those that it has.
 
-        :param routes: of a router, as ``router.routes()``.
-        :param concurrency: as of `Router.bind`; None leaves it as it is.
-        :param timeout: likewise, seconds; None is no limit, and without it the limit stays.
-        :raises InvalidRequest: for a bad argument; all stays as it was then.
+        :param routes: the handlers, from ``router.routes()``.
+        :param concurrency: how many events may be in work at once; None leaves it as it is.
+        :param timeout: seconds for each handler, None for no limit; left out, the limit stays as it is.
+        :raises InvalidRequest: for a bad argument; nothing is changed then.
         """
         if concurrency is not None:
             count(concurrency, "concurrency")
@@ -267,7 +269,7 @@ class RouterService(Service):
 
     def _pump(self) -> None:
         if self._pumping:
-            return  # a handler ended inside the loop below, which goes on by itself
+            return  # a handler ended inside the loop below, which takes the next event by itself
         self._pumping = True
         try:
             while self._holding is None and len(self._works) < self.concurrency:
@@ -332,7 +334,7 @@ class RouterService(Service):
         _log.debug("{event} came again", event=describe(event))
 
     def _hold(self, until: Deferred[None]) -> None:
-        """Begin no event until that has fired, or is cancelled."""
+        """Begin no event until that Deferred has fired or is cancelled; it replaces the one before it."""
         before, self._holding = self._holding, until
         if before is not None:
             before.cancel()

@@ -1,9 +1,9 @@
 """
 Event handler scripts, as ``serf agent -event-handler`` runs them.
 
-The same specification, environment, standard input and rules for the output, so
-that a script does not notice who runs it. What an event brings goes into environment
-variables and standard input only, never into a command line.
+Specification, environment, standard input and the rules for the output are those of Serf's agent, so
+that a script can't tell them apart. Names and payloads of events go into environment variables
+and standard input only, never into a command line.
 
 Serf's source: ``cmd/serf/command/agent/invoke.go`` and ``event_handler.go``.
 """
@@ -38,12 +38,12 @@ OUTPUT_LIMIT = 8192
 
 _SHELL = "/bin/sh"
 
-# What a shell exits with where it could not even start the command.
+# Exit codes of a shell that could not start the command.
 _NOT_STARTED = {126: "it can't be executed", 127: "it was not found"}
 
 
 class ScriptFailed(SerfError):
-    """A script did not start, or did not succeed; the text never holds its output."""
+    """A script did not start or did not succeed. The text never has its output."""
 
 
 def parse_spec(spec: str) -> tuple[tuple[EventFilter, ...], str]:
@@ -66,13 +66,14 @@ def parse_spec(spec: str) -> tuple[tuple[EventFilter, ...], str]:
 
 def what_is_wrong(command: str, folder: str = ".") -> str | None:
     """
-    Say why a script can't run, where that shows before it does: its first word is a path to nothing.
+    Check that a script can run, as far as that can be known before: its first word may be a path.
 
-    :param folder: the one that it will be run in.
+    :param folder: the folder that it will be run in.
+    :returns: the reason why it can't run, or None.
     """
     words = command.split()
     if not words or "/" not in words[0] or set(words[0]) & set("'\"\\$`;&|<>(){}*?[~="):
-        return None  # a shell may make anything of it
+        return None  # only a shell knows what that means
     path = os.path.join(folder, words[0])
     if not os.path.exists(path):
         return f"{words[0]} does not exist"
@@ -81,24 +82,24 @@ def what_is_wrong(command: str, folder: str = ".") -> str | None:
     return None
 
 
-# -- what a script gets
+# -- the input of a script
 
 
 @attrs.frozen
 class Myself:
-    """The agent's own node, as ``stats`` tells."""
+    """Name and tags of the agent's own node."""
 
     name: str
     tags: Mapping[str, str]
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, Mapping[str, str]]) -> Myself:
-        """Take them out of the reply to ``stats``."""
+        """Read them from the reply to ``stats``."""
         return cls(stats.get("agent", {}).get("name", ""), stats.get("tags", {}))
 
 
 def _variable(tag: str) -> str:
-    # Letter by letter, as Go does: an upper case of two letters (ß) is none.
+    # Letter by letter, as Go does. A letter whose upper case has two letters (ß) becomes an underscore.
     letters = (letter.upper() for letter in tag)
     return "".join(c if len(c) == 1 and ((c.isascii() and c.isalnum()) or c == "_") else "_" for c in letters)
 
@@ -107,7 +108,7 @@ def variables(event: Event, myself: Myself) -> dict[bytes, bytes]:
     """
     Return the environment variables that *event* adds to the program's own.
 
-    :raises ScriptFailed: where a value has a NUL, which no process can be given.
+    :raises ScriptFailed: for a value with a NUL, which no environment can hold.
     """
     found = {
         "SERF_EVENT": event.type,
@@ -127,7 +128,7 @@ def variables(event: Event, myself: Myself) -> dict[bytes, bytes]:
 
 
 def standard_input(event: Event) -> bytes:
-    """Return what a script reads: the payload, or a line for each member."""
+    """Return the standard input of a script: the payload, or a line for each member."""
     if isinstance(event, MemberEvent):
         return b"".join(
             _line(member.name, member.address, member.tags.get("role", ""), member.tags)
@@ -146,18 +147,18 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
     return as_bytes("\t".join(fields) + "\n")
 
 
-# -- running one
+# -- running a script
 
 
 def run(reactor: Any, command: str, event: Event, myself: Myself) -> Deferred[bytes]:
     """
     Run a script for an event.
 
-    :param command: a shell's command line.
-    :returns: a Deferred of the last 8,192 bytes that it wrote, once it has exited and its output is
-        closed. It fails with `ScriptFailed` for another exit code than 0. Cancelling it kills
-        the script and all that it started.
-    :raises ScriptFailed: at the call, where it can't be started.
+    :param command: a command line for a shell.
+    :returns: a Deferred of the last 8,192 bytes of its output. It fires when the script has exited and its
+        output is closed, and fails with `ScriptFailed` for another exit code than 0. Cancelling it kills
+        the script and all processes that it has started.
+    :raises ScriptFailed: at the call, if the script can't be started.
     """
     environment: dict[bytes, bytes] = os.environb | variables(event, myself)
     process = _Process(reactor, standard_input(event))
@@ -170,7 +171,7 @@ def run(reactor: Any, command: str, event: Event, myself: Myself) -> Deferred[by
 
 @functools.cache
 def _own_group() -> tuple[str, ...]:
-    """The words before a command that make it the leader of a process group, so that all of it can be killed."""
+    """Return the words before a command that make it the leader of a process group, which can be killed as a whole."""
     setsid = shutil.which("setsid")
     if setsid is not None:
         return (setsid,)
@@ -181,13 +182,13 @@ def _own_group() -> tuple[str, ...]:
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # a real-time signal has a number only
+    except ValueError:  # a real-time signal has no name
         return f"signal {number}"
 
 
 @implementer(IReadDescriptor)
 class _Output:
-    """Reads the pipe that a script has as both its standard output and standard error."""
+    """Reads the pipe that is both the standard output and the standard error of a script."""
 
     def __init__(self, reactor: Any, fd: int, process: _Process) -> None:
         self._reactor = reactor
@@ -251,7 +252,7 @@ class _Process(ProcessProtocol):
 
     def connectionMade(self) -> None:
         self._pid = self.transport.pid
-        # Whoever reads none of it closes the pipe in its own time: no error.
+        # A script that does not read its input closes the pipe when it exits. That is no error.
         self.transport.write(self._given)
         self.transport.closeStdin()
 
@@ -281,10 +282,10 @@ class _Process(ProcessProtocol):
     def _cancel(self, _: Deferred[bytes]) -> None:
         self._cancelled = True
         self._output.close()
-        # With its leader gone and its output closed the group may be gone, and its number somebody else's.
+        # When its leader has exited and its output is closed, the group may be gone, and its id in use by another one.
         if self._status is None or not self._closed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
-        if self._status is None:  # in its first instant it leads no group yet
+        if self._status is None:  # in its first instant it does not lead a group yet
             with contextlib.suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")

@@ -1,4 +1,4 @@
-"""One event at work: its handlers in order, each with its time and its failures."""
+"""One event at work: its handlers run in order, each with a time limit, and their failures are logged."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _P = ParamSpec("_P")
 
 _log = Logger(namespace="txserf.handlers")
 
-# How many members of a member event are named in a line.
+# How many members of a member event a line of the log names.
 _NAMED = 5
 
 
 class HandlerFailed(SerfError):
-    """A handler did what none may do; the text says what."""
+    """A handler broke a rule, which the text names."""
 
 
 class Outcome(str, enum.Enum):
-    """How a handler ended, or an event: as the worst of its handlers."""
+    """How a handler ended. An event ends as the worst of its handlers did."""
 
     OK = "ok"
     FAILED = "failed"
@@ -42,24 +42,38 @@ class Outcome(str, enum.Enum):
 
 _SEVERITY = list(Outcome)
 
-# Whose texts are ours, or the agent's own words.
+# Errors whose text is txserf's or the agent's own, so that no payload can be in it.
 _TELLING = (HandlerFailed, ScriptFailed, RpcError)
 
 
 class Observer:
-    """Is told what happens; this one ignores it. Where one raises, that is logged, and no more."""
+    """
+    Is told what happens to events. This class ignores all of it; override what you need.
+
+    An exception that a method raises is logged, and changes nothing else.
+    """
 
     def arrived(self, type: str) -> None:
-        """An event came that has handlers."""
+        """
+        Note that an event came that has handlers.
+
+        :param type: its ``type``, such as ``user`` or ``member-join``.
+        """
 
     def duplicate(self, type: str) -> None:
-        """It was handled before."""
+        """Note that an event came again that was handled already; it is not handled again."""
 
     def resumed(self) -> None:
-        """The stream was down, so that events may have been missed; it is back, or has ended for good."""
+        """Note that the stream was down, so that events may have been missed. It is back, or has ended for good."""
 
     def ended(self, type: str, handler: str, outcome: Outcome, duration: float) -> None:
-        """A handler has ended, *duration* in seconds."""
+        """
+        Note that a handler has ended.
+
+        :param type: the event's ``type``.
+        :param handler: a function's full name, or a script's command line.
+        :param duration: how long it took, in seconds.
+        """
 
 
 def tell(
@@ -83,16 +97,17 @@ def tell(
 
 
 class Runner(Context, Protocol):
-    """Who runs the work, and hears of its end."""
+    """Runs the handlers of events, and is told of the end of each event."""
 
     handler_timeout: float | None
     observers: list[Observer]
 
-    def finished(self, work: Work) -> None: ...
+    def finished(self, work: Work) -> None:
+        """Note that all handlers of an event have ended."""
 
 
 def describe(event: Event) -> str:
-    """Name an event in a line of a log: never its payload, and nothing that breaks a line."""
+    """Return an event's name for a line of the log, without its payload and without line breaks."""
     if isinstance(event, MemberEvent):
         names = [repr(member.name) for member in event.members[:_NAMED]]
         if (more := len(event.members) - len(names)) > 0:
@@ -103,13 +118,15 @@ def describe(event: Event) -> str:
 
 class Work:
     """
-    The handlers of one event, one after the other.
+    Runs the handlers of one event, one after the other.
 
-    A handler that fails or takes too long is logged, and the next one has its turn.
+    A handler that fails or takes too long is logged, and the next one is called.
 
-    :ivar type: Serf's word for the event's type.
-    :ivar outcome: how the event ended, as the worst of its handlers.
-    :ivar duration: how long that took, in seconds.
+    :param runner: is told of the end.
+    :param key: of a user event, its `key_of`; else None.
+    :ivar type: the event's ``type``.
+    :ivar outcome: how the event ended: as the worst of its handlers did.
+    :ivar duration: how long all of them took, in seconds.
     """
 
     __slots__ = (
@@ -130,12 +147,12 @@ class Work:
         self._aborted = False
 
     def run(self) -> None:
-        """Begin; the runner hears of the end, which may be at once."""
+        """Begin. The runner is told of the end, maybe before this returns."""
         self._began_at = now = self._runner.clock.seconds()
         self._go_on(now)
 
     def abort(self) -> None:
-        """Cancel the handler that is at work, and leave out the others."""
+        """Cancel the handler that is at work, and do not call those behind it."""
         self._aborted = True
         if self._turn is not None:
             self._turn.end_early(Outcome.CANCELLED)
@@ -156,7 +173,7 @@ class Work:
                     continue
             except KeyboardInterrupt:
                 self.outcome = Outcome.CANCELLED
-                self._finish(runner.clock.seconds())  # so that the next event has its turn
+                self._finish(runner.clock.seconds())  # so that the next event can be handled
                 raise
             except BaseException:  # sys.exit() in a handler, too, must not take the connection down
                 now = self.ended(handler, began_at, Outcome.FAILED, Failure())
@@ -169,7 +186,7 @@ class Work:
         self._runner.finished(self)
 
     def resume(self, turn: _Turn, now: float) -> None:
-        """A handler is through: go on behind it, unless that is done already."""
+        """Call the handlers behind the one that has ended, unless that is done already."""
         if self._turn is turn:
             self._turn = None
             self._go_on(now)
@@ -177,7 +194,7 @@ class Work:
     def ended(
         self, handler: Handler, began_at: float, outcome: Outcome, failure: Failure | None = None
     ) -> float:
-        """Note and log how a handler ended, which is now; return the time."""
+        """Note and log that a handler ends now; return the time."""
         now: float = self._runner.clock.seconds()
         duration = now - began_at
         tell(self._runner.observers, Observer.ended, self.type, handler.label, outcome, duration)
@@ -209,15 +226,15 @@ _WHAT = {Outcome.TIMEOUT: "took too long and was cancelled", Outcome.CANCELLED: 
 
 def _without_text(failure: Failure) -> Failure:
     """
-    Give a failure of the same type and traceback, its text left out.
+    Return a failure of the same type and traceback, without its text.
 
-    No part of a payload may be in a log, and what a user's code makes of one can't be told from it.
+    No part of a payload may be in the log, and any text that a user's code makes may hold one.
     """
     return _with_text(failure, "its text is left out, for it may show the event's payload")
 
 
 def _loggable(failure: Failure) -> Failure:
-    """Give the failure, or one of the same type and traceback where an observer could not write its text."""
+    """Return the failure, or one of the same type and traceback if a log observer could not write its text."""
     text = safe_str(failure.value)
     shown = encodable(text)
     return failure if shown == text else _with_text(failure, shown)
@@ -228,7 +245,7 @@ def _with_text(failure: Failure, text: str) -> Failure:
 
 
 class _Turn:
-    """One handler's turn, where it returned something: a result, or what will be one."""
+    """The end of one handler that has returned a value or an awaitable."""
 
     _waiting: Deferred[Any]
 
@@ -243,7 +260,7 @@ class _Turn:
         self._timer: DelayedCall | None = None
 
     def waits_for(self, result: object) -> bool:
-        """Take what the handler returned; False where it is through with that."""
+        """Take the value that the handler returned. Return whether the handler still has to be waited for."""
         waiting = waited_for(result)
         if waiting is None:
             waiting = succeed(result)
@@ -257,7 +274,7 @@ class _Turn:
         return True
 
     def _answer(self, value: object) -> Deferred[None] | None:
-        """Respond with what a query's handler has returned."""
+        """Respond with the value of a query's handler."""
         event = self._work.event
         if value is None or self._over or self._early is not None:
             return None
@@ -271,7 +288,7 @@ class _Turn:
 
     def _done(self, value: object) -> None:
         if self._over:
-            return  # it ended long after it was given up; nobody asks any more
+            return  # it was given up long before
         self._over = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -281,18 +298,18 @@ class _Turn:
         self._work.resume(self, now)
 
     def end_early(self, outcome: Outcome) -> None:
-        """Cancel the handler; where it does not care, forget it."""
+        """Cancel the handler. If it goes on nevertheless, forget it."""
         self._early = outcome
         try:
             self._waiting.cancel()
         except KeyboardInterrupt:
             raise
-        except BaseException:  # of a canceller
+        except BaseException:  # a user's canceller raised
             _log.failure("cancelling {handler} failed", _without_text(Failure()), handler=self._handler.label)
         if not self._over:
             self._done(None)
 
 
 def _not_answered(failure: Failure) -> None:
-    failure.trap(Disconnected, RequestTimeout)  # an RpcError is told as it is
+    failure.trap(Disconnected, RequestTimeout)  # the text of an RpcError says enough
     raise HandlerFailed(f"not answered: {reason_text(failure)}")
