@@ -107,11 +107,7 @@ class Awaited(Exchange):
         on_record: Callable[[Mapping[str, Any]], object] | None = None,
         canceller: Callable[[Awaited], None] | None = None,
     ) -> None:
-        # What super() would do, without the call.
-        self.seq = None
-        self.command = command
-        self.values = values
-        self.packed_body = command.body(values)
+        super().__init__(command, values)
         self._on_record = on_record
         self._canceller = canceller
         self.result: Deferred[Reply] = Deferred(self._cancelled)

@@ -31,11 +31,7 @@ class Operation(Exchange):
     closed_beside: SerfProtocol | None = None  # what stayed open as a connection of its own was closed on it
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
-        # What super() would do, without the call: 0.1 us less for each operation.
-        self.seq = None
-        self.command = command
-        self.values = values
-        self.packed_body = command.body(values)
+        super().__init__(command, values)
         self.road = _MAIN
         if not command.takes_main_road:
             if command.road is not Road.MAIN and (lanes or command.road is Road.GREETING):
