@@ -1,10 +1,10 @@
 """
 Many deadlines for the price of one timer.
 
-A reactor's timer costs some 3 us to make and to cancel; with thousands of calls
-under way, nearly all answered long before their time, that is most of a
-call's cost. Here one timer waits for the first, and deadlines are sorted only when it
-fires. Most are done by then, and forgotten.
+A reactor's timer costs some 3 us to make and to cancel. With thousands of calls
+under way, nearly all of them answered in time, that is most of the cost of a
+call. Here one timer waits for the first deadline, and the others are sorted only
+when it fires. By then most of them are done and forgotten.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-# Entries that are not worth a sweep of the forgotten ones.
+# A heap with this many forgotten entries or fewer is not swept.
 _FEW = 128
 
-# When, a number that keeps equal times in order, and what is due; None in its place: forgotten.
-# A list, for those are compared by C.
+# The time, a number that keeps equal times in order, and the `Due`, which is None once it is forgotten.
+# It is a list, because C code compares lists.
 _Entry: TypeAlias = "list[Any]"
 _AT, _, _WHAT = range(3)
 
 
 class Due(Protocol):
     """
-    What may have a deadline, one at a time.
+    Something that has a deadline, one at a time.
 
-    :ivar due_at: when its time is over, in seconds of the clock; set by `Deadlines.watch`.
+    :ivar due_at: the time of its deadline, in seconds of the clock; set by `Deadlines.watch`.
     """
 
     due_at: float
 
     @property
     def expired(self) -> Callable[[], None]:
-        """What is called when its time is over."""
+        """The function to call at the deadline."""
 
 
 class Deadline:
@@ -52,30 +52,30 @@ class Deadline:
 
 class Deadlines:
     """
-    Calls what is due, in order of time.
+    Calls the `Due.expired` of all that is watched, in order of time.
 
-    :param time: returns the clock whose seconds count; it is asked once there is a deadline.
+    :param time: returns the clock; called when there is a first deadline.
     """
 
     def __init__(self, time: Callable[[], IReactorTime]) -> None:
         self._time = time
         self._seconds = self._first_seconds
-        self._new: dict[Due, None] = {}  # none of them is due before the timer fires
+        self._new: dict[Due, None] = {}  # not sorted yet: the timer fires before the first of them is due
         self._sorted: dict[Due, _Entry] = {}  # these are in the heap
         self._heap: list[_Entry] = []
         self._count = itertools.count().__next__
         self._timer: IDelayedCall | None = None
-        self._timer_at = math.inf  # there is none
+        self._timer_at = math.inf  # infinite while there is no timer
 
     def watch(self, delay: float, due: Due) -> None:
-        """Have *due*, which is not watched yet, expire in *delay* seconds, unless it is forgotten by then."""
+        """Call ``due.expired`` in *delay* seconds, unless it is forgotten by then. It must not be watched already."""
         due.due_at = at = self._seconds() + delay
         self._new[due] = None
         if at < self._timer_at:
             self._arm(at)
 
     def forget(self, due: Due) -> None:
-        """Let go of *due*, which is done; one that is over or was forgotten already is left alone."""
+        """Watch *due* no more. Nothing happens if its deadline has passed, or it was forgotten before."""
         try:
             del self._new[due]
         except KeyError:
@@ -84,13 +84,13 @@ class Deadlines:
                 entry[_WHAT] = None
 
     def add(self, delay: float, call: Callable[[], None]) -> Deadline:
-        """Have *call* called in *delay* seconds; keep what is returned to `forget` it."""
+        """Call *call* in *delay* seconds; return the deadline, which can be given to `forget`."""
         deadline = Deadline(call)
         self.watch(delay, deadline)
         return deadline
 
     def close(self) -> None:
-        """Stop the timer where nothing is due any more, so that none is left in the reactor."""
+        """Stop the timer if nothing is watched any more, so that none is left in the reactor."""
         if not self._new and not self._sorted:
             self._heap.clear()
             if self._timer is not None:
@@ -102,7 +102,7 @@ class Deadlines:
         return self._seconds()
 
     def _sort(self) -> None:
-        """Bring what is new into the heap."""
+        """Move the new ones into the heap."""
         new, self._new = self._new, {}
         for due in new:
             assert due not in self._sorted, "watched twice at a time"

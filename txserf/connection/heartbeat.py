@@ -1,4 +1,4 @@
-"""Whether an agent that says nothing still lives."""
+"""Whether a quiet agent still lives."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-# Times in a period that the heartbeat looks whether something was heard. What comes is only counted: noting the
-# time would be 40 ns more a chunk. So a check may be late by one of these looks.
+# The heartbeat looks this many times in a period whether something was heard. The connection only counts its chunks
+# of bytes: reading the clock would cost 40 ns a chunk. So a check may be late by one look.
 _LOOKS = 8
 
 
@@ -20,7 +20,7 @@ class Heartbeat:
     :param patience: seconds that the agent has to answer a check.
     :param heard: returns how many chunks of bytes have come so far.
     :param at_work: says whether the agent is busy with a slow command, so that it could not answer.
-    :param ask: sends a request that the agent answers at once, and calls the function that it is given then.
+    :param ask: sends a request that the agent answers at once. Its argument is called with the answer.
     :param failed: called when a check was not answered in time.
     """
 

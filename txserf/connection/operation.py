@@ -1,4 +1,4 @@
-"""What a session looks after: `Operation`, an exchange that outlives a connection."""
+"""`Operation`: an exchange that outlives a connection."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _MAIN = Road.MAIN  # read for every operation: an Enum's member takes 40 ns to l
 
 class Operation(Exchange):
     """
-    An exchange that a session looks after.
+    An exchange that a session sends, and sends again on another connection.
 
-    :ivar road: by which connection it goes.
-    :ivar connection: the one that it was sent by; None while it waits.
-    :ivar done: nothing more is handed to it.
+    :ivar road: the connection that it takes.
+    :ivar connection: the connection that it was sent by; None while it waits.
+    :ivar done: whether it is over, so that nothing more is handed to it.
+    :ivar main_when_refused: the shared connection that was open when this one's own was closed.
     :ivar asked_again: whether it is sent again, or told, where its connection was lost.
     """
 
     connection: SerfProtocol | None = None
     done = False
     asked_again = True
-    due_at = math.inf  # where it is watched by deadlines itself
-    closed_beside: SerfProtocol | None = None  # what stayed open as a connection of its own was closed on it
+    due_at = math.inf  # set by `Deadlines.watch`
+    main_when_refused: SerfProtocol | None = None
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
         super().__init__(command, values)
@@ -40,12 +41,12 @@ class Operation(Exchange):
                 self.road = Road.ALONE
 
     def expired(self) -> None:
-        """Its time is over, and it is not done."""
+        """Take the end of its time: it is not done."""
         raise NotImplementedError
 
     def interrupted(self) -> None:
-        """The connection of a subscription is lost; it will be opened again, by another `replied`."""
+        """Take the loss of a subscription's connection. It is opened again, which is another `replied`."""
 
     def refused(self, error: RpcError) -> None:
-        """The agent's answer to it was to close the connection."""
+        """Take a refusal: the agent closed the connection instead of an answer."""
         raise NotImplementedError

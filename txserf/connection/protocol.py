@@ -1,8 +1,8 @@
 """
 One connection to an agent: handshake and auth, pipelining, streams by Seq.
 
-`SerfProtocol` matches what comes to what was sent. It knows of no second
-connection: what a loss means for a request is its owner's to say.
+`SerfProtocol` is one connection and knows of no other. Its owner decides what
+becomes of unanswered requests after a loss.
 """
 
 from __future__ import annotations
@@ -38,26 +38,29 @@ from txserf.errors import (
     SerfError,
 )
 
-# Seconds that an agent may still be at work on a slow command which nobody waits for any more. A join
-# takes 10 s for each address that stays silent, 30 s between data centres; an agent that has
-# frozen is to be noticed all the same.
+# Seconds that an agent may still be busy with a slow command after its caller has given up. A join takes 10 s for
+# each address that stays silent, 30 s between data centres. The limit is there so that a frozen agent is noticed.
 _WORK_LIMIT = 120.0
 
 
 class Owner(Shape):
-    """Whom a connection tells what becomes of it; each at most once, the second always."""
+    """The owner of a connection. `connection_ready` is called at most once, `connection_closed` exactly once."""
 
     def connection_ready(self, protocol: SerfProtocol) -> None:
-        """Handshake and auth are through."""
+        """Take the open connection: handshake and auth are through."""
 
     def connection_closed(
         self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
     ) -> None:
-        """It is gone. *unanswered* are the exchanges under way, in order of Seq: all are the owner's now."""
+        """
+        Take the end of the connection.
+
+        :param unanswered: the exchanges under way, in order of Seq. They belong to the owner now.
+        """
 
 
 class State(enum.Enum):
-    """Where a connection is in its life."""
+    """A stage in the life of a connection."""
 
     NEW = "not connected yet"
     OPENING = "connected, handshake and auth under way"
@@ -75,7 +78,7 @@ _log = Logger(namespace="txserf.connection")
 
 
 def _greeting_failed(failure: Failure) -> None:
-    # Of a loss the owner hears; all else is a mistake in what it does with an open connection.
+    # The owner is told of a loss. Any other error is a mistake in the owner's `connection_ready`.
     if failure.check(SerfError) is None:
         _log.failure("what waited for the handshake failed", failure)
 
@@ -86,15 +89,15 @@ class SerfProtocol(Protocol):
 
     `SerfClientFactory` makes them; ``factory.when_connected()`` has one that is open.
 
-    :param host: what errors and log lines call the agent.
+    :param host: the agent's name in errors and log lines.
     :param auth_key: the key; None where none is due.
     :param reactor: the source of time; None takes the global reactor.
     :param connect_timeout: seconds for handshake and auth, and for the answer to a heartbeat.
     :param heartbeat: seconds between checks of an idle connection; None for no checks.
     :param next_seq: gives the next Seq; None counts from 0.
     :param owner: is told when the connection is open and when it is gone.
-    :ivar host: what errors and log lines call the agent.
-    :ivar state: where the connection is in its life, a `State`.
+    :ivar host: the agent's name in errors and log lines.
+    :ivar state: the stage of its life, a `State`.
     """
 
     _MOVES: ClassVar[dict[State, set[State]]] = {
@@ -138,13 +141,13 @@ class SerfProtocol(Protocol):
             ask=self._beat,
             failed=lambda: self._too_slow("a heartbeat"),
         )
-        self._reason: SerfError | None = None  # why we gave it up; None: it was lost under us
+        self._reason: SerfError | None = None  # why we ended it; None: it was lost under us
         self._timer: IDelayedCall | None = None  # of the opening, or of the closing
         self._heard = 0  # chunks of bytes that came; counted here, for a call would cost 40 ns
         self._corked = False
-        self._unsent: list[bytes] = []  # written while bytes were handled: out in one write behind them
+        self._unsent: list[bytes] = []  # packed while bytes were handled; they go out in one write afterwards
 
-    # What Twisted calls
+    # Called by Twisted
 
     def connectionMade(self) -> None:
         self._move(State.OPENING)
@@ -194,7 +197,7 @@ class SerfProtocol(Protocol):
                 exchange.lost(copy.copy(why))
         self._deadlines.close()
 
-    # What programs call
+    # Called by programs
 
     def call(
         self,
@@ -235,8 +238,8 @@ class SerfProtocol(Protocol):
         return call.result
 
     def close(self) -> None:
-        """Close the connection, once what was written is out; what is unanswered ends with `Disconnected`."""
-        if self.state not in (State.NEW, State.CLOSED):  # one that was given up before is closed by us too
+        """Close the connection once all bytes are out. Unanswered calls fail with `Disconnected`."""
+        if self.state not in (State.NEW, State.CLOSED):  # also for a connection that was given up before
             self._reason = Disconnected(f"the connection to {self.host} was closed by us")
         if self.state in _LIVE:
             if self._unsent:
@@ -247,7 +250,7 @@ class SerfProtocol(Protocol):
             assert self.transport is not None
             self.transport.loseConnection()
 
-    # What the package calls
+    # Called by the package
 
     def _send(self, exchanges: Iterable[Exchange]) -> None:
         """
@@ -268,7 +271,7 @@ class SerfProtocol(Protocol):
         """
         Send a request.
 
-        :param exchange: is told of its own reply, records or loss. One that has a Seq already keeps it.
+        :param exchange: gets its reply, its records or the loss. If it has a Seq already, it keeps it.
 
         The connection has to be open (`State.READY`).
         """
@@ -277,16 +280,16 @@ class SerfProtocol(Protocol):
             seq = exchange.seq = self._next_seq()
         self._calls[seq] = exchange
         self._unsent += (exchange.command.prefix, wire.pack(seq), exchange.packed_body)
-        # What callbacks of replies request goes out in one write behind the last of them, no later than
-        # the transport would send it: a write costs more than all else here.
+        # Requests that callbacks make while bytes are handled go out in one write behind the last callback, which is
+        # no later than the transport would send them. A write costs more than all else here.
         if not self._corked:
             self._flush()
 
     def _disown(self, exchange: Exchange) -> None:
         """
-        Drop what still comes for *exchange*, to the end of this connection.
+        Drop all that still comes for *exchange*.
 
-        A live stream or monitor is stopped at the agent too.
+        A live stream or monitor is also stopped at the agent.
         """
         is_live = self._replies.disown(exchange, self._clock.seconds() + _WORK_LIMIT)
         if is_live and self.state is _READY:
@@ -326,11 +329,11 @@ class SerfProtocol(Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
         except AttributeError:
             if self.state is State.CLOSED:
-                raise  # it is a mistake of the owner's, who was told
-            # Not every transport of an endpoint can be aborted, or what it goes by can't. A
-            # process's may then never end: its owner is told without waiting for that.
+                raise  # a mistake in the owner's connection_closed
+            # Some endpoints have a transport that can't be aborted, or one that goes by such a transport. That of a
+            # process may never end, so the owner is told without waiting for its end.
             self.transport.loseConnection()
-            if self.state is State.CLOSING:  # else it told us of its end at once
+            if self.state is State.CLOSING:  # else its end came inside that call
                 self._timer = self._clock.callLater(0, self._gone)
 
     def _gone(self) -> None:
@@ -385,7 +388,7 @@ class SerfProtocol(Protocol):
             self._owner.connection_ready(self)
 
     def _beat(self, answered: Callable[[], None]) -> None:
-        # Its own Seq is one that no stream has.
+        # It stops its own Seq, which no stream has.
         seq = self._next_seq()
         beat = Beat({"Stop": seq}, answered)
         beat.seq = seq

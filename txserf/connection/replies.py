@@ -23,11 +23,11 @@ _log = Logger(namespace="txserf.connection")
 
 class Replies:
     """
-    Gives what comes to the exchange that it belongs to; a `txserf.wire.Receiver`.
+    Hands each reply and each record to its exchange. It is a `txserf.wire.Receiver`.
 
-    :param host: what log lines call the agent.
-    :param key_wanted: called where the agent wants a key and was given none.
-    :ivar calls: the exchanges without a reply, by Seq. The connection adds those that it sends.
+    :param host: the agent's name in log lines.
+    :param key_wanted: called when the agent wants a key and was given none.
+    :ivar calls: the exchanges without a reply, by Seq. The connection adds each exchange that it sends.
     """
 
     def __init__(self, host: str, key_wanted: Callable[[], None]) -> None:
@@ -36,11 +36,11 @@ class Replies:
         self._stopped: dict[
             int, None
         ] = {}  # Seqs of stopped streams, the oldest first; records may still come
-        self._strays = 0  # replies for Seqs that nobody used
+        self._strays = 0  # replies for Seqs that were never sent
         self._host = host
         self._key_wanted = key_wanted
 
-    # What the decoder calls
+    # Called by the decoder
 
     def header(self, seq: int, error: str) -> bool | None:
         """Take a header; see `txserf.wire.Receiver`."""
@@ -86,13 +86,13 @@ class Replies:
                 return
         exchange.record(body)
 
-    # What the connection calls
+    # Called by the connection
 
     def disown(self, exchange: Exchange, at_work_until: float) -> bool:
         """
-        Drop what still comes for *exchange*.
+        Drop all that still comes for *exchange*.
 
-        :param at_work_until: until when, in seconds of the clock, the agent may be busy with a slow command.
+        :param at_work_until: the time, in seconds of the clock, until which the agent may be busy with a slow command.
         :returns: whether it is a subscription that the agent has to be told to stop.
         """
         seq = exchange.seq

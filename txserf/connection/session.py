@@ -233,8 +233,8 @@ class Session:
     def _ended_twice(self, operation: Operation) -> bool:
         # Twice beside a connection that stays open: that is not the agent's death, but what it thinks of
         # the request. The first time is noted here.
-        beside, operation.closed_beside = operation.closed_beside, self.factory.open_connection
-        return not operation.done and beside is not None and beside is operation.closed_beside
+        beside, operation.main_when_refused = operation.main_when_refused, self.factory.open_connection
+        return not operation.done and beside is not None and beside is operation.main_when_refused
 
     def _take_queue(self) -> list[Operation]:
         queue, self._queue = list(self._queue), {}
