@@ -1,4 +1,4 @@
-"""The fluent face: commands chain, are sent together, and their Deferred fires once."""
+"""The fluent API: commands chain and are sent together, and the request's Deferred fires once."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from txserf.errors import (
 
 
 class ClientCase(SynchronousTestCase):
-    """Clients of two agents in memory."""
+    """A test with clients of two hosts in memory."""
 
     def setUp(self) -> None:
-        # A key or an address of whoever runs the tests is none of theirs.
+        # The tests must not use an address or a key from the environment they run in.
         self.patch(os, "environ", {n: v for n, v in os.environ.items() if not n.startswith("SERF_")})
         self.clock = Clock()
         self.hosts = [Endpoint(), Endpoint()]
@@ -62,18 +62,18 @@ class ClientCase(SynchronousTestCase):
         return Client(self.hosts if hosts is None else hosts, reactor=self.clock, **settings)
 
     def connected(self, hosts: Any = None, **settings: Any) -> tuple[Client, Agent]:
-        """Return a client that has connected to the first agent, and the agent's end; the next Seq is 1."""
+        """Return a client that is connected to the first agent, and the agent's end. The next Seq is 1."""
         client = self.client(hosts, **settings).connect()
         return client, self.hosts[0].accept_and_greet()
 
     def reason(
         self, waiting: Deferred[Any], kind: type[BaseException] | tuple[type[BaseException], ...]
     ) -> Any:
-        """Return why *waiting* failed."""
+        """Return the error that *waiting* failed with."""
         return self.failureResultOf(waiting, *(kind if isinstance(kind, tuple) else (kind,))).value
 
     def disconnect(self, client: Client, *agents: Agent) -> None:
-        """Disconnect, and see that nothing is left."""
+        """Disconnect, and check that no timer is left."""
         client.disconnect()
         for agent in agents:
             agent.finish_closing()
@@ -1576,12 +1576,12 @@ class GreetingTests(ClientCase):
 
 
 def agent_label(agent: Agent) -> str:
-    """Return what errors call this agent."""
+    """Return the label of this agent's host, as errors show it."""
     return str(getattr(agent.protocol, "host", None))
 
 
 class OrderTests(ClientCase):
-    """What goes by a connection of its own keeps its place among changes all the same."""
+    """A command with its own connection keeps its place among commands that change something."""
 
     def test_a_filter_that_may_close_sees_the_changes_in_front_of_it(self) -> None:
         client, agent = self.connected()
@@ -1763,7 +1763,7 @@ class SecrecyTests(ClientCase):
         self.assertNotIn(key, "\n".join([*shown, log.everything]))
 
     def answered(self, auto_reconnect: bool = False) -> list[Response]:
-        """Return responses with keys in their requests, and a record, of a client whose connection is gone."""
+        """Return a record and some replies, to requests with keys too, of a client that has disconnected since."""
         client, agent = self.connected(auto_reconnect=auto_reconnect)
         seen: list[Response] = []
         client.stream().add_callback(seen.append).watch().addErrback(lambda _: None)
@@ -1817,7 +1817,7 @@ class SecrecyTests(ClientCase):
 
 
 def hanging_on(value: object) -> list[object]:
-    """Return all objects that can be reached from *value*, but for code: that of the package is no value."""
+    """Return all objects that can be reached from *value*, without modules, classes, functions and commands."""
     found: dict[int, object] = {}
     left = [value]
     while left:

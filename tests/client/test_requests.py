@@ -1,4 +1,4 @@
-"""What the fluent API shows of a command, of a reply and of a record."""
+"""The fluent API's classes for requests, responses and records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from txserf.commands import BY_WIRE, TABLE, Command
 
 
 def request(wire: str, seq: int | None = 7, **given: Any) -> Request:
-    """Make the request of a command that was sent, or with None for its Seq, that was not."""
+    """Make the request of a command. With a Seq of None it was not sent."""
     row = BY_WIRE[wire]
     made = REQUESTS[wire](row, row.arguments(given))
     made.seq = seq

@@ -1,4 +1,4 @@
-"""Many deadlines, one timer."""
+"""Deadlines: any number of them share one timer of the reactor."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from txserf.connection.deadlines import Deadlines
 
 class DeadlinesCase(SynchronousTestCase):
     """
-    Deadlines that write down what is called.
+    A test with deadlines whose functions record their calls.
 
-    :ivar called: the letters of what was called, in order.
+    :ivar called: the letters of the functions that were called, in order.
     """
 
     def setUp(self) -> None:
@@ -36,7 +36,7 @@ class DeadlinesCase(SynchronousTestCase):
         return self.deadlines.add(delay, self.letter(letter))
 
     def timers(self) -> list[float]:
-        """Return when the reactor's timers are due."""
+        """Return the times of the reactor's timers."""
         return [timer.getTime() for timer in self.clock.getDelayedCalls()]
 
 
@@ -188,10 +188,10 @@ class CancelTests(DeadlinesCase):
         self.assertEqual(called, list(range(0, 5000, 10)))
 
     def test_what_was_cancelled_is_let_go_of_though_its_time_is_far(self) -> None:
-        """Most are: an answered call must not be remembered until its timeout."""
+        """Most deadlines are cancelled: an answered call must not stay in memory until its timeout."""
 
         class Held:
-            """Counts how many of it there are."""
+            """Counts its live instances."""
 
             alive = 0
 
@@ -312,7 +312,7 @@ class CloseTests(DeadlinesCase):
         self.assertEqual(self.timers(), [])
 
 
-#: What may happen: a deadline is added (after so many seconds), one is cancelled, time goes by.
+#: Steps: add a deadline after some seconds, cancel one, or let time pass.
 _STEPS = st.lists(
     st.tuples(st.just("add"), st.floats(0.0, 20.0))
     | st.tuples(st.just("cancel"), st.integers(0, 200))
@@ -331,7 +331,7 @@ class PropertyTests(SynchronousTestCase):
         clock = Clock()
         deadlines = Deadlines(lambda: clock)
         added: list[Any] = []
-        due: dict[int, float] = {}  # those that are neither over nor cancelled, as a plain model has them
+        due: dict[int, float] = {}  # a simple model: the deadlines that were neither called nor cancelled
         called: list[int] = []
         expected: list[int] = []
         for what, value in steps:

@@ -33,7 +33,7 @@ from txserf.errors import (
 
 
 class Observer:
-    """Remembers what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -49,7 +49,7 @@ class Observer:
 
 
 class FactoryCase(SynchronousTestCase):
-    """A factory for three hosts in memory, called a, b and c here."""
+    """A test with a factory for three hosts in memory: a, b and c."""
 
     def setUp(self) -> None:
         self.patch(os, "environ", {n: v for n, v in os.environ.items() if not n.startswith("SERF_")})
@@ -69,18 +69,18 @@ class FactoryCase(SynchronousTestCase):
         return [host.attempts for host in self.hosts]
 
     def refuse_key(self, host: Endpoint) -> None:
-        """Answer the attempt that waits: the key is wrong."""
+        """Accept the waiting attempt, and refuse its key."""
         agent = host.accept()
         agent.greet("Invalid authentication token")
         agent.finish_closing()
 
     def fail_round(self) -> None:
-        """Refuse all that is tried, until nothing is."""
+        """Refuse all attempts, until no more are made."""
         while waiting := [host for host in self.hosts if host.waiting]:
             waiting[0].refuse()
 
     def wait_of(self, factory: SerfClientFactory) -> float:
-        """Return how long the factory waits for the next round."""
+        """Return the seconds until the factory's next round."""
         self.assertIs(factory.phase, Phase.WAITING)
         (call,) = self.clock.getDelayedCalls()
         return round(call.getTime() - self.clock.seconds(), 9)
@@ -494,7 +494,7 @@ class StoppingTests(FactoryCase):
         self.assertIsNone(factory.connection)
 
     def late(self, factory: SerfClientFactory) -> Agent:
-        """Start *factory*, stop it as it dials, start it again, and let the first attempt connect all the same."""
+        """Start *factory*, stop it while it dials, start it again, and let the first attempt connect after all."""
         factory.start()
         connect = self.a.prepare_late()
         factory.stopTrying()

@@ -1,4 +1,4 @@
-"""Host lists: what is understood, what is refused, and that no key is ever shown."""
+"""Host lists: the forms that are accepted, those that are refused, and that no key is shown."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ class RefusalTests(SynchronousTestCase):
             "serf://a?AuthKey=s3cret\ud800",
             "serf://[fe80::1%x?AuthKey=s3cret",
         ):
-            # The call is behind a name: a traceback quotes the line of the call.
+            # The entry is in a variable, because a traceback quotes the line of the call.
             try:
                 parse_hosts(entry, {})
             except InvalidHostURL as error:

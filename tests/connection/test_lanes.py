@@ -1,4 +1,4 @@
-"""Further connections to the same agent, for what would hold up the others or end the connection."""
+"""Lanes: further connections to the same agent, for commands that would delay others or end the connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from txserf.model import KeyReply
 
 NO_KEYS = KeyReply().to_wire(listing=True)
 
-#: A filter that an agent may close the connection for.
+#: A filter that txserf can't be sure of: an agent may close the connection for it.
 RISKY = "(n1|n2)"
 
 
@@ -44,7 +44,7 @@ class LaneCase(SessionCase):
         return self.call(session, JOIN, timeout, Existing=[name])
 
     def joining(self, reconnect: bool = True) -> tuple[Session, Deferred[Any], Agent]:
-        """Return a session, a join that its agent works on (as `seq`), and the end of the lane that it came by."""
+        """Return a session, a join under way (`seq` is its Seq), and the agent's end of the join's lane."""
         session = self.connected(reconnect=reconnect)
         join = self.join(session)
         lane = self.host.accept_and_greet()
@@ -221,7 +221,7 @@ class LaneLossTests(LaneCase):
         self.assertFalse(self.agent.closed_by_client)
 
     def test_one_that_can_not_be_opened_is_tried_again_and_what_waits_for_it_waits(self) -> None:
-        """For the agent may have just gone, and the session not have heard of it."""
+        """The agent may have just ended, without the session having noticed."""
         session = self.connected()
         join = self.join(session)
         for _ in range(3):
@@ -291,7 +291,7 @@ class LaneLossTests(LaneCase):
         for _ in range(2):
             self.clock.advance(1.0)
             lane = self.host.accept_and_greet()
-            lane.lose()  # of an agent's two connections either may be the first to go
+            lane.lose()  # either of an agent's two connections may be lost first
             self.agent.lose()
             self.agent = self.host.accept_and_greet()
         lane = self.host.accept_and_greet()
@@ -362,7 +362,7 @@ class MainLossTests(LaneCase):
 
 
 class KeyTests(LaneCase):
-    """What a lane hears of keys, and the connection beside it."""
+    """Keys, on a lane and on the main connection beside it."""
 
     def test_a_lane_has_the_key_that_is_under_way_on_the_connection(self) -> None:
         session = self.connected()
@@ -373,7 +373,7 @@ class KeyTests(LaneCase):
     def test_a_change_on_an_authenticated_connection_is_not_sent_again_for_what_a_lane_was_told(self) -> None:
         session = self.connected()
         self.submit(session, MEMBERS_FILTERED, Name=RISKY)
-        lane = self.host.accept_and_greet()  # without a key, for there was none yet
+        lane = self.host.accept_and_greet()  # without a key, because none was set yet
         self.submit(session, AUTH, AuthKey="k")
         self.agent.reply(self.agent.asked_one("auth").seq)
         event = self.submit(session, EVENT, Name="e")
@@ -441,10 +441,10 @@ class GivenUpTests(LaneCase):
 
 
 class DisconnectTests(LaneCase):
-    """Whatever a lane is at, it ends, and what goes by it ends once."""
+    """In every phase of a lane, a disconnect ends it, and ends each of its operations once."""
 
     def told_by_disconnecting(self, session: Session, operation: Told, lane: Agent | None) -> None:
-        """Disconnect, the transports closing in either order; check that *operation* hears of that alone."""
+        """Disconnect, close the main transport and then the lane's, and check that *operation* gets only that end."""
         closed = session.disconnect()
         for agent in (self.agent, lane):
             if agent is not None:

@@ -1,4 +1,4 @@
-"""An operation: the connection that it goes by."""
+"""An operation's choice of connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection to an agent: what is sent, who gets what comes back, and how it ends."""
+"""One connection to an agent: requests, replies, records, and its end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOST = "10.0.0.1:7373"
 
 
 class Owner:
-    """Remembers what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         self.ready: list[SerfProtocol] = []
@@ -53,7 +53,7 @@ class Owner:
 
 
 class ProtocolCase(SynchronousTestCase):
-    """A connection, its agent's end and its clock."""
+    """A test with connections to a fake agent, under a `Clock`."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -66,11 +66,11 @@ class ProtocolCase(SynchronousTestCase):
         return protocol, agent
 
     def assertQuiet(self) -> None:
-        """Nothing is left in the reactor."""
+        """Check that no timer is left in the reactor."""
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def reason(self, waiting: Deferred[Any], kind: type[Exception]) -> Any:
-        """Return why *waiting* failed."""
+        """Return the error that *waiting* failed with."""
         return self.failureResultOf(waiting, kind).value
 
 
@@ -197,7 +197,7 @@ class OpeningTests(ProtocolCase):
     def test_hostile_bytes_before_the_handshake_take_little_memory(self) -> None:
         owner = Owner()
         _, agent = self.connect(greet=False, owner=owner)
-        # Each byte an empty map, which Python needs 70 times as much for.
+        # Each byte is an empty map, which takes 70 times as much memory in Python.
         data = b"\x94" + (b"\xdd\x00\x10\x00\x00" + b"\x80" * (1 << 20)) * 4
         tracemalloc.start()
         try:
@@ -219,14 +219,14 @@ class OpeningTests(ProtocolCase):
 
 
 class CallCase(ProtocolCase):
-    """A connection that is open."""
+    """A test with an open connection."""
 
     def setUp(self) -> None:
         super().setUp()
         self.protocol, self.agent = self.connect()
 
     def assertWorks(self, protocol: SerfProtocol | None = None, agent: Agent | None = None) -> None:
-        """The connection is good: a further call is answered."""
+        """Check that the connection is good: another call is answered."""
         protocol, agent = protocol or self.protocol, agent or self.agent
         agent.asked()
         waiting = protocol.call("members")
@@ -350,7 +350,7 @@ class AuthenticationRequiredTests(ProtocolCase):
     def test_it_ends_the_connection_for_its_call_and_all_behind_it(self) -> None:
         protocol, agent = self.connect()
         calls = [protocol.call("event", {"Name": "e"}), protocol.call("members")]
-        # The body of the first was read as a header: two errors, one Seq.
+        # The agent has read the first request's body as a header too: two errors with one Seq.
         error = header(1, "Authentication required")
         agent.send(error, error, header(2, "Authentication required"))
         self.assertTrue(agent.transport.aborted)
@@ -439,12 +439,12 @@ class StreamTests(CallCase):
         self.agent.send(reply(1, user_event("before")))
         self.agent.send(header(2), reply(1, user_event("after")), reply(1, user_event("after")))
         self.successResultOf(stopping)
-        # Until the agent has confirmed the stop, what comes is the stream's.
+        # Records that come before the reply to the stop still belong to the stream.
         self.assertEqual([record["Name"] for record in self.records], ["before"])
         self.assertWorks()
 
     def open_and_stop(self, times: int) -> None:
-        """Open a stream and stop it again, so often."""
+        """Open a stream and stop it, *times* times."""
         for _ in range(times):
             stream = self.protocol.call("stream")
             seq = self.agent.asked_one("stream").seq
@@ -733,7 +733,7 @@ class ClosingTests(ProtocolCase):
 
 @implementer(ITransport)
 class Pipe:
-    """To a process: what can't be aborted, and tells of no end while that process lives."""
+    """A transport like that of a process: it can't be aborted, and does not end while the process lives."""
 
     def __init__(self) -> None:
         self.disconnecting = False
@@ -755,7 +755,7 @@ class Pipe:
 
 
 class Wrapped(Pipe):
-    """What passes on to such a pipe more than that can do, as TLS does."""
+    """A transport like TLS over such a pipe: it has `abortConnection`, but the pipe below has not."""
 
     def abortConnection(self) -> None:
         Pipe().abortConnection()  # type: ignore[attr-defined]
@@ -763,7 +763,7 @@ class Wrapped(Pipe):
 
 class PipeTests(ProtocolCase):
     def pipe(self, pipe: Pipe, *, greet: bool = True) -> tuple[SerfProtocol, Owner]:
-        """Return a connection by *pipe*, and its owner."""
+        """Return a connection over *pipe*, and its owner."""
         owner = Owner()
         protocol = SerfProtocol(host=HOST, reactor=self.clock, owner=owner, connect_timeout=3.0)
         protocol.makeConnection(pipe)
@@ -827,7 +827,7 @@ class HeartbeatTests(ProtocolCase):
         self.protocol, self.agent = self.connect()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass as it does: in steps."""
+        """Advance the clock in small steps."""
         self.clock.pump([0.125] * int(seconds / 0.125))
 
     def test_an_idle_connection_is_checked_by_a_stop_of_an_unused_seq(self) -> None:

@@ -1,4 +1,4 @@
-"""Calls and subscriptions that outlive a connection."""
+"""Sessions: operations that outlive a connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from txserf.errors import (
     RequestTimeout,
 )
 
-#: What each command that needs arguments is given.
+#: The arguments of each command that needs some.
 GIVEN: dict[str, dict[str, Any]] = {
     "event": {"Name": "deploy"},
     "force-leave": {"Node": "n2"},
@@ -32,7 +32,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "get-coordinate": {"Node": "n2"},
 }
 
-#: The commands that go by the connection that all share.
+#: The commands that use the main connection.
 SHARED = [row for row in commands.TABLE if row.road is Road.MAIN]
 
 
@@ -264,7 +264,7 @@ class LossTests(SessionCase):
 
 
 def reads(wire: str) -> bool:
-    """Whether a command may be sent again, as Serf's manual has it."""
+    """Return whether a command only reads, according to Serf's manual, so that it may be sent again."""
     return wire in {"members", "members-filtered", "stream", "monitor", "stop", "stats", "get-coordinate"}
 
 

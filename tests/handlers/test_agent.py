@@ -1,4 +1,4 @@
-"""Who the agent is, and whether what looks like an event that was seen is one."""
+"""The agent's name and tags for scripts, and events that may have been handled before."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class MyselfTests(RouterCase):
 
 
 class DoubtTests(RouterCase):
-    """The agent has failed, and another one that knows nobody takes over, its event clock at 1."""
+    """The agent has failed, and another one takes over that knows no other node and has the event LTime 1."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -91,13 +91,13 @@ class DoubtTests(RouterCase):
         self.got.clear()
 
     def send_again(self, *names: str) -> None:
-        """Send events that look like those that were seen, for they have their LTimes."""
+        """Send events with the LTimes and names of events that were handled already."""
         for name in names:
             self.other.event(name, coalesce=False)
         self.turn(0.5)
 
     def join(self) -> None:
-        """Let the agent hear from the others, and be told what happened there."""
+        """Let the agent join the others, and replay their events."""
         self.other.join([self.cluster.agents["n2"].bind], replay=True)
         self.turn(1.0)
 
@@ -173,7 +173,7 @@ class DoubtTests(RouterCase):
 
 
 class AskedTests(SerfCase):
-    """An agent played by hand, and events up to LTime 5 that are remembered."""
+    """A test with a fake agent, and remembered events up to LTime 5."""
 
     def setUp(self) -> None:
         super().setUp()

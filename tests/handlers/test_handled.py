@@ -1,4 +1,4 @@
-"""An event is handled once: what comes again is recognised, and a file remembers it."""
+"""Each event is handled once: one that comes again is recognised, after a restart too."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DuplicateTests(RouterCase):
         self.router.user_event()(self.got.append)
         service = self.bind()
         self.feed(service, *(UserEvent("deploy", b"", ltime) for ltime in range(1, 9)))
-        self.cluster.agents["n1"].drop_connections()  # its clock stands at 1: it never saw those events
+        self.cluster.agents["n1"].drop_connections()  # the agent has not seen those events: its LTime is 1
         self.turn(1.0)
         self.send("deploy")
         self.turn(3.0)

@@ -1,4 +1,4 @@
-"""The stream of a router's events, while its filter changes."""
+"""A router's event stream, and changes of its filter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class IntakeTests(RouterCase):
         self.turn(0.5)
 
     def refuse(self, type: str) -> None:
-        """Have the agent refuse a filter, as one of a release without such events would."""
+        """Make the agent refuse a filter, as an agent of a release without such events would."""
 
         def parse(text: str) -> tuple[EventFilter, ...]:
             return parse_filter("no such type" if text == type else text)
@@ -34,7 +34,7 @@ class IntakeTests(RouterCase):
         self.patch(rpc, "parse_filter", parse)
 
     def streams(self) -> int:
-        """How many streams the agent has."""
+        """Return the number of streams that the agent has."""
         process = self.cluster.agents["n1"].process
         assert process is not None
         return len(process.streams)
@@ -128,7 +128,7 @@ class IntakeTests(RouterCase):
 
 
 class OverlapTests(SerfCase):
-    """An agent played by hand, at the moment in which it has both streams."""
+    """A test with a fake agent, at the time when it has both streams."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -144,21 +144,21 @@ class OverlapTests(SerfCase):
         super().tearDown()
 
     def follow(self, type: str) -> list[Asked]:
-        """Want another filter; return what is asked for it, the stream last."""
+        """Ask for another filter. Return the requests that follow, the last of them for the stream."""
         self.intake.follow(type)
         asked = self.agent.asked()
         self.assertEqual(asked[-1].command, "stream")
         return asked
 
     def opened(self, *asked: Asked) -> int:
-        """Answer what is asked for a stream; return its Seq."""
+        """Answer the requests for a stream, and return its Seq."""
         for each in asked:
             self.agent.reply(each.seq)
         self.agent.reply(self.asked_one("stop").seq)
         return asked[-1].seq
 
     def stopped(self) -> None:
-        """Have the old stream stopped, and all of it confirmed."""
+        """Answer the requests that stop the old stream."""
         asked = [self.ping]
         while asked:
             self.agent.reply(asked.pop().seq)

@@ -1,4 +1,4 @@
-"""Routers in memory: what may be a handler, and what becomes of what it returns."""
+"""Routers in memory: which functions may be handlers, and the use of their return values."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ class ReturnTests(RouterCase):
         self.assertEqual(len(self.logged("number: returned int: an answer is bytes or str, or None")), 1)
 
     def test_mypy_refuses_what_is_no_handler_of_that_event(self) -> None:
-        """An ignore that mypy does not need is an error of its own."""
+        """This is a test for mypy: an ignore that it does not need is an error."""
 
         def of_user_events(event: UserEvent) -> None: ...
         async def of_events(event: Event) -> None: ...

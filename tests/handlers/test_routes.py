@@ -1,4 +1,4 @@
-"""Which handlers an event has, and which stream brings it."""
+"""The handlers of an event, and the event stream that they need."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class MatchingTests(SynchronousTestCase):
         router = Router()
         router.user_event("a,b", "c")(one)
         router.query("load*")(one)
-        # An agent's filter can hold neither a comma nor a wildcard.
+        # A filter of Serf can have neither a comma nor a wildcard in a name.
         self.assertEqual(router.routes().stream_type, "query,user")
 
     def test_names_from_the_network_do_not_fill_the_memory(self) -> None:

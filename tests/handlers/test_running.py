@@ -1,4 +1,4 @@
-"""The life of a router's service: stop, restart, loss, a full queue, other handlers."""
+"""A router's service: stop, restart, loss, a full queue, other handlers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LifeTests(RouterCase):
         self.assertEqual(len(self.logged("1 events that waited are dropped")), 1)
 
     def slow(self) -> list[Deferred[None]]:
-        """Add a handler that takes until the test fires what it returned."""
+        """Add a handler that returns Deferreds, and return the list of them. The test fires them."""
         going: list[Deferred[None]] = []
 
         @self.router.user_event()
@@ -261,4 +261,4 @@ class TimerTests(SerfCase):
             self.agent.reply(stream.seq, user_event(name))
         stopped = service.stopService()
         held.callback(None)
-        self.successResultOf(stopped)  # and tearDown() looks for timers
+        self.successResultOf(stopped)  # tearDown() checks that no timer is left

@@ -1,4 +1,4 @@
-"""What a script is given, what counts of its output, and its end; no agent is needed for that."""
+"""The environment and input of scripts, their output and their end. No agent is needed."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def start(command: str) -> Deferred[bytes]:
 
 @pytest.fixture(params=["setsid", "without setsid"])
 def own_group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """With the program that makes a process group, and on a system that has none."""
+    """Run the test with ``setsid``, and as on a system without it."""
     if request.param != "setsid":
         monkeypatch.setattr(shutil, "which", lambda name: None)
     scripts._own_group.cache_clear()
@@ -224,7 +224,7 @@ async def test_of_what_has_left_its_group_nothing_more_is_read(tmp_path: Path) -
 
 @attrs.frozen
 class Context:
-    """What a handler is given beside its event."""
+    """The context that a handler gets with its event."""
 
     clock: Any = reactor
 

@@ -1,4 +1,4 @@
-"""How handlers end: each in its time, told to the observer, and said in the log."""
+"""The end of handlers: their time limit, the calls of the observer, and the log."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Noted(Observer):
 
 
 class Broken(Exception):
-    """An error that can't be told."""
+    """An error whose text can't be made."""
 
     def __str__(self) -> str:
         raise ValueError("no text")
 
 
 class BadObserver(Observer):
-    """Fails whatever it is told."""
+    """Raises in each of its methods."""
 
     def __init__(self) -> None:
         self.arrived = self.duplicate = self.resumed = self.ended = self.fail  # type: ignore[method-assign,assignment]
@@ -196,7 +196,7 @@ class EndTests(RouterCase):
 
 
 class UsersErrorTests(RouterCase):
-    """What a user's code raises stops no bookkeeping, breaks no log, and shows no payload."""
+    """Errors of users' code do not disturb the service or the log, and show no payload."""
 
     def test_an_error_that_can_not_be_told_stops_nothing(self) -> None:
         @self.router.user_event("now")
@@ -280,7 +280,7 @@ class UsersErrorTests(RouterCase):
         service._take(self.got[0])
         self.send("b")
         self.assertEqual((self.names(), service.working), (["a", "b"], 0))
-        # arrived and twice ended for each event, a gap, a duplicate
+        # `arrived` once and `ended` twice for each event, one gap, one duplicate
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)
         self.assertEqual(len(self.logged("an observer failed")), 8)
 

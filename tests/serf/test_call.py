@@ -1,4 +1,4 @@
-"""A command of the typed API: its Deferred fires once, with what the table makes of the reply."""
+"""A call of the typed API: its Deferred fires once, with the reply as the table decodes it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class CallTests(CallCase):
 
 
 class LeaveTests(CallCase):
-    """The agent exits as it answers: that it is gone is an answer."""
+    """An agent exits when it answers a leave, so a loss counts as an answer."""
 
     def test_the_agents_going_away_is_its_answer(self) -> None:
         call = self.made("leave")

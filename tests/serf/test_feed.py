@@ -1,4 +1,4 @@
-"""`Feed`: items for callbacks, for ``async for``, for both."""
+"""`Feed`: items for callbacks, for ``async for``, or for both."""
 
 from __future__ import annotations
 

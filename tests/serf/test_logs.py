@@ -1,4 +1,4 @@
-"""What streams of log lines share: the one monitor of a connection, and who has got which line."""
+"""Log streams share the one monitor of a connection, and each gets every line once."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def line(text: str, level: str = "INFO") -> dict[str, Any]:
 
 class LogCase(SerfCase):
     """
-    Streams whose lines are written down.
+    A test with log streams whose lines are recorded.
 
-    :ivar seq: the Seq of the monitor that is open, or was last.
+    :ivar seq: the Seq of the latest monitor.
     """
 
     seq: int
 
     def monitor(self, level: str = "INFO") -> tuple[LogStream, list[str]]:
-        """Open a stream; return it, and the list that the texts of its lines go to."""
+        """Open a log stream. Return it, and a list that gets the texts of its lines."""
         texts: list[str] = []
         return self.serf.monitor(level).add_callback(lambda got: texts.append(got.text)), texts
 
     def agree(self) -> None:
-        """Answer the request for a monitor, and the round trip behind it."""
+        """Answer the request for a monitor, and the round trip after it."""
         asked = [one for one in self.agent.asked() if one.command == "monitor"][-1]
         self.seq = asked.seq
         self.agent.reply(self.seq)

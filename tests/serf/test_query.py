@@ -1,4 +1,4 @@
-"""Queries of the typed API, on an agent played by hand."""
+"""Queries of the typed API, on a fake agent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from txserf.serf.query import Query
 
 class QueryTests(SerfCase):
     def ask(self, **options: Any) -> tuple[Query, int]:
-        """Ask a query that the agent agrees to."""
+        """Start a query that the agent accepts. Return it and its Seq."""
         query = self.serf.query("load", **options)
         seq = self.asked_one("query").seq
         self.agent.reply(seq)

@@ -1,4 +1,4 @@
-"""`Serf` on an agent played by hand: its calls, its lanes, its life."""
+"""`Serf` on a fake agent: its calls, its lanes, starting and closing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_COORD = {"Coord": {"Vec": None, "Error": 0.0, "Adjustment": 0.0, "Height": 0.
 
 class CallTests(SerfCase):
     def answered(self, call: Deferred[Any], command: str, sent: object, body: object = None) -> Any:
-        """Check what a call sends, answer it, and return what it fires with."""
+        """Check the request of a call, answer it, and return the call's result."""
         asked = self.asked_one(command)
         self.assertEqual(asked.body, sent)
         self.agent.reply(asked.seq, body)
@@ -69,7 +69,7 @@ class CallTests(SerfCase):
         self.assertIsNone(self.answered(serf.leave(), "leave", None))
 
     def test_each_method_takes_what_the_table_says(self) -> None:
-        """The signatures are spelled for people and mypy; the table says what is sent."""
+        """The signatures are written out for people and for mypy, so they have to agree with the table."""
         names = {"tags": "set_tags", "get-coordinate": "coordinate", "members-filtered": "members"}
         internal = {"handshake", "auth", "stop", "respond"}
         for row in commands.TABLE:

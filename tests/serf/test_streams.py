@@ -1,4 +1,4 @@
-"""Streams of events and of log lines, on an agent played by hand."""
+"""Streams of events and of log lines, on a fake agent."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def log_line(text: str, level: str = "INFO") -> dict[str, Any]:
 
 class StreamCase(SerfCase):
     def agree(self, command: str = "stream") -> tuple[Asked, Asked]:
-        """Answer the request that opens a stream; return it, and what is asked behind it."""
+        """Answer the request that opens a stream. Return that request, and the one that follows it."""
         opening = self.asked_one(command)
         self.agent.reply(opening.seq)
         return opening, self.asked_one("stop")
 
     def open(self, command: str = "stream") -> int:
-        """Open the stream that is asked for, to the end; return its Seq."""
+        """Answer both requests that open a stream, and return its Seq."""
         opening, confirmation = self.agree(command)
         self.agent.reply(confirmation.seq)
         return opening.seq
@@ -55,13 +55,13 @@ class StreamCase(SerfCase):
         ]
 
     def texts(self, stream: LogStream) -> list[str]:
-        """Return what waits to be read."""
+        """Return the texts of the lines that wait to be read."""
         return [line.text for line in self.now(stream, len(stream._items))]
 
 
 class EventStreamTests(StreamCase):
     def test_it_is_active_behind_a_second_round_trip(self) -> None:
-        """For the agent replies a moment before it registers the stream."""
+        """The agent replies a moment before it registers the stream."""
         stream = self.serf.stream("user:deploy")
         active = stream.when_active()
         opening, confirmation = self.agree()
@@ -100,7 +100,7 @@ class EventStreamTests(StreamCase):
         self.assertEqual((self.names(first, 1), self.names(second, 1)), (["a"], ["b"]))
 
     def test_an_end_by_the_agents_refusal_comes_to_who_waits_and_who_reads(self) -> None:
-        stream = self.serf.stream("member-reap")  # an agent of a release without it would refuse it
+        stream = self.serf.stream("member-reap")  # an agent of a release without this type would refuse it
         active, event = stream.when_active(), self.next(stream)
         self.agent.reply(self.asked_one("stream").seq, error="Invalid event filter")
         for failed in (active, event, stream.when_active(), self.next(stream)):
@@ -134,7 +134,7 @@ class EventStreamTests(StreamCase):
         self.clock.advance(2)
         self.agent = self.endpoint.accept_and_greet()
         _, confirmation = self.agree()
-        self.send(seq, "two")  # nobody knows yet whether something was missed before it
+        self.send(seq, "two")  # an event before it may still have been missed
         self.assertEqual(len(called), 1)
         self.clock.advance(1)
         self.agent.reply(confirmation.seq)
@@ -184,7 +184,7 @@ class EventStreamTests(StreamCase):
         self.assertNoResult(stopped)
         self.agent.reply(stop.seq)
         self.assertIsNone(self.successResultOf(stopped))
-        self.send(seq, "later")  # the agent had it under way
+        self.send(seq, "later")  # the agent sent it before it read the stop
         self.assertEqual(self.successResultOf(self.collect(stream)), [])
         self.failureResultOf(stream.when_active(), Disconnected)
         self.assertIsNone(self.successResultOf(stream.stop()))
@@ -369,7 +369,7 @@ class LogStreamTests(StreamCase):
         self.agent.reply(opening.seq)
         self.agent.reply(self.asked_one("stop").seq)
         self.successResultOf(second.when_active())
-        # The agent begins with its last lines, of all the levels from the new one up.
+        # The agent first sends its last lines, of all levels from the new one up.
         self.send_lines(opening.seq, "x", level="DEBUG")
         self.send_lines(opening.seq, "a", "b", "the old one's last", level="WARN")
         self.send_lines(opening.seq, "y", level="DEBUG")

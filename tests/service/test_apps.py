@@ -1,4 +1,4 @@
-"""The router that the options ask for: what can't work is refused by name, and the modules stay as they were."""
+"""The router made from the options: errors name the option, and leave imported modules as they were."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AppCase(SynchronousTestCase):
         return str(error)
 
     def labels(self, *specs: str, app: str | None = None, again: bool = False) -> list[str]:
-        """Return what the handlers of the event ``deploy`` are called."""
+        """Return the labels of the handlers for the event ``deploy``."""
         router = make_router(specs, app, folder=str(self.folder), again=again)
         return [handler.label for handler in router.routes().handlers(UserEvent("deploy"))]
 
@@ -187,6 +187,6 @@ class AgainTests(AppCase):
         times = self.folder.stat()
         self.refusal(app="txserf_test_new:router", again=True)
         self.module("txserf_test_new", APP.format(name="new"))
-        # As where the file system's clock is coarse: the folder looks as it did.
+        # Reset the folder's time, as on a file system with coarse times.
         os.utime(self.folder, ns=(times.st_atime_ns, times.st_mtime_ns))
         self.assertEqual(self.labels(app="txserf_test_new:router", again=True), ["txserf_test_new.new"])

@@ -1,4 +1,4 @@
-"""The events of ``--embedded`` that happen by themselves."""
+"""The events that ``--embedded`` makes by itself."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from txserf.service.lines import as_text
 
 
 class EndTests(SynchronousTestCase):
-    """It ends before anything has happened."""
+    """The demo ends before it has made any event."""
 
     def failures(self, waiting: Deferred[None]) -> list[BaseException]:
-        """Return what it tells where the wait for its follower ends so."""
+        """Return the errors that the demo reports if its wait for the follower ends with *waiting*."""
 
         class Waiting:
             def when_following(self) -> Deferred[None]:

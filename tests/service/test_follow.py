@@ -1,4 +1,4 @@
-"""What is written of a cluster that is followed, in which order, and how that ends."""
+"""Following a cluster: the lines that are written, their order, and the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FollowerTests(SerfCase):
         self.lines.append(line)
 
     def answer(self) -> None:
-        """Open both streams, and say who the members are."""
+        """Answer the requests for both streams and for the members."""
         self.agent.reply(self.stream.seq)
         self.agent.reply(self.monitor.seq)
         for _ in range(2):  # the confirmations, then the members

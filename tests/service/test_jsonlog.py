@@ -1,4 +1,4 @@
-"""The log as JSON: flat objects, one a line, whatever is logged."""
+"""The log as JSON: a flat object on each line, whatever is logged."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class LineTests(SynchronousTestCase):
 
 class ObserverTests(SynchronousTestCase):
     def written(self, **twistd: Any) -> str:
-        """Log a line as ``twistd`` would, and return what is on standard output."""
+        """Log a line as ``twistd`` would, and return the standard output."""
         output = io.StringIO()
         with mock.patch.object(sys, "stdout", output):
             Logger("x", observer=LogPublisher(jsonlog.observer(twistd))).info("said")

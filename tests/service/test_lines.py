@@ -1,4 +1,4 @@
-"""A record as a line of text, and as a JSON object."""
+"""Records as lines of text, and as JSON objects."""
 
 from __future__ import annotations
 

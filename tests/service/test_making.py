@@ -1,4 +1,4 @@
-"""The service that the options ask for: its parts, and how they start and stop."""
+"""The service made from the options: its parts, their start and their stop."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MakeServiceTests(OptionsCase):
         self.assertEqual(handling._file.path, self.folder / "s")
 
     def written(self, encoding: str, errors: str, *arguments: str) -> bytes:
-        """Have an event named in Japanese shown on a standard output of that encoding."""
+        """Show an event with a Japanese name on a standard output of that encoding."""
         stdout = io.BytesIO()
         self.patch(sys, "__stdout__", io.TextIOWrapper(stdout, encoding=encoding, errors=errors))
         self.patch(sys, "stdout", sys.stdout)
@@ -102,7 +102,7 @@ class MakeServiceTests(OptionsCase):
 
 
 class Part(Service):
-    """Notes its stop, which is over when the test says so."""
+    """A service that records its stop. The test ends the stop."""
 
     def __init__(self, name: str, stopped: list[str]) -> None:
         self.setName(name)

@@ -1,4 +1,4 @@
-"""What is counted, as a scrape shows it."""
+"""The metrics, as a scrape shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of `twistd txserf`: what it gives, and what it refuses."""
+"""The command line of `twistd txserf`: the options, and the refusals."""
 
 from __future__ import annotations
 

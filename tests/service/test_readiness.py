@@ -67,7 +67,7 @@ class GuardTests(WithSerfCase):
     def test_a_key_that_is_refused_later_ends_it_too(self) -> None:
         self.ready().lose()
         agent = self.ready()
-        self.clock.advance(2.0)  # else it flaps, and is not dialled at once
+        self.clock.advance(2.0)  # after a connection that was lost sooner, it waits before it dials
         agent.lose()
         agent = self.endpoint.accept()
         agent.greet("Invalid authentication token")

@@ -1,4 +1,4 @@
-"""A reload in memory: what changes, what stays, and that no event is lost over it."""
+"""A reload in memory: handlers and limits change, the rest stays, and no event is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from txserf.service.settings import ConfigError
 
 
 class FakeReactor:
-    """Calls at once what another thread, or a signal, wants called."""
+    """A reactor whose `callFromThread` calls the function at once."""
 
     def callFromThread(self, function: Callable[[], object]) -> None:
         function()
@@ -35,7 +35,7 @@ class ReloadCase(RouterCase):
         return settings.merged({}, self.file), self.next_router
 
     def reloader(self) -> Reloader:
-        """Start a service with the router, and what reloads it."""
+        """Start a service with the router, and return a started reloader for it."""
         self.service = self.bind()
         reloader = Reloader(self.service, settings.merged({}, self.file), self.read, FakeReactor())
         reloader.startService()

@@ -1,4 +1,4 @@
-"""What the page about ``twistd txserf`` shows is what the program takes."""
+"""The program accepts the options and the file that the page about ``twistd txserf`` shows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PAGE = (Path(__file__).parents[2] / "docs" / "service.rst").read_text()
 
 
 def block(language: str) -> str:
-    """Return the one block of a language that the page has."""
+    """Return the page's only block of a language."""
     (found,) = re.findall(rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
     return textwrap.dedent(found)
 
 
 def commands() -> list[list[str]]:
-    """Return the words of each command line of the page that begins with ``twistd``, after that word."""
+    """Return the arguments of each ``twistd`` command line on the page."""
     joined = PAGE.replace("\\\n", " ")
     return [shlex.split(line)[1:] for line in re.findall(r"^ +(twistd .*)$", joined, re.MULTILINE)]
 
@@ -49,8 +49,8 @@ class PageTests(SynchronousTestCase):
         return str(path)
 
     def taken(self, words: list[str]) -> Options:
-        """Have ``twistd`` parse the options of a command line, and txserf its own."""
-        if "--uid" in words:  # who is not there on every machine
+        """Parse the arguments with ``twistd``, and return txserf's options."""
+        if "--uid" in words:  # the page's user does not exist on every machine
             words[words.index("--uid") + 1] = "0"
         twistd: Any = ServerOptions()
         twistd.parseOptions(words)

@@ -23,7 +23,7 @@ class FileCase(SynchronousTestCase):
         return path
 
     def refusal(self, text: str | bytes) -> str:
-        """Return what is said against a file."""
+        """Return the error for a file with this text, with FILE in place of its path."""
         path = self.file(text)
         told = str(self.assertRaises(ConfigError, settings.load, path))
         self.assertIn(str(path), told)

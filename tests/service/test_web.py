@@ -1,4 +1,4 @@
-"""/health and /metrics, asked in memory."""
+"""``/health`` and ``/metrics``, requested in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SiteTests(SynchronousTestCase):
         self.metrics: FakeMetrics | None = FakeMetrics()
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
-        """Ask for a page: the status, the headers, the body."""
+        """Request a page, and return its status, headers and body."""
         site = Site(lambda: self.reason, self.metrics, Clock())
         protocol = site.buildProtocol(None)
         transport = StringTransport()
@@ -79,7 +79,7 @@ class SiteTests(SynchronousTestCase):
     def test_only_get_and_head_are_allowed(self) -> None:
         log = Log(self)
         status, headers, body = self.ask("/health", "HEAD")
-        self.assertEqual(log.texts, [])  # Twisted warns of a body that it drops
+        self.assertEqual(log.texts, [])  # Twisted would warn about a body for HEAD
         self.assertEqual((status, headers["content-length"], body), (200, "3", ""))
         self.assertEqual(self.ask("/health", "POST")[0], 405)
 
