@@ -1,4 +1,4 @@
-"""The commands of one ``request()``: what is awaited of them, and what their Deferred fires with."""
+"""The commands of one ``request()``: they are sent together, and answered by one Deferred."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Batch:
     """
     The commands of one ``request()``.
 
-    :param requests: the commands, in order.
-    :param timeout: seconds for it all; None: as long as it takes.
+    :param queue: the commands, in order.
+    :param timeout: seconds for all of it; None: no limit.
     :param patient: whether a query may take longer than *timeout*.
     :param watch: whether streams run until they are stopped.
-    :param under_way: is told once all is over and the Deferred has fired.
+    :param under_way: counts this one until it is over and its Deferred has fired.
     :ivar result: a Deferred of `Responses`.
     """
 
-    due_at = math.inf  # it is watched by the session's deadlines itself
+    due_at = math.inf  # set by `Deadlines.watch`
     _finished = False
 
     def __init__(
         self,
-        requests: list[QueuedCommand],
+        queue: list[QueuedCommand],
         timeout: float | None,
         patient: bool,
         watch: bool,
@@ -53,89 +53,89 @@ class Batch:
     ) -> None:
         self.result: Deferred[Responses] = Deferred(self._cancelled)
         self._session = session = under_way.session
-        self._requests = requests
+        self._queue = queue
         self._timeout = timeout
         self._patient = patient
         self._watch = watch
         self._under_way = under_way
         under_way.count += 1
-        self._open = set(requests)  # those that are not complete, callbacks included
-        self._part: set[QueuedCommand] = set()  # those that were sent and are not answered, if parts follow
+        self._open = set(queue)  # those that are not complete; their callbacks count
+        self._part: set[QueuedCommand] = set()  # sent and not answered; kept only while parts follow
         self._later: deque[list[QueuedCommand]] = deque()
-        for request in requests:
-            request.batch = self
-            request.responses = []
-            if request.callbacks is not None:
-                request.chain = Chain(
-                    request.callbacks,
-                    functools.partial(self._callback_failed, request),
-                    functools.partial(self._idle, request),
-                    constant.STREAM_BUFFER if request.command.subscribes else None,
-                    functools.partial(self._dropping, request),
+        for queued in queue:
+            queued.batch = self
+            queued.responses = []
+            if queued.callbacks is not None:
+                queued.chain = Chain(
+                    queued.callbacks,
+                    functools.partial(self._callback_failed, queued),
+                    functools.partial(self._idle, queued),
+                    constant.STREAM_BUFFER if queued.command.subscribes else None,
+                    functools.partial(self._dropping, queued),
                 )
         if timeout is not None:
             session.deadlines.watch(timeout, self)
 
     def send(self) -> None:
-        """Send them, in one write; what must not go out before an answer is there goes out behind it."""
-        first, *later = _parts(self._requests)
+        """Send the commands in one write, but for those that have to wait for an answer: these follow it."""
+        first, *later = _parts(self._queue)
         self._later.extend(later)
         self._send(first)
 
-    # What the requests tell
+    # Called by the commands
 
-    def replied(self, request: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
+    def replied(self, queued: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
         """Take a command's reply."""
-        self._take_reply(request, error, body)
+        self._take_reply(queued, error, body)
         if self._later and not self._finished:
-            self._part.discard(request)
+            self._part.discard(queued)
             if not self._part:
                 self._send(self._later.popleft())
 
-    def _take_reply(self, request: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
-        command = request.command
-        response = request.answer(RESPONSES[command.wire], error, body)
+    def _take_reply(self, queued: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
+        command = queued.command
+        response = queued.answer(RESPONSES[command.wire], error, body)
         if command.streams and not error:
-            request.opened = True
-            # A stream that was opened again replies again: that is for its callbacks only.
-            if self._watch and request.command.subscribes and not request.responses:
-                request.responses.append(response)
-            if request.chain is not None:
-                request.chain.put(response)
+            queued.opened = True
+            # A stream that was opened again replies again. Only its callbacks get that reply.
+            if self._watch and queued.command.subscribes and not queued.responses:
+                queued.responses.append(response)
+            if queued.chain is not None:
+                queued.chain.put(response)
             return
         if command is commands.AUTH:
             if error:
-                host = request.connection.host if request.connection is not None else ""
+                host = queued.connection.host if queued.connection is not None else ""
                 self.fail(AuthenticationError(f"{host} refused the key: {error}", host=host))
                 return
-            self._session.authenticated(request.values["AuthKey"])
-        request.responses.append(response)
-        request.done = True
-        if request.chain is not None:
-            request.chain.put(response)
+            self._session.authenticated(queued.values["AuthKey"])
+        queued.responses.append(response)
+        queued.done = True
+        if queued.chain is not None:
+            queued.chain.put(response)
         else:
-            self._one_less(request)
+            self._one_less(queued)
 
-    def record(self, request: QueuedCommand, body: Mapping[str, Any]) -> None:
+    def record(self, queued: QueuedCommand, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
-        response = request.answer(ResponseStreamResult, "", body)
-        if not (self._watch and request.command.subscribes):
-            request.responses.append(response)
-        if request.last:
-            request.done = True
-        if request.chain is not None:
-            request.chain.put(response)
-        elif request.done:
-            self._one_less(request)
+        response = queued.answer(ResponseStreamResult, "", body)
+        if not (self._watch and queued.command.subscribes):
+            queued.responses.append(response)
+        if queued.last:
+            queued.done = True
+        if queued.chain is not None:
+            queued.chain.put(response)
+        elif queued.done:
+            self._one_less(queued)
 
-    def complete(self, request: QueuedCommand) -> None:
-        """A stream has come to its end."""
-        request.done = True
-        if request.chain is None or not request.chain.busy:
-            self._one_less(request)
+    def complete(self, queued: QueuedCommand) -> None:
+        """Take the end of a stream."""
+        queued.done = True
+        if queued.chain is None or not queued.chain.busy:
+            self._one_less(queued)
 
     def fail(self, reason: SerfError | Failure) -> None:
-        """End it all with *reason*."""
+        """Fail the Deferred with *reason*."""
         if not self._finished:
             self._end().errback(reason)
             self._under_way.lowered()
@@ -147,12 +147,12 @@ class Batch:
             self._part = set(part)
         self._session.submit(part)
 
-    def _idle(self, request: QueuedCommand) -> None:
-        if request.done:
-            self._one_less(request)
+    def _idle(self, queued: QueuedCommand) -> None:
+        if queued.done:
+            self._one_less(queued)
 
-    def _one_less(self, request: QueuedCommand) -> None:
-        self._open.discard(request)
+    def _one_less(self, queued: QueuedCommand) -> None:
+        self._open.discard(queued)
         if not self._open and not self._finished:
             self._succeed()
 
@@ -162,51 +162,50 @@ class Batch:
         self._under_way.lowered()
 
     def _responses(self) -> Responses:
-        requests = self._requests
-        if len(requests) == 1:
-            return Responses(requests[0].responses)
-        responses = Responses(response for request in requests for response in request.responses)
-        if any(request.road is commands.Road.GREETING for request in requests):
-            responses.sort(
-                key=attrgetter("seq")
-            )  # a greeting's is the connection's own, wherever it was queued
+        queue = self._queue
+        if len(queue) == 1:
+            return Responses(queue[0].responses)
+        responses = Responses(response for queued in queue for response in queued.responses)
+        if any(queued.road is commands.Road.GREETING for queued in queue):
+            # A greeting has the Seq of the connection's own, wherever it was queued.
+            responses.sort(key=attrgetter("seq"))
         return responses
 
     def _end(self) -> Deferred[Responses]:
         self._finished = True
         self._session.deadlines.forget(self)
-        for request in self._requests:
-            if not request.done:
-                self._session.abandon(request)
-            if request.chain is not None:
-                request.chain.close()
-                if request.chain.dropped:
+        for queued in self._queue:
+            if not queued.done:
+                self._session.abandon(queued)
+            if queued.chain is not None:
+                queued.chain.close()
+                if queued.chain.dropped:
                     _log.warn(
                         "{dropped} records of {command} were dropped: its callbacks are too slow",
-                        dropped=request.chain.dropped,
-                        command=request.command.wire,
+                        dropped=queued.chain.dropped,
+                        command=queued.command.wire,
                     )
         self._under_way.count -= 1
-        # It is let go of, as are the requests: a cycle for the garbage collector costs 2 us a call.
+        # All of it is released here: a cycle for the garbage collector costs 2 us a call.
         result = self.result
         self._open.clear()
         self._part.clear()
         self._later.clear()
-        del self.result, self._requests
+        del self.result, self._queue
         return result
 
-    def _dropping(self, request: QueuedCommand) -> None:
-        # A watch may go on for months; how many they are is told at its end.
+    def _dropping(self, queued: QueuedCommand) -> None:
+        # A watch may go on for months, so this does not wait for its end, where the number is logged.
         _log.warn(
-            "records of {command} are being dropped: its callbacks are too slow", command=request.command.wire
+            "records of {command} are being dropped: its callbacks are too slow", command=queued.command.wire
         )
 
-    def _callback_failed(self, request: QueuedCommand, failure: Failure) -> None:
+    def _callback_failed(self, queued: QueuedCommand, failure: Failure) -> None:
         if self._finished:
             _log.failure(
                 "a callback of {command} failed after its request was over",
                 failure,
-                command=request.command.wire,
+                command=queued.command.wire,
             )
         elif isinstance(failure.value, StopReceiveData):
             self._succeed()
@@ -219,46 +218,46 @@ class Batch:
             self._under_way.lowered()
 
     def expired(self) -> None:
-        """Take the end of the time: streams were collected till now, all else is late."""
-        requests = self._requests
-        late = [request for request in requests if request in self._open and self._is_late(request)]
+        """Take the end of the time. Streams have been collected until now; everything else is late."""
+        queue = self._queue
+        late = [queued for queued in queue if queued in self._open and self._is_late(queued)]
         if late:
             self.fail(too_late(late, self._timeout, self._session, self._responses()))
             return
-        for request in requests:
-            if request.command.subscribes:
-                if not request.done:
-                    self._session.abandon(request)
-                # Its callbacks are not waited for: one that never ends would make it all wait for ever.
-                self._one_less(request)
+        for queued in queue:
+            if queued.command.subscribes:
+                if not queued.done:
+                    self._session.abandon(queued)
+                # Its callbacks are not waited for: one that never ends would keep the request open for ever.
+                self._one_less(queued)
 
-    def _is_late(self, request: QueuedCommand) -> bool:
-        if request.command.subscribes:
-            return not request.opened  # else its time to collect records is over
-        return not (self._patient and request.command.ends)
+    def _is_late(self, queued: QueuedCommand) -> bool:
+        if queued.command.subscribes:
+            return not queued.opened  # else its time to collect records is over
+        return not (self._patient and queued.command.ends)
 
 
-def _parts(requests: list[QueuedCommand]) -> list[list[QueuedCommand]]:
+def _parts(queue: list[QueuedCommand]) -> list[list[QueuedCommand]]:
     """
-    Cut requests where the next must not go out before the answers of those in front of it.
+    Cut the commands into parts, each of which must not go out before the part in front of it is answered.
 
-    What is sent behind a key that is refused is misread by the agent, and takes the connection
-    along. And a connection of its own would carry a request past the changes in front of it, or behind.
+    The agent misreads all that is sent behind a key that it refuses, and the connection is given up. And a command
+    on a connection of its own would overtake the changes in front of it, or be overtaken by those behind.
     """
     parts: list[list[QueuedCommand]] = [[]]
     changes = alone = False
-    for request in requests:
-        goes_alone = request.road is commands.Road.ALONE
+    for queued in queue:
+        goes_alone = queued.road is commands.Road.ALONE
         part = parts[-1]
         if part and (
             part[-1].command is commands.AUTH
             or (goes_alone and changes)
-            or (alone and request.command.changes)
+            or (alone and queued.command.changes)
         ):
             part = []
             parts.append(part)
             changes = alone = False
-        part.append(request)
-        changes = changes or request.command.changes
+        part.append(queued)
+        changes = changes or queued.command.changes
         alone = alone or goes_alone
     return parts

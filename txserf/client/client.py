@@ -31,7 +31,7 @@ def _command(method: _Method) -> _Method:
     """
     Make a method that queues the command of its name.
 
-    Its signature is for people and for mypy; what is checked is the table, so that a wrong
+    Its signature is for people and for mypy. Arguments are checked by the table, so that a wrong
     name or a missing argument is an `InvalidRequest` like any other mistake.
     """
     row = commands.BY_WIRE[method.__name__.replace("_", "-")]
@@ -47,7 +47,7 @@ def _command(method: _Method) -> _Method:
             self._queued.append(QueuedCommand(row, row.arguments(given)))
         return self
 
-    queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect and Sphinx read
+    queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # inspect and Sphinx read it
     return queue  # type: ignore[return-value]  # as above: the signature is the method's
 
 
@@ -97,7 +97,7 @@ class Client:
 
     @property
     def factory(self) -> SerfClientFactory:
-        """What connects, for its settings and counts: ``client.factory.maxDelay = 10``."""
+        """The factory that connects, for its settings and counts: ``client.factory.maxDelay = 10``."""
         return self._session.factory
 
     # The commands
@@ -218,7 +218,7 @@ class Client:
         """Queue ``get-coordinate`` of a member."""
         raise AssertionError
 
-    # What is done with them
+    # Requesting, connecting, closing
 
     def add_callback(self, *functions: Callback[Response]) -> Client:
         """
@@ -301,7 +301,7 @@ class Client:
 
     def disconnect(self, wait: bool = False) -> Client:
         """
-        Close the connection; what was queued is not sent, what was in flight ends with `Disconnected`.
+        Close the connection. Queued commands are not sent, those in flight end with `Disconnected`.
 
         :param wait: close once the responses of the coming ``request()`` are in; its Deferred then
             fires when the connection is closed.
@@ -318,7 +318,7 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A block that raised is over at once: a watch that it left behind would never be.
+        # A block that raised is over at once: a watch that it left behind would never end.
         (self._under_way.drained() if error is None else succeed(None)).addCallback(lambda _: self._close())
 
     async def __aenter__(self) -> Client:
@@ -341,7 +341,7 @@ class Client:
         if requests[0].command is commands.AUTH:
             requests.insert(0, QueuedCommand(commands.HANDSHAKE, {"Version": 1}))
         batch = Batch(requests, timeout, patient, watch, self._under_way)
-        result = batch.result  # its own one is gone once it is over, which it may be at once
+        result = batch.result  # the batch drops it at its end, which may come inside send()
         batch.send()
         return result
 

@@ -1,4 +1,4 @@
-"""What the fluent API shows of a command: `Request`, `Response`, `Responses`."""
+"""`Request`, `Response` and `Responses`: the values of the fluent API, and the command behind them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from txserf.errors import RequestTimeout, RpcError, SerfError
 
 
 class Collector(Protocol):
-    """Who collects what comes for the requests of one ``request()``."""
+    """Collects the replies and records of the commands of one ``request()``."""
 
-    def replied(self, command: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
+    def replied(self, queued: QueuedCommand, error: str, body: Mapping[str, Any] | None) -> None:
         """Take a command's reply."""
 
-    def record(self, command: QueuedCommand, body: Mapping[str, Any]) -> None:
+    def record(self, queued: QueuedCommand, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
 
-    def complete(self, command: QueuedCommand) -> None:
-        """A stream has come to its end."""
+    def complete(self, queued: QueuedCommand) -> None:
+        """Take the end of a stream."""
 
     def fail(self, reason: SerfError) -> None:
-        """End it all with *reason*."""
+        """Fail the ``request()`` with *reason*."""
 
 
 class UnderWay:
     """
-    How many ``request()`` of a client are under way, and who waits for their end.
+    Counts the ``request()`` of a client that are under way.
 
-    :ivar session: by which they go.
-    :ivar count: the number; whoever lowers it says so by `lowered`, once the Deferred has fired.
-    :ivar askers: Deferreds of those who wait.
+    :ivar session: sends their commands.
+    :ivar count: their number. Code that lowers it calls `lowered` once the Deferred has fired.
+    :ivar askers: the Deferreds that `drained` returned and that have not fired.
     """
 
     def __init__(self, session: Session) -> None:
@@ -46,14 +46,14 @@ class UnderWay:
         self.askers: list[Deferred[None]] = []
 
     def lowered(self) -> None:
-        """One of them is over, and its Deferred has fired."""
+        """Take note that one of them is over, and its Deferred has fired."""
         if not self.count:
             askers, self.askers = self.askers, []
             for asker in askers:
                 asker.callback(None)
 
     def drained(self) -> Deferred[None]:
-        """Wait until none is under way."""
+        """Return a Deferred that fires once none is under way."""
         drained: Deferred[None] = Deferred()
         if self.count:
             self.askers.append(drained)
@@ -77,7 +77,7 @@ class Request:
         self.values = command.shown(values) if command.has_secret else values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A row of the table is pickled by its name.
+        # A row of the table holds functions: it is pickled by its name.
         return _request, (self.command.wire, self.values, self.seq)
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class Response:
 
     :ivar request: the `Request` that it answers.
     :ivar error: the agent's error; empty for none.
-    :ivar body: what the agent sent behind the header: a dict with str keys, or
+    :ivar body: the body behind the header, as the agent sent it: a dict with str keys, or
         None. Text that is not UTF-8 is decoded by surrogateescape, binary is bytes.
     """
 
@@ -104,7 +104,7 @@ class Response:
 
     @property
     def header(self) -> dict[str, Any]:
-        """The header that came: ``{"Seq": int, "Error": str}``."""
+        """The header of the reply: ``{"Seq": int, "Error": str}``."""
         if self._header is None:  # few ask for it
             self._header = {"Seq": self.request.seq, "Error": self.error}
         return self._header
@@ -153,20 +153,19 @@ class QueuedCommand(Operation):
     """
     A command of a `Client`, from the call that queued it to its last answer.
 
-    What users get of it is a `Request`, which holds values only: a reply that is kept keeps no connection.
+    Users get a `Request` in its place, which holds values only: a reply that is kept keeps no connection.
     """
 
     callbacks: list[Callback[Response]] | None = None
 
-    # Where others are requested with it, or it has callbacks or records: who collects what comes.
+    # Set if others are requested with it, or it has callbacks or records: collects its replies and records.
     batch: Collector | None = None
     chain: Chain[Response] | None = None
     responses: list[Response]
     opened = False  # a streaming command's reply has come
     _request: Request | None = None
 
-    # Where it is alone: what a batch would have, without one. It saves 2 us of 9, and that
-    # is how most commands are requested.
+    # Set if it is alone, as most commands are: it then does the work of a batch itself, which saves 2 us of 9.
     _result: Deferred[Responses] | None = None
 
     def answer(self, kind: type[Response], error: str, body: Mapping[str, Any] | None) -> Response:
@@ -181,7 +180,7 @@ class QueuedCommand(Operation):
         """
         Send it, as the only command of a ``request()``, one without callbacks and records.
 
-        :returns: what the ``request()`` does.
+        :returns: the Deferred of that ``request()``.
         """
         result: Deferred[Responses] = Deferred(self._cancelled)
         self._result = result
@@ -200,7 +199,7 @@ class QueuedCommand(Operation):
             assert self.batch is not None
             self.batch.replied(self, error, body)
             return
-        # What _end() does, without the call.
+        # The lines of _end(), without the call.
         self._result = None
         self.done = True
         under_way = self._under_way
@@ -235,7 +234,7 @@ class QueuedCommand(Operation):
         self._fail(reason)
 
     def refused(self, error: RpcError) -> None:
-        # One command of several: the others get their answers, and this one an error of its own.
+        # It may be one command of several: this one gets an error, and the others get their answers.
         self.replied(error.message, None)
 
     def _end(self) -> Deferred[Responses]:
@@ -252,7 +251,7 @@ class QueuedCommand(Operation):
         self._under_way.lowered()
 
     def _cancelled(self, _: Deferred[Responses]) -> None:
-        if self._result is not None:  # else whoever heard of its end has cancelled it again
+        if self._result is not None:  # else a callback of the Deferred has cancelled it
             self._under_way.session.abandon(self)
             self._end()
             self._under_way.lowered()
@@ -261,7 +260,7 @@ class QueuedCommand(Operation):
 def too_late(
     late: list[QueuedCommand], timeout: float | None, session: Session, responses: Responses
 ) -> RequestTimeout:
-    """Return the error of commands without an answer in time."""
+    """Return the error for commands that were not answered in time."""
     names = ", ".join(request.command.wire for request in late if not request.done)
     what = f"no answer to {names}"
     if not names:
@@ -279,12 +278,12 @@ def _class(base: type, row: Command) -> Any:
     return type(name, (base,), {"__slots__": (), "__doc__": doc, "__module__": __name__})
 
 
-#: A class for each row of the table, called after its wire name: what a repr shows.
+#: A class for each row of the table, called after its wire name; a repr shows it.
 RESPONSES: dict[str, type[Response]] = {row.wire: _class(Response, row) for row in commands.TABLE}
 REQUESTS: dict[str, type[Request]] = {row.wire: _class(Request, row) for row in commands.TABLE}
 for _row in commands.TABLE:
     for _kind in (REQUESTS[_row.wire], RESPONSES[_row.wire]):
-        globals()[_kind.__name__] = _kind  # where pickle looks
+        globals()[_kind.__name__] = _kind  # pickle looks here
 
 
 def _request(wire: str, values: Mapping[str, Any], seq: int | None) -> Request:
