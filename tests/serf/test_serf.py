@@ -142,6 +142,16 @@ class CallTests(SerfCase):
         self.agent.reply(self.asked_one("stop").seq)
         self.assertEqual(self.successResultOf(ping), 0.5)
 
+    def test_ping_measures_a_round_trip_without_a_loss_in_it(self) -> None:
+        ping = self.serf.ping()
+        self.clock.advance(7)
+        self.reconnect()
+        self.agent.reply(self.asked_one("stop").seq)
+        self.assertNoResult(ping)
+        self.clock.advance(0.5)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.assertEqual(self.successResultOf(ping), 0.5)
+
     def test_ping_takes_no_longer_than_its_timeout_where_it_waits_for_a_connection_first(self) -> None:
         self.reconnect(again=False)
         ping = self.serf.ping(timeout=4)

@@ -72,25 +72,27 @@ class Ping(Call):
     """
     A ``stop`` of a Seq that no stream has, which an agent answers at once.
 
-    :ivar result: fires with the seconds of one round trip. Where there was no connection to begin
-        with, the first answer only says that there is one now, and it is asked once more.
+    The answer counts where it came by the connection that the request began on. Otherwise it only
+    says that there is a connection now, and the request is sent once more.
+
+    :ivar result: fires with the seconds of one round trip.
     """
 
     def __init__(
         self, session: Session, command: Command, values: Mapping[str, Any], timeout: float | None
     ) -> None:
         super().__init__(session, command, values, timeout)
-        connected = session.factory.open_connection is not None
-        self._sent_at = session.clock.seconds() if connected else None
+        self._sent_by = session.factory.open_connection
+        self._sent_at = session.clock.seconds()
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if error or self.done:
             super().replied(error, body)
             return
         now = self._session.clock.seconds()
-        if self._sent_at is None:
-            self._sent_at = now
-            self._session.submit_one(self)
-        else:
+        if self.connection is self._sent_by:
             self._session.settle(self)
             self.result.callback(now - self._sent_at)
+        else:
+            self._sent_by, self._sent_at = self.connection, now
+            self._session.submit_one(self)
