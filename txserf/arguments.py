@@ -1,8 +1,8 @@
 """
-What callers may give: the arguments of commands, seconds, counts, a reactor.
+Checks of what callers give: arguments of commands, seconds, counts, a reactor.
 
-Each check raises `InvalidRequest`, or the TypeError or ValueError of which a row of
-`txserf.commands` makes one. Nothing here knows a command.
+A check raises `InvalidRequest`. The converters of arguments raise TypeError or ValueError,
+of which a row of `txserf.commands` makes an `InvalidRequest`. Nothing here knows a command.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LEAST_TIMEOUT = 1_000_000  # of a query, in nanoseconds: under a millisecond no
 @attrs.frozen
 class Kind:
     """
-    What an argument may be.
+    The values that an argument may have.
 
-    :ivar name: how the docs call it.
-    :ivar convert: gives what is packed for a value. Raises TypeError or ValueError
+    :ivar name: their description in the docs.
+    :ivar convert: checks a value, and returns the one to be packed. Raises TypeError or ValueError
         with the rest of a sentence that begins with the argument's name.
     """
 
@@ -43,7 +43,7 @@ def _type(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
-# A subclass, such as an enum's, may have a str() that is not its text.
+# str() of a subclass's instance, such as an enum's member, may be another text.
 _plain: Callable[[str], str] = str.__str__
 
 
@@ -152,19 +152,20 @@ DURATION = Kind("number or timedelta", _duration)
 TEXTS = Kind("list of str", _texts)
 TEXT_MAP = Kind("dict of str to str", _text_map)
 
-#: The default of an argument that has none.
+#: The default of an argument that has to be given.
 REQUIRED: Any = object()
 
 
 @attrs.frozen
 class Arg:
     """
-    An argument of a command, by Serf's own name.
+    An argument of a command.
 
-    :ivar python: what the typed API calls it.
-    :ivar default: what is sent where the caller gives none; `required` without it.
-    :ivar secret: shown as ``'***'`` wherever it is shown.
-    :ivar sent: False for one that is taken and checked, but that no agent knows.
+    :ivar name: Serf's own name for it.
+    :ivar python: its name in the typed API.
+    :ivar default: the value where the caller gives none; without a default, it is `required`.
+    :ivar secret: whether it is shown as ``'***'``.
+    :ivar sent: False for one that is checked and not sent, for no agent knows it.
     """
 
     name: str
@@ -187,12 +188,12 @@ def reactor_or_global(reactor: Any = None) -> Any:
 
 
 def time_source(reactor: object | None) -> IReactorTime:
-    """Return *reactor*, or the global one where it is None; TypeError for what has no time."""
+    """Return *reactor*, or the global one where it is None; TypeError for an object without a clock."""
     return IReactorTime(reactor_or_global(reactor))
 
 
 def seconds(value: object, what: str) -> float:
-    """Return a time in seconds that a caller gave; `InvalidRequest` for what is none."""
+    """Return a number of seconds that a caller gave; raise `InvalidRequest` for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -204,7 +205,7 @@ def seconds(value: object, what: str) -> float:
 
 
 def limit(value: object, what: str) -> float:
-    """Return a time limit in seconds, above 0 and finite, that a caller gave; `InvalidRequest` for what is none."""
+    """Return a time limit in seconds, above 0 and finite; raise `InvalidRequest` for anything else."""
     number = seconds(value, what)
     if 0 < number < math.inf:
         return number
@@ -212,7 +213,7 @@ def limit(value: object, what: str) -> float:
 
 
 def count(value: Any, what: str) -> int:
-    """Return a number of things, at least 1, that a caller gave; `InvalidRequest` for what is none."""
+    """Return a number of things, at least 1; raise `InvalidRequest` for anything else."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
@@ -220,7 +221,7 @@ def count(value: Any, what: str) -> int:
 
 def nanoseconds(timeout: float | None) -> int:
     """
-    Return what the wire has for a query's timeout.
+    Return a query's timeout as it is sent.
 
     :param timeout: seconds, at least 0.001; None: the agent's own timeout, which is 0 on the wire.
     :raises InvalidRequest: for anything else.
@@ -240,7 +241,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     :returns: such as ``" (did you mean Status?)"``; empty where no known word is near. The case of
         letters does not count.
     """
-    from difflib import get_close_matches  # at a mistake only: no program pays for it at its start
+    from difflib import get_close_matches  # here, for few programs ever need it
 
     by_folded = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), by_folded, n=1)

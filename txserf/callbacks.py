@@ -20,12 +20,12 @@ from txserf.errors import InvalidRequest
 
 T = TypeVar("T")
 
-#: A function of one item. What it returns is waited for where `waited_for` says so.
+#: A function of one item. Its result is waited for where `waited_for` says so.
 Callback = Callable[[T], object]
 
 
 def check_callables(functions: tuple[object, ...]) -> None:
-    """Raise `InvalidRequest` for what can't be called."""
+    """Raise `InvalidRequest` for a function that can't be called."""
     for function in functions:
         if not callable(function):
             raise InvalidRequest(f"a callback must be callable, not {type(function).__name__}")
@@ -33,7 +33,7 @@ def check_callables(functions: tuple[object, ...]) -> None:
 
 def waited_for(result: object) -> Deferred[Any] | None:
     """
-    Tell whether what a user's function returned is to be waited for.
+    Tell whether the result of a user's function is to be waited for.
 
     :returns: a Deferred of the outcome of any awaitable: of a Deferred itself, of a coroutine, of an
         object with ``__await__`` such as a `Query`. None for anything else.
@@ -56,11 +56,11 @@ class Chain(Generic[T]):
     Feeds items to functions.
 
     :param functions: called with each item, in order; it may grow meanwhile.
-    :param failed: called with the Failure where a function raised or what it waits for
-        failed; the rest of that item's functions are left out. A KeyboardInterrupt goes on up.
-    :param idle: called each time that the last item was worked off.
+    :param failed: called with the Failure where a function raised or its awaitable failed. The
+        functions behind it do not get that item. A KeyboardInterrupt goes on up.
+    :param idle: called each time that no item is left.
     :param limit: items that may wait; past it the oldest is dropped. None: no limit.
-    :param dropping: called at the first that is dropped.
+    :param dropping: called when the first item is dropped.
     :ivar dropped: how many items were dropped.
     """
 
@@ -100,7 +100,7 @@ class Chain(Generic[T]):
         return self._busy
 
     def put(self, item: T) -> None:
-        """Feed an item: now, or when those before it are through."""
+        """Feed an item: now, or once those before it are done."""
         if self._closed:
             return
         if self._busy:
@@ -118,7 +118,7 @@ class Chain(Generic[T]):
         self._work(item, 0)
 
     def close(self) -> None:
-        """Drop what waits; the function that is at work runs to its end, and none is called behind it."""
+        """Drop the items that wait. The function that is at work runs to its end, and none is called behind it."""
         self._closed = True
         self._items.clear()
 

@@ -1,12 +1,12 @@
 """
-The commands of Serf's RPC: ONE table, a row a command.
+The commands of Serf's RPC: ONE table, a row for each command.
 
-Both APIs, the connection, the embedded agent and the page of the docs are made
-from `TABLE`: what a command is called on the wire, what it takes and what that
-must be, what is answered and how that is decoded. Nothing else knows it.
+A row of `TABLE` has the name of a command on the wire, its arguments and their
+kinds, and the shape and the decoder of its answer. Both APIs, the connection, the
+embedded agent and the page of the docs read the rows; no other module has these facts.
 
-Wire facts are Serf's: ``client/const.go`` for names and shapes,
-``cmd/serf/command/agent/ipc.go`` for what the agent does with them.
+Names and shapes are from Serf's ``client/const.go``; how the agent uses them is in
+``cmd/serf/command/agent/ipc.go``.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from txserf.arguments import (
 )
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
 
-#: The levels of an agent's log, the lowest first; it takes them in any case.
+#: The levels of an agent's log, the lowest first. The agent takes them in capitals and small letters.
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
 
 AUTHENTICATION_REQUIRED = "Authentication required"
 
 
 class Answered(enum.Enum):
-    """What an agent answers with."""
+    """The parts of an agent's answer."""
 
     HEADER = "a header"
     BODY = "a header, and a body unless it has an error"
@@ -56,11 +56,11 @@ class Answered(enum.Enum):
 
 class Road(enum.Enum):
     """
-    Which of a session's connections a command goes by.
+    The connection of a session that a command goes by.
 
-    The agent works through one connection's requests in order, so what may take
-    long goes where nobody else waits behind it (in the typed API; the fluent one
-    sends a batch in one write), and so does what may cost the connection.
+    The agent works through the requests of one connection in order. A command that may
+    take long has a connection where no other command waits behind it, in the typed API;
+    the fluent API sends a batch in one write. So has a command that may cost the connection.
     """
 
     MAIN = "the connection that everything shares"
@@ -80,25 +80,24 @@ class Command:
     A row of the table.
 
     :ivar wire: its name on the wire.
-    :ivar args: what its body holds, in Serf's order; empty: it takes no body at all, and
-        must not be sent one (the agent would run the command twice).
-    :ivar reply: what is answered.
+    :ivar args: the fields of its body, in Serf's order. Without any, no body may be sent: the
+        agent would run the command twice.
+    :ivar reply: the parts of the answer.
     :ivar shape: the reply's body, or a stream's record, in words for the docs.
-    :ivar changes: True where running it twice is not the same as once, so that it is
+    :ivar changes: whether running it twice differs from running it once. Such a command is
         never sent again after a loss.
-    :ivar slow: whether the agent may work on it for seconds, with nothing else
-        on that connection answered meanwhile.
-    :ivar road: which connection it takes.
-    :ivar decode: the typed value of a reply's body (`ProtocolError` where it is not one).
-    :ivar decode_record: likewise of a stream's record.
-    :ivar error: what an agent's error is in the typed API.
+    :ivar slow: whether the agent may work on it for seconds, and answer nothing else on that
+        connection meanwhile.
+    :ivar road: the connection that it takes.
+    :ivar decode: makes the typed value of a reply's body; raises `ProtocolError` for another shape.
+    :ivar decode_record: makes the typed value of a stream's record, likewise.
+    :ivar error: the typed API's class of an agent's error.
     :ivar ends: the ``Type`` of the record that is a stream's last; empty where ``stop`` ends it.
-    :ivar sender: the field of a record that says whom it is from; where that is empty, the record
+    :ivar sender: the field of a record with the name of its sender. A record without a sender
         means nothing and is dropped.
-    :ivar succeeded: whether a reply's body says that it worked; None: it worked if there is no error.
-    :ivar may_close: whether the agent may close the connection instead of an answer,
-        for these arguments.
-    :ivar summary: what it does, for the docs.
+    :ivar succeeded: tells from a reply's body whether the command worked; None: it worked if there is no error.
+    :ivar may_close: tells from the arguments whether the agent may close the connection instead of an answer.
+    :ivar summary: its purpose, for the docs.
     """
 
     wire: str
@@ -124,8 +123,8 @@ class Command:
     streams: bool = attrs.field(init=False, repr=False)
     subscribes: bool = attrs.field(init=False, repr=False)  # records come until it is stopped
     answers_alone: bool = attrs.field(init=False, repr=False)  # one reply, and no handshake that goes with it
-    has_secret: bool = attrs.field(init=False, repr=False)  # an argument that is shown nowhere
-    takes_main_road: bool = attrs.field(init=False, repr=False)  # whatever its arguments are
+    has_secret: bool = attrs.field(init=False, repr=False)  # it has an argument that is shown nowhere
+    takes_main_road: bool = attrs.field(init=False, repr=False)  # with any arguments
     _by_name: dict[str, Arg] = attrs.field(init=False, repr=False, eq=False)
     _defaults: dict[str, Any] = attrs.field(init=False, repr=False, eq=False)
     _checks: tuple[tuple[str, Callable[[Any], Any]], ...] = attrs.field(init=False, repr=False, eq=False)
@@ -190,7 +189,7 @@ class Command:
 
         :param given: values by Serf's own names.
         :returns: all arguments of the row, in its order, the defaults filled in.
-        :raises InvalidRequest: names the command, the argument and what is wrong with it.
+        :raises InvalidRequest: names the command, the argument and its fault.
         """
         if not given and not self.args:
             return {}
@@ -200,7 +199,7 @@ class Command:
             try:
                 return {only: convert(given[only])}
             except (KeyError, TypeError, ValueError):
-                pass  # below it is said what is wrong
+                pass  # the error is raised below
         values = {**self._defaults, **given}
         if len(values) != len(self._defaults):
             name = next(name for name in given if name not in self._by_name)
@@ -218,9 +217,9 @@ class Command:
         """
         Check and convert arguments of the typed API.
 
-        :param given: values by the names that it has for them; all of these are the row's.
+        :param given: values by the typed API's names; each has to be an argument of the row.
         :returns: as `arguments`.
-        :raises InvalidRequest: names the argument by the name that it was given by.
+        :raises InvalidRequest: names the argument by its name in the typed API.
         """
         values: dict[str, Any] = {}
         for arg in self.args:
@@ -232,7 +231,7 @@ class Command:
 
     def body(self, values: Mapping[str, Any]) -> bytes:
         """
-        Return the request body of checked arguments; nothing for a command that takes none.
+        Return the request body of checked arguments; empty for a command without arguments.
 
         :raises InvalidRequest: for text that can't be encoded (a lone surrogate).
         """
@@ -282,7 +281,7 @@ def _unpackable(value: object) -> bool:
 
 
 def _joined_some(body: Mapping[str, Any]) -> bool:
-    number = body.get("Num")  # whatever came: this only says whether it worked
+    number = body.get("Num")  # of any type: no error is raised here
     return number.__class__ is int and number > 0
 
 
@@ -291,7 +290,7 @@ def _members_by_name(body: Mapping[str, Any]) -> list[model.Member]:
     return sorted(model.members_from_wire(body), key=attrgetter("name"))
 
 
-# Characters that mean themselves to RE2 wherever they stand, and a dot.
+# Characters that RE2 takes for themselves in any place, and the dot.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@=, ")
 
 
@@ -302,9 +301,9 @@ def _may_not_compile(values: Mapping[str, Any]) -> bool:
     )
 
 
-# Of these RE2 and Python's re make the same: no class, no escape, no flag, no group that is repeated.
+# Patterns that RE2 and Python's re read alike: without classes, escapes, flags and repeated groups.
 _KNOWN_ALIKE = re.compile(r"(?:[\w.:/@=, |^$*+?-]|\((?!\?)|\)(?![*+?]))*", re.ASCII)
-_FEW = 4  # with more repetitions, Python may take its time
+_FEW = 4  # repetitions; with many of them Python's re may take minutes
 
 
 def can_match(pattern: str, texts: Iterable[str]) -> bool:
@@ -411,7 +410,7 @@ STREAM = Command(
     "Follow the events that match a filter.",
     (Arg("Type", TEXT, "type", "*"),),
     reply=Answered.RECORDS,
-    shape="Event: str, and what such an event has",
+    shape="Event: str, and the fields of such an event",
     decode_record=model.event_from_wire,
 )
 MONITOR = Command(
@@ -426,7 +425,7 @@ STOP = Command("stop", "Stop the stream or monitor of a Seq.", (Arg("Stop", UINT
 LEAVE = Command("leave", "Make the agent leave its cluster and exit.", changes=True, slow=True)
 QUERY = Command(
     "query",
-    "Ask members and collect what they answer.",
+    "Ask members and collect their answers.",
     (
         Arg("Name", TEXT, "name"),
         Arg("Payload", PAYLOAD, "payload", b""),

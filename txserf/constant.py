@@ -40,7 +40,7 @@ STREAM_BUFFER: int = 8192
 #: Seconds that each handler of a ``Router`` may take.
 HANDLER_TIMEOUT: float = 60.0
 
-#: Seconds that the end of a ``Router``'s service waits for what is in work.
+#: Seconds that the end of a ``Router``'s service waits for handlers that are at work.
 DRAIN_TIMEOUT: float = 10.0
 
 #: The host list where neither an argument nor ``$SERF_RPC_ADDR`` has one.

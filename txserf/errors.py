@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SerfError(Exception):
-    """What all errors of txserf have in common."""
+    """The base of all errors of txserf."""
 
 
 class InvalidRequest(SerfError, ValueError):
@@ -57,7 +57,7 @@ class RequestTimeout(SerfError, TimeoutError):
     :ivar responses: each `Response` that did come, in order of Seq (`Client` only).
     """
 
-    # Any, and so below: what these are is defined in modules above this one.
+    # Any, and so below: the classes of these values are in modules above this one.
     def __init__(self, message: str = "", *, responses: tuple[Any, ...] = ()) -> None:
         super().__init__(message)
         self.responses = responses
@@ -115,7 +115,7 @@ class KeyringError(RpcError):
     """
     A key command failed on a node, or a node did not answer.
 
-    :ivar reply: the `KeyReply`, which says what each node answered.
+    :ivar reply: the `KeyReply`, with the answer of each node.
     """
 
     def __init__(self, text: str = "", *, command: str = "", message: str = "", reply: Any = None) -> None:
@@ -128,12 +128,12 @@ class QueryError(RpcError):
 
 
 class StopReceiveData(Exception):
-    """What a callback raises to end a watch; no error, hence no `SerfError`."""
+    """Raised by a callback to end a watch or a stream. It is no error, hence no `SerfError`."""
 
 
 def reason_text(reason: Failure | BaseException) -> str:
-    """Say in a line why something ended, for use inside another error's text or in a log."""
-    # Here, for the codec imports this module and no Twisted.
+    """Say in a line why something ended, for another error's text or for a log."""
+    # Imported here: the codec imports this module, and no Twisted.
     from twisted.python.failure import Failure
     from twisted.python.reflect import safe_str
 
@@ -143,5 +143,5 @@ def reason_text(reason: Failure | BaseException) -> str:
 
 
 def encodable(text: str) -> str:
-    """Return *text* with escapes for what UTF-8 does not have: one such line turns a log's observer off."""
+    """Return *text* with escapes for characters that UTF-8 lacks: a line with one would turn a log's observer off."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Short names of what is public are found from everywhere, as a reader of the docstrings finds them."""
+"""References by the short name of a public class or function are resolved in all pages and docstrings."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from sphinx.util.typing import ExtensionMetadata
 
 import txserf
 
-# Where the pages have them: under the name by which a program imports them, which need not be
-# that of the module where a docstring stands.
+# The pages describe each under the name by which a program imports it, and not under its module's.
 FULL_NAMES = {name: f"txserf.{name}" for name in txserf.__all__}
 
 
 def found(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Element | None:
-    """Resolve what Sphinx has not found in the module and the class where it is mentioned."""
+    """Resolve a name that Sphinx has not found in the module and the class around it."""
     name, dot, rest = node["reftarget"].partition(".")
     full_name = FULL_NAMES.get(name)
     if node.get("refdomain") != "py" or full_name is None:

@@ -1,4 +1,4 @@
-"""What comes one by one: to callbacks, to ``async for``, or to both."""
+"""Items that come one by one: for callbacks, for ``async for``, or for both."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class Feed(Generic[T]):
         """
         Add functions that get each item, in order.
 
-        :param functions: one may return a Deferred or be a coroutine function; the next
-            function and the next item wait for it. What one raises is logged and
-            stops the chain of that item; `StopReceiveData` ends it all, as ``stop()`` does.
-        :raises InvalidRequest: for what can't be called.
+        :param functions: one may return an awaitable, or be a coroutine function; the next
+            function and the next item wait for it. An exception is logged, and the functions
+            behind it do not get that item; `StopReceiveData` ends it all, as ``stop()`` does.
+        :raises InvalidRequest: for a function that can't be called.
         """
         check_callables(functions)
         self._functions.extend(functions)
         if self._chain is None and functions:
             self._chain = Chain(self._functions, self._callback_failed, limit=self._limit)
-            if not self._iterated:  # what came before there was anybody to get it
+            if not self._iterated:  # the items that came before the first callback or reader
                 waiting, self._items = self._items, deque()
                 for item in waiting:
                     self._chain.put(item)
@@ -66,7 +66,7 @@ class Feed(Generic[T]):
 
     @property
     def error(self) -> BaseException | None:
-        """What ended it, where nobody has stopped it."""
+        """The error that ended it; None where it goes on, or was stopped."""
         return self._error
 
     def __aiter__(self) -> Self:
@@ -85,7 +85,7 @@ class Feed(Generic[T]):
             await reader
         return self._items.popleft()
 
-    # For what feeds it
+    # For its source
 
     def _deliver(self, item: T) -> None:
         if self._ended:
@@ -102,7 +102,7 @@ class Feed(Generic[T]):
             self._readers.popleft().callback(None)
 
     def _end(self, error: BaseException | None, discard: bool = False) -> None:
-        """No more will come; *error* is what a reader gets behind the last item."""
+        """Take no more; a reader gets *error* behind the last item."""
         if self._ended:
             return
         self._ended = True
@@ -121,5 +121,5 @@ class Feed(Generic[T]):
     def _callback_failed(self, failure: Failure) -> None:
         if isinstance(failure.value, StopReceiveData):
             self._stop_asked()
-        elif not (self._ended and failure.type is Disconnected):  # it was at work as we closed
+        elif not (self._ended and failure.type is Disconnected):  # it was waiting as we closed
             self._log.failure("a callback of {feed!r} failed", failure, feed=self)

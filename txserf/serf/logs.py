@@ -20,9 +20,9 @@ _REPLAYED = 512
 
 class _History:
     """
-    The last lines that somebody has got, to tell what an agent replays from what is new.
+    The last lines that somebody has got. It tells new lines from those that an agent replays.
 
-    :ivar lines: as many as an agent replays at the most.
+    :ivar lines: at most as many as an agent replays.
     """
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class _History:
 
     @property
     def awaits_replay(self) -> bool:
-        """Whether lines that were got may come once more."""
+        """Whether lines of the history may come once more."""
         return bool(self._awaited)
 
     def expect_replay(self) -> None:
-        """A monitor is being opened anew."""
+        """Note that a monitor is being opened anew."""
         self._awaited = deque(line.line for line in self.lines)
 
     def takes(self, line: LogLine) -> bool:
-        """Whether *line* is new; it is remembered then."""
+        """Whether *line* is new; a new one is remembered."""
         if self._awaited:
             if line.line in self._awaited:
                 while self._awaited.popleft() != line.line:
@@ -57,8 +57,8 @@ class Share:
 
     :ivar level: the lowest level, in capitals.
     :ivar rank: its place among all levels; None for one that we don't know.
-    :ivar listener: gets the lines, and hears what becomes of the monitor.
-    :ivar history: what it has got.
+    :ivar listener: gets the lines, and is told when the monitor is active, interrupted or over.
+    :ivar history: the lines that it has got.
     """
 
     def __init__(self, level: str, listener: Listener) -> None:
@@ -96,7 +96,7 @@ class LogStream(Stream[LogLine]):
 
     def stop(self) -> Deferred[None]:
         """
-        End it: what waits for a reader is dropped.
+        End it: lines that wait for a reader are dropped.
 
         :returns: a Deferred of None; the agent's monitor is stopped with the last stream of it.
         """
@@ -169,7 +169,7 @@ class Monitors:
         for share in self._shares:
             share.history.expect_replay()
 
-    # What the subscription tells
+    # The listener of the subscription
 
     def _activated(self) -> None:
         self._is_active = True

@@ -53,11 +53,11 @@ class Asking(Operation):
         session.deadlines.watch(patience, self)
 
     def abandon(self) -> None:
-        """Forget it: what still comes is dropped, and *over* is not called."""
+        """Forget it: records that still come are dropped, and *over* is not called."""
         self._session.abandon(self)
 
     def result(self, complete: bool) -> QueryResult:
-        """Return what has come."""
+        """Return the acks and answers so far."""
         return QueryResult(list(self.acks), dict(self.responses), complete)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
@@ -81,7 +81,7 @@ class Asking(Operation):
         try:
             record: Ack | Answer = self.command.decode_record(body)
         except ProtocolError as broken:
-            # As with a reply that has not its shape: it ends this one, and not the connection.
+            # As a reply of a wrong shape, it ends this query and not the connection.
             self.abandon()
             self._over(ProtocolError(f"{self.command.wire}: {broken}"))
             return
@@ -159,7 +159,7 @@ class Query(Feed["Ack | Answer"]):
             self._asking.abandon()
             self._over(CancelledError("the query was cancelled"))
 
-    # What it is told
+    # The end of it
 
     def _over(self, outcome: QueryResult | BaseException) -> None:
         if isinstance(outcome, QueryResult):

@@ -1,4 +1,4 @@
-"""`Serf`: the typed face. It reconnects by itself, and speaks in values and exceptions."""
+"""The typed API: `Serf` reconnects by itself, returns values and raises exceptions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from txserf.serf.streams import EventStream
 
 class Serf(Service):
     """
-    Serf's agents, as one that is always there.
+    A client of Serf's agents that is always connected to one of them.
 
     ::
 
@@ -36,11 +36,11 @@ class Serf(Service):
     It is a service (``setServiceParent``) and an async context manager; a command
     before either starts it. It stays connected to one of the hosts until it is closed.
 
-    Each command takes ``timeout`` (seconds, None for this `Serf`'s own), which covers the wait for a
-    connection too, and returns a Deferred that can be cancelled; both leave the connection good. A
-    bad argument raises `InvalidRequest` at the call. Otherwise the Deferred fails with
-    `RpcError` (what the agent said), `RequestTimeout`, `ConnectionLost` (the agent went away while it
-    worked on something that is not asked twice), `AuthenticationError`, or `Disconnected` once it is closed.
+    Each command takes ``timeout`` in seconds (None for this `Serf`'s own), which covers the wait for a
+    connection too, and returns a Deferred that can be cancelled. Neither a timeout nor a cancel harms the
+    connection. A bad argument raises `InvalidRequest` at the call. The Deferred fails with `RpcError` (the
+    agent's own words), `RequestTimeout`, `ConnectionLost` (the agent was lost while it worked on a command
+    that is not sent twice), `AuthenticationError`, or `Disconnected` once it is closed.
 
     :param hosts: a host list, see :doc:`hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
     :param reactor: dials and keeps the time; None takes the global reactor at the first use.
@@ -112,7 +112,7 @@ class Serf(Service):
 
     @property
     def factory(self) -> SerfClientFactory:
-        """What connects it: the hosts, the open connection, how many there have been."""
+        """The factory of its connections: the hosts, the open connection, how many there have been."""
         return self._session.factory
 
     @property
@@ -142,11 +142,12 @@ class Serf(Service):
         """
         Return the members.
 
-        :param name: a regular expression (Go's RE2) for the whole name.
-        :param status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
-        :param tags: likewise, by tag. All that is given must match.
-        :returns: a Deferred of a list of `Member`, sorted by name. It fails with `RpcError` for what is no
-            regular expression: the agent closes the connection then, which is one made for it.
+        :param name: a regular expression (Go's RE2) for the name. The agent puts it between ``^`` and
+            ``$``, without a group: alternatives need one, as in ``(n1|n2)``.
+        :param status: likewise, for ``alive``, ``leaving``, ``left`` or ``failed``.
+        :param tags: likewise, by tag. All filters that are given must match.
+        :returns: a Deferred of a list of `Member`, sorted by name. It fails with `RpcError` for a filter
+            that is no regular expression: the agent closes the connection then, which is one made for it.
         :raises InvalidRequest: at the call, for a *status* that no member can have.
 
         Wire: ``members``, or ``members-filtered`` where there is a filter.
@@ -226,7 +227,7 @@ class Serf(Service):
         """
         Send a user event to all members.
 
-        :param name: what the event is called.
+        :param name: the event's name.
         :param payload: its bytes (text goes as UTF-8). Name and payload together have 512 bytes
             at the most, unless the agents are configured otherwise.
         :param coalesce: whether a later event of the same name may replace it, in the agents
@@ -252,7 +253,7 @@ class Serf(Service):
         """
         Ask the members.
 
-        :param name: what is asked.
+        :param name: the query's name.
         :param payload: bytes that go with it (text goes as UTF-8).
         :param nodes: names of those to ask; none: all.
         :param tags: regular expressions by tag (Go's RE2, not anchored): all must match.
@@ -439,5 +440,5 @@ class Serf(Service):
         return call
 
 
-def _buffer(what: str, value: object) -> int:
-    return constant.STREAM_BUFFER if value is None else count(value, f"{what}: buffer")
+def _buffer(command: str, value: object) -> int:
+    return constant.STREAM_BUFFER if value is None else count(value, f"{command}: buffer")

@@ -1,4 +1,4 @@
-"""Streams that outlive an agent: what all of them have in common, and those of events."""
+"""Streams that outlive an agent: their common base, and the stream of events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 class Listener(NamedTuple):
     """
-    Receives what a `Subscription` gets.
+    Receives the records of a `Subscription`, and is told of its state.
 
     :ivar active: called when no record that comes from then on is missed.
     :ivar interrupted: called when the connection is lost; the subscription will be opened again.
@@ -86,7 +86,7 @@ class Subscription(Operation):
         try:
             record = self.command.decode_record(body)
         except ProtocolError as broken:
-            # As with a reply that has not its shape: it ends this one, and not the connection.
+            # As a reply of a wrong shape, it ends this stream and not the connection.
             self._session.abandon(self)
             self._listener.over(ProtocolError(f"{self.command.wire}: {broken}"))
             return
@@ -100,7 +100,7 @@ class Subscription(Operation):
             self._listener.active()
 
     def stopped(self) -> None:
-        if not self.done:  # somebody else has sent a ``stop`` of its Seq
+        if not self.done:  # by a ``stop`` of its Seq that was not ours
             self._session.settle(self)
             self._listener.over(Disconnected("the stream was stopped"))
 
@@ -117,7 +117,7 @@ class Subscription(Operation):
         self._session.settle(self)
         stop = Call(self._session, commands.STOP, {"Stop": self.seq}, timeout)
         self._session.submit_one(stop)
-        # Where it is lost or late, so is the stream.
+        # If the stop is lost or late, the stream is gone all the same.
         return stop.result.addErrback(_ignored)
 
 
@@ -126,7 +126,7 @@ def _ignored(failure: Failure) -> None:
 
 
 class Stream(Feed[T], Generic[T]):
-    """A feed that is active or not: what streams of events and of log lines have in common."""
+    """A feed that is active or not: the base of streams of events and of log lines."""
 
     def __init__(self, buffer: int) -> None:
         super().__init__(buffer)
@@ -143,7 +143,7 @@ class Stream(Feed[T], Generic[T]):
         Wait until nothing that is sent from then on is missed.
 
         :returns: a Deferred of None. It fails with `RpcError` where the agent refused
-            the stream, and with what else ended it. It can be cancelled.
+            the stream, or with the error that ended it. It can be cancelled.
         """
         if self._ended:
             return fail(self._why_ended())
@@ -153,7 +153,7 @@ class Stream(Feed[T], Generic[T]):
         self._askers.append(asker)
         return asker
 
-    # What its subscription tells
+    # The listener of its subscription
 
     def _activated(self) -> None:
         self._is_active = True
@@ -193,8 +193,8 @@ class EventStream(Stream["Event | Gap"]):
         self._gaps = gaps
         self._timeout = timeout
         self._most_held = buffer
-        self._lost_at: float | None = None  # where a gap began whose end is not known yet
-        self._held: list[Event] = []  # what came behind that gap
+        self._lost_at: float | None = None  # the beginning of a gap that has not ended yet
+        self._held: list[Event] = []  # the events behind that gap
         listener = Listener(self._activated, self._interrupted, self._event, self._over)
         self._subscription = Subscription(session, commands.STREAM, values, listener)
         session.submit_one(self._subscription)
@@ -204,7 +204,7 @@ class EventStream(Stream["Event | Gap"]):
 
     def stop(self) -> Deferred[None]:
         """
-        End it: what waits for a reader is dropped, and the agent told.
+        End it: events that wait for a reader are dropped, and the stream is stopped at the agent.
 
         :returns: a Deferred of None, once the agent has stopped it; it never fails.
         """
@@ -215,7 +215,7 @@ class EventStream(Stream["Event | Gap"]):
     def _stop_asked(self) -> None:
         self.stop()
 
-    # What the subscription tells
+    # The listener of the subscription
 
     def _event(self, event: Event) -> None:
         if isinstance(event, QueryEvent):
