@@ -27,7 +27,7 @@ _REMEMBERED = 1024
 
 
 class Context(Protocol):
-    """What a handler may need besides its event."""
+    """Gives a handler the things that it may need besides its event."""
 
     @property
     def clock(self) -> Any:

@@ -31,7 +31,7 @@ _log = Logger(namespace="txserf.handlers")
 
 
 class State(enum.Enum):
-    """What a `RouterService` does at the moment."""
+    """The state of a `RouterService`; each value says what the service does in it."""
 
     IDLE = "nothing"
     RUNNING = "takes events and handles them"

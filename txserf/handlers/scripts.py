@@ -50,7 +50,7 @@ def parse_spec(spec: str) -> tuple[tuple[EventFilter, ...], str]:
     """
     Read ``SCRIPT`` or ``FILTER=SCRIPT``; the first ``=`` counts.
 
-    :returns: the elements of the filter, and the script: a shell's command line.
+    :returns: the elements of the filter, and the script: a command line for a shell.
     :raises InvalidRequest: for a type that Serf does not have, or no script; it does not repeat *spec*.
     """
     if not isinstance(spec, str):
@@ -222,8 +222,8 @@ class _Process(ProcessProtocol):
     """
     One run of a script.
 
-    It is over when it has exited *and* nobody holds its output any more, as for Serf:
-    what it left in the background may still write.
+    It is over when the script has exited *and* its output is closed, as for Serf's agent: a process that it has
+    left in the background may still write.
     """
 
     transport: Any

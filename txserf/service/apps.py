@@ -1,4 +1,4 @@
-"""The `Router` that the options of ``twistd txserf`` ask for, all of it checked."""
+"""Makes the `Router` that the options of ``twistd txserf`` ask for, and checks all of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from txserf.service.settings import ConfigError
 
 def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", again: bool = False) -> Router:
     """
-    Make a router of scripts and of an application's own router, whose handlers come first.
+    Make a router of an application's handlers and, behind them, of scripts.
 
-    :param specs: see `Router.add_script`.
-    :param app: ``MODULE:NAME``.
-    :param folder: where the scripts will be run.
-    :param again: import the module anew, where it was imported before.
-    :raises ConfigError: for what can't work; what was imported before is then still imported.
+    :param specs: scripts, as `Router.add_script` takes them.
+    :param app: the application's router, as ``MODULE:NAME``; None for none.
+    :param folder: the folder in which the scripts will be run.
+    :param again: whether to import the module anew if it was imported before.
+    :raises ConfigError: for a handler that can't work. A module that was imported before is still imported then.
     """
     if app is None:
         return _checked(Router(), specs, folder)
@@ -49,7 +49,7 @@ def _checked(router: Router, specs: Iterable[str], folder: str) -> Router:
 
 @contextlib.contextmanager
 def _restored_on_failure(name: str) -> Iterator[None]:
-    """Put a module back where its successor can't be used: in its package too, which has got that as an attribute."""
+    """Put the old module back if the new one can't be used: also in its package, which has it as an attribute."""
     old = sys.modules.get(name)
     try:
         yield
@@ -82,10 +82,10 @@ def _load(app: str, again: bool) -> Router:
 
 
 def _import(app: str, name: str, again: bool) -> ModuleType:
-    # A new module, rather than the old one filled anew: handlers that are at work go on with what they know.
+    # The old module is not reloaded in place, for its functions at work go on with its globals.
     if again:
         sys.modules.pop(name, None)
-        invalidate_caches()  # a folder that has changed within its clock's tick looks as it did
+        invalidate_caches()  # a folder that changed within one tick of the clock seems unchanged
     try:
         return import_module(name)
     except KeyboardInterrupt:
@@ -97,7 +97,7 @@ def _import(app: str, name: str, again: bool) -> ModuleType:
 
 
 def _told(error: BaseException) -> str:
-    """Say in a line what an import failed by, and where."""
+    """Return in one line why an import failed, and where."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = "" if isinstance(error, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"
     return f"{type(error).__name__}: {error}{where}".replace("\n", " ")

@@ -1,4 +1,4 @@
-"""``twistd txserf --embedded``: a cluster in this process, in which something happens."""
+"""``twistd txserf --embedded``: a cluster in this process, in which events happen by themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf.arguments import reactor_or_global
 from txserf.embedded import EmbeddedCluster
 from txserf.errors import Disconnected
 from txserf.model import QueryEvent
@@ -19,14 +18,14 @@ from txserf.serf.serf import Serf
 from txserf.service.follow import Follower
 from txserf.service.lines import Format
 
-# Within five seconds a user sees each kind of record. Agents report changes of members
-# when there was none for a second, and only the latest one of each node.
+# A user should see each kind of record within five seconds. Agents report the latest change of each member
+# when there was no change for a second.
 _REPORTED = 1.2
 
-# A real cluster needs some five seconds to tell that a node has failed.
+# A real cluster needs some five seconds to find out that a node has failed.
 _DETECTION = 0.1
 
-# A leave takes a second, and is reported as that is over.
+# A leave takes a second, and is reported at the end of it.
 _LEFT = 0.3
 
 _LOADS = ("0.31", "1.07", "0.52")
@@ -34,14 +33,14 @@ _LOADS = ("0.31", "1.07", "0.52")
 
 class Demo(Service):
     """
-    An embedded cluster, which listens if asked to, and in which each kind of event happens once.
+    Runs an embedded cluster, in which each kind of event happens once.
 
-    :param cluster: is closed when this stops.
-    :param port: of the first agent's RPC on 127.0.0.1, the others take the next ones; None: no port.
-    :param follower: whose start the events wait for; None: nothing happens by itself.
-    :param write: is called with a line for each answer to the query.
-    :param format: makes those lines.
-    :param failed: called where it can't listen or go on, with the reason.
+    :param cluster: the cluster; it is closed when this stops.
+    :param port: the port on 127.0.0.1 of the first agent's RPC; the other agents take the next ones. None: no port.
+    :param follower: shows the events, which wait for its start; None: nothing happens by itself.
+    :param write: called with a line for each record of the query.
+    :param format: makes these lines.
+    :param failed: called with the reason if it can't listen or go on.
     """
 
     _log = Logger(namespace="txserf.service")
@@ -65,7 +64,7 @@ class Demo(Service):
         self._happening: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Listen, and begin."""
+        """Listen, and let the events happen."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         if self._port is not None:
             self._cluster.listen(self._port).addCallbacks(self._listening, self._not_listening)
@@ -73,7 +72,7 @@ class Demo(Service):
             self._happening = Deferred.fromCoroutine(self._happen(self._follower)).addErrback(self._ended)
 
     def stopService(self) -> Deferred[None]:
-        """Stop what happens, and close the cluster."""
+        """Let nothing more happen, and close the cluster."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         if self._happening is not None:
             self._happening.cancel()
@@ -89,18 +88,13 @@ class Demo(Service):
     def _ended(self, failure: Failure) -> None:
         if failure.check(CancelledError, Disconnected):
             return
-        if failure.check(OSError):  # whoever reads the output is gone, as a follower may find out first
+        if failure.check(OSError):  # nobody reads the output any more; the follower may find out first
             self._log.error("stopped showing: {reason}", reason=failure.getErrorMessage())
         else:
             self._log.failure("the demonstration failed", failure)
         self._failed(failure.value or AssertionError())
 
     async def _happen(self, follower: Follower) -> None:
-        reactor = reactor_or_global()
-
-        def wait(seconds: float) -> Deferred[None]:
-            return deferLater(reactor, seconds)
-
         cluster = self._cluster
         cluster.failure_detection = _DETECTION
         first, *_ = cluster.agents.values()
@@ -114,12 +108,12 @@ class Demo(Service):
             asking = serf.query("load", timeout=0.3)
             async for record in asking:
                 self._write(self._format(record))
-            await wait(_REPORTED)
+            await deferLater(serf.clock, _REPORTED)
             cluster.fail("web-3")
             async with Serf([cluster.agents["web-1"].endpoint()]) as web:
                 await web.set_tags({"role": "db"})
             await cluster.leave("web-2")
-            await wait(_LEFT)
+            await deferLater(serf.clock, _LEFT)
             await serf.force_leave("web-2", prune=True)
 
 

@@ -15,10 +15,10 @@ from txserf.arguments import reactor_or_global
 
 class Ending:
     """
-    Ends the process where a service can't work, with exit code 1.
+    Ends the process with exit code 1 if a service can't work.
 
-    twistd has no other code than 0 for a service that ended by itself, so this has the last word behind it.
-    It is made before anything of an application's is imported: what that registers to run at exit runs first.
+    ``twistd`` exits with 0 when a service ends by itself, so this replaces its exit code at the very end. Make it
+    before an application is imported: functions that the application registers with ``atexit`` run before it then.
     """
 
     def __init__(self) -> None:
@@ -26,24 +26,24 @@ class Ending:
         atexit.register(self._exit)
 
     def fail(self, reason: BaseException) -> None:
-        """Stop the reactor."""
+        """Stop the reactor, and let the process end with exit code 1."""
         reactor = reactor_or_global()
 
         def stop() -> None:
-            with contextlib.suppress(ReactorNotRunning):  # another reason was first
+            with contextlib.suppress(ReactorNotRunning):  # another call was first
                 reactor.stop()
 
         self._failed = True
-        reactor.callWhenRunning(stop)  # it may not run yet, and can't be stopped then
+        reactor.callWhenRunning(stop)  # a reactor that does not run yet can't be stopped
 
     def _exit(self) -> None:
         if not self._failed:
             return
         try:
-            logging.shutdown()  # which was registered before this, and would not run
+            logging.shutdown()  # it is registered before this, and so would not run
             for stream in (sys.__stdout__, sys.__stderr__):
                 if stream is not None:
-                    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                    with contextlib.suppress(OSError, ValueError):  # nobody reads the stream, or it is closed
                         stream.flush()
         finally:
             os._exit(1)

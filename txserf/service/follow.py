@@ -21,7 +21,7 @@ from txserf.service.lines import Format
 
 class _Phase(enum.Enum):
     STARTING = enum.auto()
-    FOLLOWING = enum.auto()  # the members are written
+    FOLLOWING = enum.auto()  # the members are written, events come
     STOPPED = enum.auto()
 
 
@@ -29,12 +29,12 @@ class Follower(Service):
     """
     Writes the members of a cluster, then each event as it comes, through agents that come and go.
 
-    :param serf: is started and stopped by whoever owns it.
-    :param write: is called with each line.
+    :param serf: the connection; its owner starts and stops it.
+    :param write: called with each line.
     :param format: makes the lines.
     :param stream: the filter of events; None for no events.
     :param monitor: the level of the agent's log; None for no log.
-    :param failed: called with what ends it: the agent refuses what was asked, or *write* can't write.
+    :param failed: called with the error that ends it: the agent refuses the stream or the level, or *write* fails.
     """
 
     _log = Logger(namespace="txserf.service")
@@ -62,9 +62,9 @@ class Follower(Service):
 
     def when_following(self) -> Deferred[None]:
         """
-        Wait until the members are written; every event from then on will be.
+        Return a Deferred that fires when the members are written. Every event from then on will be written too.
 
-        :returns: a Deferred of None, which can be cancelled. It fails with `Disconnected` where this is stopped.
+        :returns: a Deferred of None, which can be cancelled. It fails with `Disconnected` when this is stopped.
         """
         if self._phase is _Phase.STOPPED:
             return fail(Disconnected("the follower is stopped"))
@@ -76,7 +76,7 @@ class Follower(Service):
 
     @property
     def unready(self) -> str | None:
-        """Say why events may be missed now; None while all is well."""
+        """The reason why events may be missed now; None if there is none."""
         active = self._phase is _Phase.FOLLOWING if self._events is None else self._events.is_active
         return self._serf.why_disconnected or (None if active else "not subscribed")
 
@@ -84,7 +84,7 @@ class Follower(Service):
         """Begin to follow."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         self._phase = _Phase.STARTING
-        # The stream goes first: nothing can happen between the snapshot and the first event.
+        # The stream is opened before the members are read, so that no change between the two is missed.
         events = None if self._stream is None else self._serf.stream(self._stream, gaps=True)
         self._events = events
         self._follow(self._members_and_events(events))

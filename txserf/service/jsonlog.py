@@ -1,4 +1,4 @@
-"""``--log-format json``: what is logged, as one flat JSON object a line."""
+"""``--log-format json``: each log event as a flat JSON object in a line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from txserf.arguments import reactor_or_global
 
 def flat(event: LogEvent) -> dict[str, Any]:
     """
-    Return what a log event says as an object of scalars.
+    Return a log event as an object of scalars.
 
-    Its ``time`` (ISO 8601, UTC), ``level``, ``namespace`` and ``text``; then its own fields,
-    those that are text, numbers, booleans or None; then a failure's ``traceback``.
+    It has ``time`` (ISO 8601, UTC), ``level``, ``namespace`` and ``text``; then the event's own fields, if they
+    are text, numbers, booleans or None; then a failure's ``traceback``.
     """
     time = datetime.fromtimestamp(event.get("log_time", 0.0), timezone.utc)
     told: dict[str, Any] = {
@@ -31,7 +31,7 @@ def flat(event: LogEvent) -> dict[str, Any]:
         "namespace": event.get("log_namespace", ""),
         "text": formatEvent(event),
     }
-    if "isError" not in event:  # that is one of twisted.python.log, whose fields repeat all this
+    if "isError" not in event:  # an event of twisted.python.log has fields that repeat all this
         for name, value in event.items():
             if not name.startswith("log_") and name not in told and _is_scalar(value):
                 told[name] = value

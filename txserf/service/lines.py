@@ -28,7 +28,7 @@ Format = Callable[[Record], str]
 
 
 def as_text(record: Record) -> str:
-    """Return a record as a line for people; no part of it can steer a terminal."""
+    """Return a record as a line for people. Characters that could steer a terminal are escaped."""
     match record:
         case Member():
             name, tags = _printable(record.name), _printable(_tags(record))

@@ -32,9 +32,9 @@ _log = Logger(namespace="txserf.service")
 
 class Parts(MultiService):
     """
-    Services of which each one is stopped once those behind it have stopped.
+    Services that are stopped one after the other, the last one first.
 
-    :param observer: makes the observer of the log of the application that it becomes part of; None: twistd's own.
+    :param observer: makes the log observer of the application that this becomes part of; None: that of ``twistd``.
     """
 
     def __init__(self, observer: Callable[[], ILogObserver] | None = None) -> None:
@@ -42,7 +42,7 @@ class Parts(MultiService):
         self._observer = observer
 
     def setServiceParent(self, parent: Any) -> None:
-        """Become part of an application, and log as it should."""
+        """Become part of an application, and set its log observer."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted's own
         if self._observer is not None:
             parent.setComponent(ILogObserver, self._observer())
@@ -51,7 +51,7 @@ class Parts(MultiService):
         part.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
-        """Stop them one after the other, the last one first."""
+        """Stop each service once those behind it have stopped."""
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
@@ -122,7 +122,7 @@ def _handling(
 def _metrics(serf: Serf) -> Metrics | None:
     try:
         from txserf.service.metrics import Metrics
-    except ImportError:  # the page says so
+    except ImportError:  # /metrics says so then
         return None
     return Metrics(serf)
 
@@ -158,7 +158,7 @@ def _demo(
 
 
 def _embedded_cluster(nodes: int) -> EmbeddedCluster:
-    from txserf.embedded import EmbeddedCluster  # not to be paid for by who follows real agents
+    from txserf.embedded import EmbeddedCluster  # here, for only --embedded needs it
 
     return EmbeddedCluster(nodes=nodes)
 
@@ -166,14 +166,15 @@ def _embedded_cluster(nodes: int) -> EmbeddedCluster:
 def _line_writer(options: Options) -> Callable[[str], object]:
     twistd: Any = options.parent or {}
     if not twistd.get("nodaemon"):
-        return lambda line: _log.info("{log_line}", log_line=line)  # no field of its own in a JSON log
+        # The field's name begins with log_, so that a JSON log does not repeat the text.
+        return lambda line: _log.info("{log_line}", log_line=line)
     if not twistd.get("logfile"):
-        # twistd is about to log to standard output, where it would be mixed into what we write there.
+        # twistd would log to standard output, between the lines that are written there.
         sys.stdout = sys.stderr
     output = sys.__stdout__
     assert output is not None
-    # A stranger's event must not end this for a name that the terminal's encoding does not have. What
-    # PYTHONIOENCODING asks for beyond these defaults is left alone.
+    # A name in a stranger's event may have letters that the output's encoding does not have: these are written as
+    # escapes. An error handler that PYTHONIOENCODING asks for is left alone.
     if isinstance(output, io.TextIOWrapper) and output.errors in ("strict", "surrogateescape"):
         output.reconfigure(errors="backslashreplace")
 

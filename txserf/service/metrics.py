@@ -1,7 +1,7 @@
 """
-What ``twistd txserf`` counts, for Prometheus.
+The metrics of ``twistd txserf``, for Prometheus.
 
-It needs ``prometheus_client``, which the extra ``txserf[metrics]`` brings. No label has
+This module needs ``prometheus_client``, which the extra ``txserf[metrics]`` brings. No label has
 a value that comes from the network.
 """
 
@@ -29,7 +29,7 @@ class MetricKind(enum.Enum):
 
 @attrs.frozen
 class Row:
-    """A metric: its name as it is scraped, and what it tells."""
+    """A metric: its name as it is scraped, its kind, its help text and the names of its labels."""
 
     name: str
     kind: MetricKind
@@ -84,9 +84,10 @@ class Metrics(Observer, Collector):
     """
     The metrics of one service, in a registry of their own.
 
-    It is the `Observer` of a router's service; what others keep count of is read when it is scraped.
+    It counts events as an `Observer` of a router's service. Counts that the service and the connection keep
+    themselves are read at each scrape.
 
-    :param serf: whose connection it tells about.
+    :param serf: the connection.
     :ivar service: the router's service, once there is one.
     """
 
@@ -103,15 +104,15 @@ class Metrics(Observer, Collector):
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """
-        Return all of it in the format that a scraper asks for.
+        Return all metrics in the format that a scraper asks for.
 
-        :param accept: the header that it sent.
+        :param accept: the scraper's ``Accept`` header.
         :returns: the body, and its content type.
         """
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
 
-    # What happens
+    # -- counted as it happens
 
     def arrived(self, type: str) -> None:
         self._events.labels(type).inc()
@@ -126,10 +127,10 @@ class Metrics(Observer, Collector):
         self._seconds.labels(handler).observe(duration)
         self._results.labels(handler, outcome.value).inc()
 
-    # What is so
+    # -- read at each scrape
 
     def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
-        """Read what is counted elsewhere."""
+        """Read the counts of the service and the connection."""
         factory = self._serf.factory
         yield _gauge(CONNECTED, self._serf.why_disconnected is None)
         yield _count(CONNECTIONS, factory.connections)

@@ -21,10 +21,10 @@ class Options(usage.Options):
     """
     The options of ``twistd txserf``: the rows of `txserf.service.settings.SETTINGS`.
 
-    :ivar ending: ends the process where what was chosen can't work.
-    :ivar chosen: all of them, from the command line, else from the file, else the defaults.
-    :ivar router: the handlers; None where there is nothing to handle.
-    :ivar http: where to serve /health and /metrics; None for nowhere.
+    :ivar ending: ends the process if its service can't work.
+    :ivar chosen: the value of each option: from the command line, else from the file, else its default.
+    :ivar router: the handlers; None if there are none and no file that may bring some.
+    :ivar http: the endpoint of /health and /metrics; None for none.
     """
 
     synopsis = "[options]"
@@ -65,9 +65,9 @@ class Options(usage.Options):
             raise usage.UsageError(f"{error}{hint}") from None
 
     def postOptions(self) -> None:
-        """Refuse what can't work, by name."""
+        """Read the file and the handlers, and check all of it."""
         self.ending = Ending()
-        # What names files is fixed before twistd goes to another folder; scripts are run in that one.
+        # twistd goes to another folder later, where scripts are run. Files are meant from where it was started.
         for name in ("config", "state"):
             if self[name] is not None:
                 self[name] = os.path.abspath(self[name])
@@ -88,11 +88,11 @@ class Options(usage.Options):
 
     def read(self, again: bool = False) -> tuple[dict[str, Any], Router]:
         """
-        Read the file, and find the handlers.
+        Read the file, and make the router.
 
-        :param again: import the module of ``--app`` anew.
+        :param again: whether to import the module of ``--app`` anew.
         :returns: the values of all options, and the router that they ask for.
-        :raises ConfigError: for what can't work.
+        :raises ConfigError: for an option that can't work.
         """
         path = self._given.get("config")
         found = {} if path is None else settings.load(Path(path))
@@ -119,6 +119,6 @@ class Options(usage.Options):
     def _endpoint(self) -> Any:
         if self.chosen["http"] is None:
             return None
-        from txserf.service import web  # not to be paid for by who serves nothing
+        from txserf.service import web  # here, for only --http needs it
 
         return web.parse_endpoint(reactor_or_global(), self.chosen["http"])

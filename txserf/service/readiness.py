@@ -1,4 +1,4 @@
-"""Who says that events are handled, or that they never will be."""
+"""Logs that events are handled, and ends the process if they never can be."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from txserf.handlers.work import Observer
 
 class Guard(Observer, Service):
     """
-    Waits for a router's service to be subscribed, and again after each gap.
+    Waits until a router's service is subscribed, at first and after each gap.
 
-    Where that can't be, as where every host refuses the key, it says so: nobody else waits for it.
-
-    :param failed: called with the reason.
-    :ivar handling: whom it guards; to be set before it starts.
+    :param failed: called with the reason if that can't be, for instance because every host refuses the key.
+    :ivar handling: the router's service; set it before the start.
     """
 
     _log = Logger(namespace="txserf.service")
@@ -32,19 +30,19 @@ class Guard(Observer, Service):
         self._waiting: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Begin to watch."""
+        """Begin to wait."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         assert self.handling is not None
         self._wait(Deferred.fromCoroutine(self._begun(self.handling)))
 
     def stopService(self) -> None:
-        """Watch no more."""
+        """Wait no more."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         if self._waiting is not None:
             self._waiting.cancel()
 
     def resumed(self) -> None:
-        # Told where the stream is about to be back, and where it is about to end for good.
+        # Called before the stream is back, and before it ends for good.
         if self.running and self.handling is not None:
             self._wait(self.handling.when_active())
 

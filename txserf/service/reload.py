@@ -1,4 +1,4 @@
-"""SIGHUP: the options that can change are read again, while connection and events go on."""
+"""SIGHUP: reads the options again that can change, while connection and events go on."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Reloader(Service):
     """
     Reads the options again on SIGHUP.
 
-    :param service: gets what has changed.
+    :param service: gets the new handlers and limits.
     :param values: the options as they are.
-    :param read: reads them again, and makes the router that they ask for; fails with `ConfigError`.
-    :param reactor: whose thread it works in; None takes the global reactor.
+    :param read: reads the options again, and makes the router that they ask for; may raise `ConfigError`.
+    :param reactor: reloads in its thread, not in the signal handler; None takes the global reactor.
     """
 
     _log = Logger(namespace="txserf.service")
@@ -42,13 +42,13 @@ class Reloader(Service):
         self._before: Any = None
 
     def startService(self) -> None:
-        """Listen to the signal."""
+        """Install the signal handler."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         self._reactor = reactor_or_global(self._reactor)
         self._before = signal.signal(signal.SIGHUP, self._signalled)
 
     def stopService(self) -> None:
-        """Leave the signal to whoever had it before."""
+        """Put back the signal handler that was there before."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         signal.signal(signal.SIGHUP, self._before or signal.SIG_DFL)
 
@@ -56,7 +56,7 @@ class Reloader(Service):
         self._reactor.callFromThread(self.reload)
 
     def reload(self) -> None:
-        """Take the new options, or keep the old ones where the new ones can't work."""
+        """Use the new options; if they can't work, log that and keep the old ones."""
         try:
             values, router = self._read()
         except ConfigError as error:

@@ -25,11 +25,11 @@ from txserf.filters import parse_filter
 
 
 class ConfigError(ValueError):
-    """An option that can't work; the text names it, and the file where it came from one."""
+    """An option that can't work. The text names the option, and the file if it came from one."""
 
 
 class Takes(enum.Enum):
-    """What an option takes; the value says so in the documentation."""
+    """The kind of value that an option takes; the value is its name in the documentation."""
 
     TEXT = "text"
     LIST = "a list of text"
@@ -38,7 +38,7 @@ class Takes(enum.Enum):
     FLAG = "true or false"
 
 
-# What Python makes of a value of TOML, in TOML's words.
+# The names of TOML for the types of Python that its values have.
 _TOML_TYPES = {"str": "text", "int": "a number", "float": "a number", "bool": "true or false"}
 _TOML_TYPES |= {"list": "an array", "dict": "a table"}
 
@@ -48,13 +48,13 @@ class Setting:
     """
     A row of the table.
 
-    :ivar name: as on the command line behind ``--``, and as in the file.
+    :ivar name: its name in the file, and on the command line behind ``--``.
     :ivar help: what it does, in a sentence or two.
     :ivar short: its letter on the command line.
-    :ivar highest: the highest NUMBER, which is 1 at least.
-    :ivar choices: all that a TEXT may be; empty: anything.
+    :ivar highest: of a NUMBER: the highest value. The lowest one is 1.
+    :ivar choices: of a TEXT: all values that it may have; empty for any value.
     :ivar reloads: whether a SIGHUP takes a new value from the file.
-    :ivar in_file: whether it may be in the file at all.
+    :ivar in_file: whether it may be in the file.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Setting:
 
     @property
     def summary(self) -> str:
-        """Its help, with its default."""
+        """Its help, and its default."""
         return self.help if self.default is None else f"{self.help} [default: {self.shown_default}]"
 
     @property
@@ -79,7 +79,7 @@ class Setting:
 
     @property
     def rule(self) -> str:
-        """What its values are."""
+        """The rule that its values follow, as in "seconds, 0 or more"."""
         if self.choices:
             return " or ".join(self.choices)
         if self.kind is Takes.NUMBER:
@@ -105,7 +105,7 @@ class Setting:
         """
         Read a value of the command line.
 
-        :raises ValueError: says what it has to be.
+        :raises ValueError: for a value that is against the rule, which the text names.
         """
         value: Any = text
         try:
@@ -213,15 +213,15 @@ def load(path: Path) -> dict[str, Any]:
     """
     Read a configuration file: the names of the options as keys.
 
-    :raises ConfigError: for a file that can't be read, an unknown key and a wrong type. No value is shown:
-        it may hold a key.
+    :raises ConfigError: for a file that can't be read, an unknown name or a wrong type. The text has no value of
+        text, which may hold an agent's key.
     """
     loads = _toml().loads
     try:
         found: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except ValueError as error:  # no UTF-8, or no TOML
+    except ValueError as error:  # it is not UTF-8, or not TOML
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for name, value in found.items():
         setting = BY_NAME.get(name)
@@ -246,15 +246,15 @@ def _toml() -> Any:
 
 
 def merged(given: Values, file: Values) -> dict[str, Any]:
-    """Put together what was given on the command line, else in the file, else the defaults."""
+    """Return the value of each option: from the command line, else from the file, else its default."""
     return {row.name: given.get(row.name, file.get(row.name, row.default)) for row in SETTINGS}
 
 
 def check(values: Values) -> None:
     """
-    Refuse what can't work, or not together.
+    Check values by themselves and against each other.
 
-    :raises ConfigError: names the option.
+    :raises ConfigError: for one that can't work; it names the option.
     """
     if values["embedded"] is None and (values["embedded-port"] is not None or values["embedded-quiet"]):
         raise ConfigError("--embedded-port and --embedded-quiet go with --embedded")
@@ -273,7 +273,7 @@ def _check_hosts(agent: str | None) -> None:
     try:
         parse_hosts(agent)
     except InvalidHostURL as error:
-        # Where none is given, it names the variable itself.
+        # If none is given, the text names the environment variable already.
         raise ConfigError(str(error) if agent is None else f"--agent: {error}") from None
 
 

@@ -19,7 +19,7 @@ _NO_METRICS = "there are no metrics without prometheus_client, which the extra t
 
 
 class Exposed(Protocol):
-    """What has metrics."""
+    """Has metrics to show."""
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type, for an ``Accept`` header."""
@@ -27,10 +27,10 @@ class Exposed(Protocol):
 
 def parse_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     """
-    Read where to listen.
+    Read the value of ``--http``.
 
-    :param text: the number of a port of 127.0.0.1, or a server endpoint as ``unix:/run/txserf.http``.
-    :raises ConfigError: for what is neither.
+    :param text: the number of a port of 127.0.0.1, or a server endpoint such as ``unix:/run/txserf.http``.
+    :raises ConfigError: for anything else.
     """
     if text.isdecimal():
         if not 1 <= int(text) <= 65535:
@@ -47,9 +47,9 @@ def parse_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
 
 class _Pages(resource.Resource):
     """
-    All pages: Twisted's own for what is not there are HTML.
+    Serves all pages. It is one resource, for Twisted's own page for an unknown path is HTML.
 
-    :param pages: what renders each one, by path.
+    :param pages: makes the body of each page, by path.
     """
 
     isLeaf = True
@@ -73,11 +73,11 @@ class _Pages(resource.Resource):
 
 class Site(server.Site):
     """
-    The pages.
+    The site with ``/health`` and ``/metrics``.
 
-    :param unready: says why events may be missed now; None while all is well.
-    :param metrics: None where there are none.
-    :param reactor: the time, for connections that do nothing.
+    :param unready: returns the reason why events may be missed now; None if there is none.
+    :param metrics: the metrics; None for none.
+    :param reactor: the source of time for closing idle connections; None takes the global reactor.
     """
 
     noisy = False
@@ -91,7 +91,7 @@ class Site(server.Site):
         self._metrics = metrics
 
     def log(self, request: http.Request) -> None:
-        """Nothing: a scrape every few seconds is no news."""
+        """Log nothing: a scrape every few seconds is no news."""
 
     def _health(self, request: server.Request) -> bytes:
         reason = self._unready()
@@ -113,9 +113,9 @@ def _text(request: server.Request, code: int, text: str) -> bytes:
 
 class WebService(Service):
     """
-    Listens with a site, before ``twistd`` gives up its privileges.
+    Serves a site. It begins to listen before ``twistd`` gives up its privileges.
 
-    :param failed: called where it can't listen, with the reason.
+    :param failed: called with the reason if it can't listen.
     """
 
     _log = Logger(namespace="txserf.service")
@@ -140,13 +140,13 @@ class WebService(Service):
         self._listening = listening.addCallbacks(self._opened, self._not_opened)
 
     def startService(self) -> None:
-        """Listen, unless it does so already."""
+        """Listen, if it does not yet."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         if self._listening is None:
             self.privilegedStartService()
 
     def stopService(self) -> Deferred[None]:
-        """Listen no more; the Deferred fires when the port is closed."""
+        """Stop listening. The Deferred fires when the port is closed."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         listening, self._listening = self._listening, None
         assert listening is not None
