@@ -1,9 +1,9 @@
 """
 The values that users hold: members, events, queries, coordinates, keys.
 
-All are immutable and comparable. Each shape of the wire is read (``from_wire``)
-and, for the embedded agent, written (``to_wire``) in one place: here. What an
-agent sends that does not have its shape is a `ProtocolError`.
+All are immutable and comparable. This module is the one place that knows the shapes of the wire:
+``from_wire`` reads one and raises `ProtocolError` for anything else, and ``to_wire`` writes it
+for the embedded agent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def address_text(address: IPAddress) -> str:
 
 def _take(record: _Record, field: str, kind: type[_T]) -> _T:
     value = record.get(field)
-    # No isinstance: a bool is no int here, and MessagePack gives exact types.
+    # The exact class, for a bool is no int here, and MessagePack has no subclasses.
     if value.__class__ is kind:
         return value
     raise ProtocolError(f"{field} is {type(value).__name__}, not {kind.__name__}")
@@ -50,7 +50,7 @@ def _take(record: _Record, field: str, kind: type[_T]) -> _T:
 
 def _take_payload(record: _Record) -> bytes:
     value = record.get("Payload")
-    if value is None:  # nil and empty are the same; which one comes depends on the release
+    if value is None:  # an empty payload comes as nil or as empty bytes, depending on Serf's release
         return b""
     if value.__class__ is str:
         return wire.as_bytes(value)
@@ -76,7 +76,7 @@ def _take_float(record: _Record, field: str) -> float:
 
 
 class Tags(dict[str, str]):
-    """A node's tags: a dict that can't be changed."""
+    """The tags of a node: a dict that can't be changed."""
 
     __slots__ = ()
 
@@ -94,7 +94,7 @@ class Tags(dict[str, str]):
 
 
 class MemberStatus(str, enum.Enum):
-    """What the agent thinks of a member. Equal to Serf's own word for it."""
+    """The status of a member, as the agent sees it. Each is equal to Serf's own word for it."""
 
     NONE = "none"
     ALIVE = "alive"
@@ -115,12 +115,12 @@ class Member:
     A node of the cluster, as the agent knows it.
 
     :ivar name: the node's name.
-    :ivar address: where it gossips; None if the agent sent none that is an IP address.
+    :ivar address: the IP address of its gossip; None if the agent sent none.
     :ivar port: the port of its gossip (not of its RPC).
     :ivar tags: its tags.
-    :ivar status: what the agent thinks of it.
-    :ivar protocol: the least, the highest and the spoken version of memberlist's protocol.
-    :ivar delegate: likewise of Serf's protocol.
+    :ivar status: its `MemberStatus`.
+    :ivar protocol: of memberlist's protocol, the lowest, the highest and the current version.
+    :ivar delegate: the same of Serf's protocol.
     """
 
     name: str
@@ -186,7 +186,7 @@ def members_from_wire(body: _Record) -> list[Member]:
 
 
 def joined_from_wire(body: _Record) -> int:
-    """Read the body of ``join``: how many addresses were joined."""
+    """Read the body of ``join``: the number of addresses that were joined."""
     return _take(body, "Num", int)
 
 
@@ -202,10 +202,10 @@ class UserEvent:
     """
     A user event.
 
-    :ivar name: what its sender called it.
+    :ivar name: its name.
     :ivar payload: its bytes.
-    :ivar ltime: its Lamport time among the cluster's user events.
-    :ivar coalesce: whether a later event of the same name may replace it.
+    :ivar ltime: its Lamport time. User events have a clock of their own.
+    :ivar coalesce: whether an agent may deliver a later event of the same name instead of this one.
     :ivar type: Serf's word for this kind of event, ``user``.
     """
 
@@ -240,10 +240,10 @@ class UserEvent:
 @attrs.frozen
 class MemberEvent:
     """
-    A change of one member or of several; the agent reports it one to three seconds late.
+    A change of one member or of several. The agent reports it one to three seconds late.
 
     :ivar kind: ``join``, ``leave``, ``failed``, ``update`` or ``reap``.
-    :ivar members: those that changed, as they are now.
+    :ivar members: the members that changed, as they are after the change.
     """
 
     kind: str
@@ -267,12 +267,12 @@ class MemberEvent:
 @attrs.frozen
 class QueryEvent:
     """
-    A query that somebody asks the cluster, and that this program may answer.
+    A query that was sent to the cluster, and that this program may answer.
 
-    :ivar id: the agent's number for it, known on the connection that it came by only.
-    :ivar name: what is asked.
-    :ivar payload: the bytes that came with it.
-    :ivar ltime: its Lamport time among the cluster's queries.
+    :ivar id: the agent's number for it, valid only on the connection that it came by.
+    :ivar name: its name.
+    :ivar payload: its bytes.
+    :ivar ltime: its Lamport time. Queries have a clock of their own.
     :ivar type: Serf's word for this kind of event, ``query``.
     """
 
@@ -308,27 +308,27 @@ class QueryEvent:
 
     def respond(self, payload: bytes | str = b"") -> Deferred[None]:
         """
-        Answer this query, by the connection that it came by.
+        Answer this query, on the connection that it came by.
 
-        :param payload: the answer's bytes (text goes as UTF-8); about 980 of them fit.
-        :returns: a Deferred of None, once the agent has taken the answer; that it
-            reached who asked is not known. One answer counts for an agent, the first.
-        :raises InvalidRequest: at the call, where *payload* is neither bytes nor str.
-            The Deferred fails with `QueryError` (too late, too large, already answered)
-            or with `ConnectionLost` where that connection is gone.
+        :param payload: the answer; str is sent as UTF-8. About 980 bytes fit.
+        :returns: a Deferred of None, which fires when the agent has taken the answer. Nobody knows whether
+            it reaches the asker. An agent takes one answer to a query, the first.
+        :raises InvalidRequest: at the call, for a *payload* that is neither bytes nor str.
+            The Deferred fails with `QueryError` (too late, too large, already answered),
+            or with `ConnectionLost` if that connection is gone.
         """
         if self._responder is None:
-            raise AssertionError("this QueryEvent was not received, so there is nobody to answer")
+            raise AssertionError("this QueryEvent did not come by a connection, so it can't be answered")
         return self._responder(self.id, payload)  # type: ignore[arg-type]  # the table takes str too
 
     def bound(self, responder: Callable[[int, bytes], Deferred[None]]) -> QueryEvent:
-        """Return this query with what `respond` calls: *responder(id, payload)*."""
+        """Return a copy of this query whose `respond` calls *responder(id, payload)*."""
         return attrs.evolve(self, responder=responder)
 
 
 Event = UserEvent | MemberEvent | QueryEvent
 
-#: What may happen to members: each `MemberEvent.kind`, on the wire behind ``member-``.
+#: The kinds of a `MemberEvent`. On the wire ``member-`` stands before them.
 MEMBER_KINDS = ("join", "leave", "failed", "update", "reap")
 
 _EVENTS: dict[str, Callable[[_Record], Event]] = {
@@ -352,10 +352,10 @@ def event_from_wire(record: _Record) -> Event:
 @attrs.frozen
 class Gap:
     """
-    A time in which events may have been missed, for the stream was down.
+    A time in which events may have been missed, because the stream was down.
 
-    :ivar lost_at: when the connection was lost, in the reactor's seconds.
-    :ivar resumed_at: when the stream was active again, likewise.
+    :ivar lost_at: when the connection was lost, in seconds of the reactor's clock.
+    :ivar resumed_at: when the stream was active again, in seconds of the reactor's clock.
     """
 
     lost_at: float
@@ -373,11 +373,11 @@ class LogLine:
     """
     A line of an agent's log.
 
-    :ivar line: all of it, as it came.
-    :ivar time: when it was written, by the agent's clock and zone; None where unknown.
-    :ivar level: ``TRACE``, ``DEBUG``, ``INFO``, ``WARN`` or ``ERR``; empty where unknown.
-    :ivar subsystem: who wrote it, such as ``agent.ipc``; empty where unknown.
-    :ivar text: the rest, or all of a line that can't be parsed.
+    :ivar line: the whole line, as it came.
+    :ivar time: when it was written, in the agent's clock and time zone; None if unknown.
+    :ivar level: ``TRACE``, ``DEBUG``, ``INFO``, ``WARN`` or ``ERR``; empty if unknown.
+    :ivar subsystem: the part of the agent that wrote it, such as ``agent.ipc``; empty if unknown.
+    :ivar text: the rest. If the line can't be parsed, all of it.
     """
 
     line: str = attrs.field(repr=False)
@@ -388,7 +388,7 @@ class LogLine:
 
     @classmethod
     def parse(cls, line: str) -> LogLine:
-        """Take a line apart; one that has no such parts stays whole, as ``text``."""
+        """Take a line apart. A line that has no such parts becomes the ``text``."""
         match = _LOG_LINE.fullmatch(line)
         if match is None:
             return cls(line, text=line)
@@ -406,7 +406,7 @@ class LogLine:
 
 @attrs.frozen
 class Ack:
-    """A node has received the query."""
+    """The acknowledgement of a node that has received the query."""
 
     node: str
 
@@ -421,9 +421,9 @@ class Answer:
 
 def query_record_from_wire(record: _Record) -> Ack | Answer | None:
     """
-    Read a record of ``query``; None for ``done`` and for noise.
+    Read a record of ``query``. None stands for ``done``, and for a record without a sender.
 
-    Around the deadline an agent may send records that are from nobody.
+    Around the deadline an agent may send records with an empty ``From``.
     """
     kind, node = record.get("Type"), record.get("From")
     if kind.__class__ is not str or node.__class__ is not str:
@@ -441,11 +441,11 @@ def query_record_from_wire(record: _Record) -> Ack | Answer | None:
 @attrs.frozen
 class QueryResult:
     """
-    What a query brought.
+    The acks and answers to a query.
 
     :ivar acks: the nodes that have received it, in order of their acks.
     :ivar responses: the answers by node, in order of arrival.
-    :ivar complete: whether all was heard that will come: ``done`` came, or as many answers as were expected.
+    :ivar complete: whether no more will come: ``done`` came, or as many answers as were expected.
     """
 
     acks: list[str] = attrs.field(factory=list)
@@ -456,13 +456,14 @@ class QueryResult:
 @attrs.frozen
 class KeyReply:
     """
-    What the nodes answered to a key command.
+    The answers of the nodes to a key command.
 
-    :ivar keys: for ``list_keys``: how many nodes have each key (base64). Keys are secret: not shown.
-    :ivar messages: what nodes had to say, by node; not only errors.
+    :ivar keys: for ``list_keys``: by key (base64), how many nodes have it. The keys are secret, so ``repr()`` shows
+        their number only.
+    :ivar messages: the messages of nodes, by node. Not all of them are errors.
     :ivar nodes: the number of nodes that were asked.
-    :ivar errors: how many of them failed.
-    :ivar responses: how many of them answered.
+    :ivar errors: the number of nodes that failed.
+    :ivar responses: the number of nodes that answered.
     """
 
     keys: dict[str, int] = attrs.field(factory=dict, repr=lambda keys: f"<{len(keys)}>")
@@ -500,12 +501,12 @@ class KeyReply:
 @attrs.frozen
 class Coordinate:
     """
-    Where a node lies in the network, as Vivaldi estimates it; seconds except for ``error``.
+    The network coordinate of a node, by the algorithm Vivaldi. All values but ``error`` are seconds.
 
-    :ivar vec: its place in a Euclidean space.
-    :ivar error: how unsure the estimate is, without a unit.
-    :ivar adjustment: what past round trips add to distances.
-    :ivar height: how far it is from that space.
+    :ivar vec: its position in a Euclidean space.
+    :ivar error: the uncertainty of the estimate, without a unit.
+    :ivar adjustment: a correction that is added to distances, learned from past round trips.
+    :ivar height: its distance from that space.
     """
 
     vec: tuple[float, ...]
@@ -515,7 +516,7 @@ class Coordinate:
 
     @classmethod
     def from_wire(cls, body: _Record) -> Coordinate | None:
-        """Read the body of ``get-coordinate``; None where the agent has none."""
+        """Read the body of ``get-coordinate``; None if the agent has no coordinate for that node."""
         if not _take(body, "Ok", bool):
             return None
         coord = _take(body, "Coord", dict)
@@ -551,7 +552,7 @@ class Coordinate:
         """
         if len(self.vec) != len(other.vec):
             raise ValueError(f"coordinates of {len(self.vec)} and {len(other.vec)} dimensions")
-        # Each pair is summed first, so that rounding makes no difference between there and back.
+        # Each pair is summed first, so that the distance back is the same to the last bit.
         distance = math.dist(self.vec, other.vec) + (self.height + other.height)
         adjusted = distance + (self.adjustment + other.adjustment)
         return adjusted if adjusted > 0.0 else distance
