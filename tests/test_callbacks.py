@@ -142,7 +142,7 @@ class OrderTests(ChainCase):
         chain.put(2)
         self.happened("a1", "a2", "b2")
 
-    def test_a_function_that_adds_itself_does_so_without_end(self) -> None:
+    def test_a_function_may_add_itself_for_the_next_item(self) -> None:
         functions: list[Callback[int]] = []
 
         def more(item: int) -> None:
@@ -315,7 +315,7 @@ class ReentrancyTests(ChainCase):
         chain.put(1)
         self.happened("a1", "a2")
 
-    def test_an_item_that_is_put_by_idle_is_worked_off_too(self) -> None:
+    def test_an_item_that_is_put_by_idle_is_handled_too(self) -> None:
         left = [2, 3]
         chain: Chain[int] = Chain(
             [self.function("a")], self.failed, lambda: chain.put(left.pop(0)) if left else None
@@ -375,7 +375,7 @@ class CloseTests(ChainCase):
         chain.put(3)
         self.happened("a1", "idle")
 
-    def test_a_closed_one_takes_nothing(self) -> None:
+    def test_a_closed_chain_takes_no_items(self) -> None:
         chain = self.chain(self.function("a"))
         chain.close()
         chain.put(1)

@@ -256,7 +256,7 @@ class ArgumentTests(SynchronousTestCase):
             self.assertNotIn("s3cret", self.refused(commands.AUTH, {"AuthKey": value}))
             self.assertNotIn("s3cret", self.refused(commands.USE_KEY, {"Key": value}))
 
-    def test_a_key_that_is_no_text_to_be_sent_is_not_shown(self) -> None:
+    def test_a_key_that_can_not_be_sent_is_not_shown(self) -> None:
         values = commands.AUTH.arguments({"AuthKey": "s3cret\ud800"})
         error = self.assertRaises(InvalidRequest, commands.AUTH.body, values)
         self.assertNotIn("s3cret", str(error))
@@ -333,7 +333,7 @@ class ArgumentTests(SynchronousTestCase):
         ):
             self.assertEqual(sent(commands.QUERY, Timeout=value)["Timeout"], nanoseconds)
 
-    def test_any_iterable_of_str_is_a_list_and_is_read_once(self) -> None:
+    def test_any_iterable_of_str_is_accepted_as_a_list_and_read_once(self) -> None:
         for existing in (["a", "b"], ("a", "b"), iter(["a", "b"]), {"a": 1, "b": 2}.keys()):
             self.assertEqual(checked(commands.JOIN, Existing=existing)["Existing"], ("a", "b"))
 
@@ -423,15 +423,15 @@ class ShownTests(SynchronousTestCase):
 class CanMatchTests(SynchronousTestCase):
     TEXTS = ("alive", "failed")
 
-    def test_a_pattern_that_matches_a_whole_text_can(self) -> None:
+    def test_a_pattern_that_matches_a_whole_text_can_match(self) -> None:
         for pattern in ("alive", "al.*", "alive|x", "(alive|x)", "^alive$", "ali?ve", ".*ed", "x|ed", ".+"):
             self.assertTrue(commands.can_match(pattern, self.TEXTS), pattern)
 
-    def test_one_that_matches_none_can_not(self) -> None:
+    def test_a_pattern_that_matches_no_text_can_not_match(self) -> None:
         for pattern in ("live", "Alive", "alive ", "aliv", "(x|y)", "^x$", "x|y", "ali?", "ed|x", "a.e", ""):
             self.assertFalse(commands.can_match(pattern, self.TEXTS), pattern)
 
-    def test_where_go_and_python_may_differ_it_is_taken_to_match(self) -> None:
+    def test_a_pattern_on_which_go_and_python_may_differ_is_taken_to_match(self) -> None:
         for pattern in (
             "(?i)X",
             "[[:alpha:]]",

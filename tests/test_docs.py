@@ -76,8 +76,8 @@ def test_every_public_name_has_a_reference_under_that_name() -> None:
     assert public - referenced() == set()
 
 
-def test_what_is_described_by_hand_has_the_attributes_that_it_has() -> None:
-    """`Reply` and `Request` are no names of the package, and so have no reference made from theirs."""
+def test_classes_described_by_hand_have_exactly_those_attributes() -> None:
+    """`Reply` and `Request` are not public names, so the reference describes them by hand."""
     described = {}
     for page in (ROOT / "docs").rglob("*.rst"):
         for name, text in re.findall(

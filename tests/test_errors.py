@@ -140,7 +140,7 @@ class AttributeTests(SynchronousTestCase):
                     # Compare the reprs, because exceptions are equal only to themselves.
                     self.assertEqual(repr(kept), repr(value))
 
-    def test_a_text_made_of_data_survives_them_too(self) -> None:
+    def test_a_text_made_of_data_survives_copy_and_pickle(self) -> None:
         error = JoinError(message="no", joined=1)
         for same in (copy.copy(error), pickle.loads(pickle.dumps(error))):
             self.assertEqual((str(same), same.command, same.joined), ("join: no", "join", 1))

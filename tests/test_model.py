@@ -311,7 +311,7 @@ class LogLineTests(ModelCase):
         ):
             self.assertEqual(LogLine.parse(text), LogLine(text, None, "", "", text))
 
-    def test_a_line_that_is_no_text_is_refused(self) -> None:
+    def test_a_line_that_is_not_text_is_refused(self) -> None:
         self.assertEqual(self.refused(LogLine.from_wire, {"Log": b"x"}), "Log is bytes, not str")
 
     def test_its_repr_has_the_text_once(self) -> None:
@@ -369,7 +369,7 @@ class CoordinateTests(ModelCase):
         self.assertIsNone(Coordinate.from_wire(NO_COORDINATE))
         self.assertEqual(Coordinate.to_wire(None), NO_COORDINATE)
 
-    def test_a_vector_that_is_none_is_refused(self) -> None:
+    def test_a_vector_that_is_not_a_list_of_numbers_is_refused(self) -> None:
         wrongs: list[object] = [None, {}, "12", [1.0, "2"], [True], 3]
         for wrong in wrongs:
             record = {"Coord": {**COORD, "Vec": wrong}, "Ok": True}

@@ -88,7 +88,7 @@ async def test_a_join_succeeds_with_one_address_that_works(shared: Nodes) -> Non
 
 
 @in_reactor
-async def test_two_that_join_know_each_other_and_tell_their_streams(single: Nodes) -> None:
+async def test_two_agents_that_join_know_each_other_and_tell_their_streams(single: Nodes) -> None:
     index = single.cluster.add("n9")
     raw, other = await single.connect(0), await single.connect(index)
     streams = [await each.opened("stream", {"Type": "member-join"}) for each in (raw, other)]
@@ -149,7 +149,7 @@ async def test_a_join_of_an_agent_that_hangs_times_out_and_others_go_on(pair: No
 
 
 @in_reactor
-async def test_one_that_leaves_alone_answers_after_a_second_and_ends(single: Nodes) -> None:
+async def test_an_agent_that_is_alone_answers_a_leave_after_a_second_and_ends(single: Nodes) -> None:
     raw, other = await single.connect(), await single.connect()
     stream = await other.opened("stream", {"Type": "member-leave"})
     started = reactor.seconds()
@@ -205,7 +205,7 @@ async def test_an_agent_that_leaves_never_answers_tags(pair: Nodes) -> None:
 
 
 @in_reactor
-async def test_one_that_crashes_is_failed_for_the_others_and_may_come_back(pair: Nodes) -> None:
+async def test_an_agent_that_crashes_is_failed_for_the_others_and_may_come_back(pair: Nodes) -> None:
     raw, far = await pair.connect(0), await pair.connect(1)
     stream = await raw.opened("stream", {"Type": "member-failed,member-join"})
     pair.cluster.fail(1)
@@ -314,7 +314,7 @@ async def test_with_two_nodes_only_the_forcing_agent_sees_an_alive_node_leaving(
 
 
 @in_reactor
-async def test_with_three_nodes_an_alive_one_says_that_it_stays(trio: Nodes) -> None:
+async def test_with_three_nodes_an_alive_node_refutes_a_force_leave(trio: Nodes) -> None:
     raw = await trio.connect(0)
 
     async def settled() -> bool:

@@ -35,7 +35,7 @@ async def test_a_user_event_reaches_the_streams_of_all_agents(shared: Nodes) -> 
 
 
 @in_reactor
-async def test_equal_events_are_events_of_their_own_in_order(single: Nodes) -> None:
+async def test_equal_events_stay_separate_and_in_order(single: Nodes) -> None:
     raw = await single.connect()
     seq = await raw.opened("stream", {"Type": "user"})
     for payload in (b"1", b"1", b"2"):
@@ -183,7 +183,7 @@ async def test_an_unknown_type_is_refused(kind: str, shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_a_stream_under_the_seq_of_another_is_refused_and_that_goes_on(shared: Nodes) -> None:
+async def test_a_stream_with_the_seq_of_another_is_refused_and_the_other_goes_on(shared: Nodes) -> None:
     raw = await shared.connect()
     seq = await raw.opened("stream", {"Type": "user:again"})
     raw.send({"Command": "stream", "Seq": seq}, {"Type": "*"})

@@ -273,7 +273,7 @@ async def test_a_coordinate_has_its_parts(pair: Nodes) -> None:
 
 
 @in_reactor
-async def test_a_new_node_knows_its_own_place_at_once(single: Nodes) -> None:
+async def test_a_new_node_has_its_own_coordinate_at_once(single: Nodes) -> None:
     raw = await single.connect()
     body = await raw.ok("get-coordinate", {"Node": "n1"})
     expected = {"Adjustment": 0.0, "Error": 1.5, "Height": 1e-05, "Vec": [0.0] * 8}
@@ -282,7 +282,7 @@ async def test_a_new_node_knows_its_own_place_at_once(single: Nodes) -> None:
 
 @pytest.mark.parametrize("body", [{"Node": "nobody"}, {"Node": ""}, {}, {"Node": "N1"}])
 @in_reactor
-async def test_an_unknown_node_has_no_place(body: Any, shared: Nodes) -> None:
+async def test_an_unknown_node_has_no_coordinate(body: Any, shared: Nodes) -> None:
     raw = await shared.connect()
     nothing = {"Adjustment": 0.0, "Error": 0.0, "Height": 0.0, "Vec": None}
     assert await raw.ok("get-coordinate", body) == {"Coord": nothing, "Ok": False}

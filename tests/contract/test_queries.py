@@ -63,7 +63,7 @@ async def test_a_query_brings_acks_and_responses_and_done_at_the_deadline(shared
 
 
 @in_reactor
-async def test_without_a_request_there_are_no_acks(shared: Nodes) -> None:
+async def test_acks_come_only_if_they_are_requested(shared: Nodes) -> None:
     raw = await shared.connect()
     assert await raw.all_of_query(await asked(raw)) == [DONE]
 
@@ -104,7 +104,7 @@ async def test_other_requests_are_answered_while_a_query_runs(shared: Nodes) -> 
 
 
 @in_reactor
-async def test_two_queries_under_one_seq_are_two(shared: Nodes) -> None:
+async def test_two_queries_with_one_seq_are_separate(shared: Nodes) -> None:
     raw = await shared.connect()
     await raw.ok("query", {"Name": "load", "Timeout": QUICK}, seq=40)
     raw.send({"Command": "query", "Seq": 40}, {"Name": "load", "Timeout": QUICK})
@@ -113,7 +113,7 @@ async def test_two_queries_under_one_seq_are_two(shared: Nodes) -> None:
 
 
 @in_reactor
-async def test_a_client_that_goes_ends_nothing_for_others(shared: Nodes) -> None:
+async def test_a_client_that_disconnects_ends_nothing_for_others(shared: Nodes) -> None:
     gone, far = await shared.connect(0), await shared.connect(1)
     stream = await far.opened("stream", {"Type": "query:orphan"})
     await asked(gone, "orphan")
@@ -275,7 +275,7 @@ async def test_an_id_means_nothing_on_another_connection(shared: Nodes) -> None:
 
 @pytest.mark.parametrize("payload", [{}, {"Payload": None}, {"Payload": b""}, {"Payload": ""}])
 @in_reactor
-async def test_an_empty_answer_is_one(payload: dict[str, Any], shared: Nodes) -> None:
+async def test_an_empty_answer_is_an_answer(payload: dict[str, Any], shared: Nodes) -> None:
     raw = await shared.connect()
     stream = await raw.opened("stream", {"Type": "query:empty"})
     seq = await asked(raw, "empty")
@@ -312,7 +312,7 @@ async def test_past_the_deadline_there_is_nothing_to_answer(shared: Nodes) -> No
 
 
 @in_reactor
-async def test_the_ltime_of_queries_is_of_its_own(single: Nodes) -> None:
+async def test_queries_have_an_ltime_of_their_own(single: Nodes) -> None:
     raw = await single.connect()
     stream = await raw.opened("stream", {"Type": "query"})
     for expected in (1, 2):

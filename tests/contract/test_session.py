@@ -42,7 +42,7 @@ async def test_an_unknown_version_is_refused_and_a_right_one_may_follow(body: An
 
 
 @in_reactor
-async def test_a_second_handshake_is_refused_and_the_connection_stays_shaken(shared: Nodes) -> None:
+async def test_a_second_handshake_is_refused_and_the_connection_stays_good(shared: Nodes) -> None:
     raw = await shared.connect()
     assert (await raw.call("handshake", {"Version": 1})).error == "Handshake already performed"
     assert (await raw.call("handshake", {"Version": 3})).error == "Unsupported IPC version"
@@ -166,7 +166,7 @@ async def test_a_field_left_out_of_a_header_keeps_its_last_value(
 
 
 @in_reactor
-async def test_a_body_that_is_not_due_runs_the_command_again(shared: Nodes) -> None:
+async def test_an_unexpected_body_runs_the_command_again(shared: Nodes) -> None:
     raw = await shared.connect()
     raw.send({"Command": "stats", "Seq": 7}, {})
     for _ in range(2):

@@ -114,7 +114,7 @@ class FailureTests(ClusterTestCase):
         self.run_for(0.2)
         self.assertEqual(self.events(line), [("member-failed", ["n1"])])
 
-    def test_one_that_recovers_joins_again_with_the_tags_it_started_with(self) -> None:
+    def test_an_agent_that_recovers_joins_again_with_the_tags_it_started_with(self) -> None:
         cluster = self.cluster(1)
         cluster.add("db1", {"role": "db"})
         line, db = self.connect(cluster), self.connect(cluster, "db1")
@@ -128,7 +128,7 @@ class FailureTests(ClusterTestCase):
         self.assertEqual((record["Event"], record["Members"][0]["Tags"]), ("member-join", {"role": "db"}))
         self.connect(cluster, "db1")
 
-    def test_one_that_starts_does_not_hear_of_those_that_were_gone(self) -> None:
+    def test_an_agent_that_starts_does_not_hear_of_nodes_that_were_gone(self) -> None:
         cluster = self.cluster()
         cluster.fail("n3")
         self.run_for(2)
@@ -151,7 +151,7 @@ class FailureTests(ClusterTestCase):
         self.assertEqual(self.events(other), [("member-leave", ["n1"])])
         self.assertEqual(self.statuses(other)["n1"], "left")
 
-    def test_a_leave_of_one_that_is_down_is_over_at_once(self) -> None:
+    def test_a_leave_of_an_agent_that_is_down_is_over_at_once(self) -> None:
         cluster = self.cluster()
         cluster.fail("n1")
         self.successResultOf(cluster.leave("n1"))
@@ -181,7 +181,7 @@ class FailureTests(ClusterTestCase):
         self.run_for(2.2)
         self.assertEqual(self.events(line), [("member-failed", sorted(names))])
 
-    def test_acting_on_one_that_is_down_does_nothing(self) -> None:
+    def test_actions_on_an_agent_that_is_down_do_nothing(self) -> None:
         cluster = self.cluster()
         cluster.fail("n1")
         cluster.fail("n1")
@@ -333,7 +333,7 @@ class PartitionTests(ClusterTestCase):
         replies = self.ask(line, "query", {"Name": "x", "RequestAck": True}, within=2)
         self.assertEqual([each["From"] for each in replies if "From" in each], ["n1", "n2", ""])
 
-    def test_a_tag_that_changed_meanwhile_is_heard_of(self) -> None:
+    def test_a_tag_that_changed_during_a_partition_arrives_after_it(self) -> None:
         cluster = self.cluster(2)
         lines = self.lines(cluster)
         cluster.partition(["n1"], ["n2"])
@@ -453,7 +453,7 @@ class HandlerTests(ClusterTestCase):
             any("response exceeds limit of 1024 bytes" in each for each in cluster.agents["n1"].log)
         )
 
-    def test_a_function_can_be_taken_back(self) -> None:
+    def test_a_function_can_be_removed(self) -> None:
         cluster = self.cluster(1)
         cluster.agents["n1"].handle_query("load", lambda event: b"x")
         cluster.agents["n1"].handle_query("load", None)
@@ -500,7 +500,7 @@ class KeyringTests(ClusterTestCase):
         self.run_for(1.7)
         self.assertEqual([len(line.objects) for line in lines], [2, 2])
 
-    def test_a_list_of_many_keys_is_cut_as_newer_agents_do(self) -> None:
+    def test_a_list_of_many_keys_is_truncated_as_by_newer_agents(self) -> None:
         cluster = self.cluster(1, encrypt_key=self.KEY)
         keys = [base64.b64encode(bytes([number]) * 32).decode() for number in range(20)]
         cluster.agents["n1"].keyring = Keyring(*keys)

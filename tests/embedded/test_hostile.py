@@ -78,7 +78,7 @@ def memory() -> int:
 
 
 @in_reactor
-async def test_it_listens_on_loopback_by_itself(address: Any) -> None:
+async def test_it_listens_on_loopback_by_default(address: Any) -> None:
     assert address.host == "127.0.0.1"
     await still_answers(address)
 
@@ -155,7 +155,7 @@ async def test_requests_with_changed_bytes_do_no_harm(address: Any) -> None:
 
 
 @in_reactor
-async def test_a_thousand_connections_with_half_a_request_each(address: Any) -> None:
+async def test_a_thousand_connections_with_half_a_request_each_do_no_harm(address: Any) -> None:
     await still_answers(address)
     before = memory()
     strangers = [await connect(address) for _ in range(1000)]

@@ -167,7 +167,7 @@ async def test_a_wrong_key_is_refused(serf: Serf) -> None:
 
 
 @in_reactor
-async def test_one_that_recovers_listens_where_it_did(serf: Serf) -> None:
+async def test_an_agent_that_recovers_listens_on_its_old_port(serf: Serf) -> None:
     serf.cluster.fail("n2")
     await serf("members", index=1, code=1)
     serf.cluster.recover("n2")

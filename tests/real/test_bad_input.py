@@ -82,7 +82,7 @@ async def test_a_second_handshake_is_answered_by_the_first(
 
 
 @in_reactor
-async def test_a_key_for_an_agent_that_wants_none_is_refused(
+async def test_a_key_for_an_agent_that_needs_none_is_refused(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     client = new_client(f"serf://{shared_cluster[0].rpc}?AuthKey=s3cret")
@@ -253,7 +253,7 @@ async def test_a_reply_for_a_seq_that_nobody_sent_is_dropped(new_client: NewClie
 
 
 @in_reactor
-async def test_answers_in_another_order_than_the_requests_go_to_their_own(
+async def test_replies_in_another_order_reach_their_own_requests(
     new_client: NewClient, listen: Listen
 ) -> None:
     waiting: list[int] = []
@@ -348,7 +348,7 @@ async def test_a_stopped_agent_is_found_by_the_heartbeat(
 
 
 @in_reactor
-async def test_a_heartbeat_leaves_a_connection_that_is_idle_but_good(
+async def test_a_heartbeat_keeps_an_idle_connection_that_is_good(
     new_client: NewClient, shared_cluster: list[Agent], listen: Listen
 ) -> None:
     proxy = Proxy(shared_cluster[0])

@@ -207,7 +207,7 @@ async def test_a_unix_socket_in_front_of_an_agent_is_a_host(
 
 
 @in_reactor
-async def test_an_endpoint_from_a_string_with_a_key_of_its_own(
+async def test_an_endpoint_from_a_string_may_have_its_own_key(
     new_client: NewClient, auth_agent: Agent
 ) -> None:
     port = auth_agent.rpc.partition(":")[2]
@@ -217,7 +217,7 @@ async def test_an_endpoint_from_a_string_with_a_key_of_its_own(
 
 
 @in_reactor
-async def test_endpoints_and_addresses_stand_in_one_list(
+async def test_endpoints_and_addresses_may_be_in_one_list(
     new_client: NewClient, two_agents: list[Agent], listen: Listen, tmp_path: Path
 ) -> None:
     near, far = two_agents

@@ -147,7 +147,7 @@ async def test_the_cluster_query_prints_each_answer_and_the_nodes_without_one(
 
 
 @in_reactor
-async def test_the_health_watcher_tells_failures_over_agents_that_die(
+async def test_the_health_watcher_prints_failures_even_if_its_agent_dies(
     two_agents: list[Agent], programs: list[Program]
 ) -> None:
     near, far = two_agents

@@ -327,7 +327,7 @@ async def test_an_agent_that_is_killed_in_the_middle_of_writes_runs_none_twice(
 
 
 @in_reactor
-async def test_a_bad_filter_while_the_agent_dies_is_asked_of_the_next(
+async def test_a_bad_filter_while_the_agent_dies_is_sent_to_the_next_one(
     new_client: NewClient, two_agents: list[Agent]
 ) -> None:
     near, far = two_agents
@@ -344,7 +344,7 @@ async def test_a_bad_filter_while_the_agent_dies_is_asked_of_the_next(
 
 
 @in_reactor
-async def test_a_leave_that_takes_its_agent_along_is_not_sent_to_the_next(
+async def test_a_leave_that_ends_its_agent_is_not_sent_to_the_next_one(
     new_client: NewClient, two_agents: list[Agent]
 ) -> None:
     near, far = two_agents

@@ -584,9 +584,7 @@ async def test_a_host_with_a_key_of_its_own_does_not_take_the_one_of_the_environ
 
 
 @in_reactor
-async def test_hosts_with_keys_of_their_own_stand_in_one_list(
-    new_client: NewClient, auth_agent: Agent
-) -> None:
+async def test_hosts_with_different_keys_may_be_in_one_list(new_client: NewClient, auth_agent: Agent) -> None:
     assert auth_agent.rpc_auth is not None
     with cluster(1, rpc_auth="other key") as (other,):
         client = new_client(

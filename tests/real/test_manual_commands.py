@@ -411,7 +411,7 @@ async def test_leave_makes_the_agent_leave_and_exit(new_client: NewClient, agent
 
 
 @in_reactor
-async def test_force_leave_makes_a_failed_member_one_that_left(
+async def test_force_leave_marks_a_failed_member_as_left(
     new_client: NewClient, two_agents: list[Agent]
 ) -> None:
     near, far = two_agents
@@ -518,7 +518,9 @@ async def test_a_query_asks_the_nodes_that_its_filters_name(
 
 
 @in_reactor
-async def test_a_query_may_have_a_timeout_of_ours(new_client: NewClient, shared_cluster: list[Agent]) -> None:
+async def test_a_query_may_have_a_timeout_of_the_request(
+    new_client: NewClient, shared_cluster: list[Agent]
+) -> None:
     client = new_client(shared_cluster[0].rpc)
     error = await fails(
         client.query(Name="q", Timeout=timedelta(seconds=5)).request(timeout=0.2), txserf.RequestTimeout
@@ -538,7 +540,7 @@ async def test_a_query_that_is_refused_is_a_response_with_an_error(
 
 
 @in_reactor
-async def test_to_respond_to_a_query_that_nobody_asked_is_an_error(
+async def test_responding_to_an_unknown_query_is_an_error(
     new_client: NewClient, shared_cluster: list[Agent]
 ) -> None:
     (response,) = await new_client(shared_cluster[0].rpc).respond(ID=99, Payload="x").request()

@@ -30,7 +30,7 @@ def strangers(tmp_path: Path) -> Iterator[list[Agent]]:
 
 
 @in_reactor
-async def test_force_leave_makes_a_failed_member_one_that_left_and_prune_forgets_it(
+async def test_force_leave_marks_a_failed_member_as_left_and_prune_removes_it(
     two_agents: list[Agent],
 ) -> None:
     """TestRPCClientForceLeave, TestRPCClientForceLeave_prune"""

@@ -85,7 +85,7 @@ async def test_a_stream_goes_on_with_another_agent_and_tells_the_gap(two_agents:
 
 
 @in_reactor
-async def test_each_filter_that_is_refused_at_the_call_the_agent_would_refuse(agent: Agent) -> None:
+async def test_the_agent_refuses_each_filter_that_is_refused_at_the_call(agent: Agent) -> None:
     filters = ["no-such-type", "usr", "User", "member-", "member-join:n1", "*:a", "user,,query", " user"]
     async with txserf.Serf(agent.rpc) as serf:
         for filter in filters:
@@ -98,7 +98,7 @@ async def test_each_filter_that_is_refused_at_the_call_the_agent_would_refuse(ag
 
 
 @in_reactor
-async def test_each_filter_that_is_taken_the_agent_takes(agent: Agent) -> None:
+async def test_the_agent_takes_each_filter_that_the_call_takes(agent: Agent) -> None:
     async with txserf.Serf(agent.rpc) as serf:
         for filter in ("", "*", "user:", "user:a:b", "query:load,member-reap", "user,user"):
             await serf.stream(filter).when_active()
@@ -117,7 +117,7 @@ async def test_a_level_that_the_agent_does_not_know_harms_no_other_monitor(agent
 
 
 @in_reactor
-async def test_monitors_share_the_one_of_the_connection_and_each_gets_its_level_once(agent: Agent) -> None:
+async def test_monitors_share_the_connections_monitor_and_each_gets_its_level_once(agent: Agent) -> None:
     """The second monitor needs a lower level than the first. The third is opened after both."""
     async with txserf.Serf(agent.rpc) as serf:
         informed = serf.monitor("INFO")

@@ -92,7 +92,7 @@ async def test_scripts_and_functions_handle_events_and_answer_queries(
 
 
 @in_reactor
-async def test_a_json_log_has_a_line_an_event_and_neither_payload_nor_key(
+async def test_a_json_log_has_a_line_for_each_event_and_neither_payload_nor_key(
     auth_agent: Agent, twistd: Start
 ) -> None:
     assert auth_agent.rpc_auth is not None
@@ -127,9 +127,7 @@ async def test_a_key_that_is_refused_ends_it_and_is_not_shown(auth_agent: Agent,
 
 
 @in_reactor
-async def test_reloads_among_events_lose_none_and_double_none(
-    agent: Agent, twistd: Start, tmp_path: Path
-) -> None:
+async def test_reloads_lose_no_event_and_double_none(agent: Agent, twistd: Start, tmp_path: Path) -> None:
     configuration = tmp_path / "txserf.toml"
 
     def configure(number: int) -> None:

@@ -21,7 +21,7 @@ async def test_the_members_come_first_and_then_every_event(two_agents: list[Agen
 
 
 @in_reactor
-async def test_json_is_an_object_a_line_and_nothing_else_on_standard_output(
+async def test_json_is_one_object_on_each_line_and_nothing_else_on_standard_output(
     agent: Agent, twistd: Start
 ) -> None:
     running = twistd("--agent", agent.rpc, "--format", "json", "--monitor", "INFO")
