@@ -40,8 +40,8 @@ AGENT, FUNCTION, SCRIPT = "serf agent, script", "txserf, function", "txserf, scr
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--events", type=int, default=20_000, help="of a round, for the function")
-    parser.add_argument("--runs", type=int, default=300, help="of a round, for each script")
+    parser.add_argument("--events", type=int, default=20_000, help="events in a round, for the function")
+    parser.add_argument("--runs", type=int, default=300, help="events in a round, for each script")
     return parser.parse_args()
 
 

@@ -30,7 +30,10 @@ import txserf
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument(
-        "--calls", type=int, default=1000, help="of each measurement; 1 of the plain client's"
+        "--calls",
+        type=int,
+        default=1000,
+        help="calls in each measurement (the plain client makes 1 while a join hangs)",
     )
     return parser.parse_args()
 

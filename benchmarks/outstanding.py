@@ -27,8 +27,10 @@ import txserf
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--outstanding", default="100,1000,10000,100000", help="with commas")
-    parser.add_argument("--calls", type=int, default=100_000, help="in all, for each number outstanding")
+    parser.add_argument(
+        "--outstanding", default="100,1000,10000,100000", help="numbers of calls, with commas"
+    )
+    parser.add_argument("--calls", type=int, default=100_000, help="calls in all, for each of these numbers")
     return parser.parse_args()
 
 

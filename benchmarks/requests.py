@@ -31,7 +31,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--flights", default="1,16,64,256", help="requests in flight, with commas")
     parser.add_argument("--commands", default="members,stop")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each of a round's measurements")
+    parser.add_argument("--seconds", type=float, default=0.5, help="seconds of each measurement")
     return parser.parse_args()
 
 

@@ -34,7 +34,7 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Ask all members something.")
+    parser = argparse.ArgumentParser(description="Ask all members a question.")
     parser.add_argument("name")
     parser.add_argument("payload", nargs="?", default="")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")

@@ -64,7 +64,7 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Bring a small file to all nodes.")
+    parser = argparse.ArgumentParser(description="Send a small file to all nodes.")
     parser.add_argument("what", choices=("push", "follow"))
     parser.add_argument("path", type=Path)
     react(main, [parser.parse_args()])

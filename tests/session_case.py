@@ -111,5 +111,5 @@ class SessionCase(SynchronousTestCase):
                 agent.finish_closing()
         self.clock.advance(0)
         self.successResultOf(closed)
-        self.assertEqual(self.host.waiting, 0, "somebody is being dialled")
+        self.assertEqual(self.host.waiting, 0, "a connection attempt is left")
         self.assertEqual(self.clock.getDelayedCalls(), [], "timers are left")

@@ -87,7 +87,7 @@ class Story:
             if isinstance(end[0], Failure):
                 case.assertIsNotNone(end[0].check(SerfError, CancelledError, Mistake), end[0])
         case.assertEqual(len(self.changed), len(set(self.changed)), "a change was sent twice")
-        case.assertEqual(self.host.waiting, 0, "somebody is being dialled")
+        case.assertEqual(self.host.waiting, 0, "a connection attempt is left")
         case.assertEqual(self.clock.getDelayedCalls(), [], "timers are left")
 
     def watch_over(self, deferred: Deferred[Any]) -> None:
@@ -324,7 +324,7 @@ class ClientStory(Story):
 
     def _guarded(self, function: Callable[[Response], object]) -> Callable[[Response], object]:
         def called(response: Response) -> object:
-            assert not self.at_work, "a callback was called while another one was running"
+            assert not self.at_work, "a callback was called inside another one's call"
             self.at_work = True
             try:
                 return function(response)

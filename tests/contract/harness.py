@@ -240,7 +240,7 @@ class Nodes:
         """Poll *condition* until it is true. Fail if it takes too long."""
         deadline = reactor.seconds() + 2 * PATIENCE
         while not await condition():
-            assert reactor.seconds() < deadline, "not so in time"
+            assert reactor.seconds() < deadline, "the condition did not become true in time"
             await turns(0.05)
 
     async def status(self, raw: Raw, name: str) -> str:
