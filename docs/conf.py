@@ -33,7 +33,7 @@ nitpick_ignore = [
     ("py:class", "Callback"),
     ("py:class", "Hosts"),
     ("py:class", "T"),
-    ("py:class", "txserf.handlers.router.F"),
+    ("py:class", "txserf.handlers.router.AnyHandler"),
     # Not public, but in the signature of what is.
     ("py:class", "txserf.commands.Command"),
     ("py:class", "txserf.handlers.running.Kept"),
