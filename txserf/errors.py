@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from twisted.python.failure import Failure
 
 
@@ -140,6 +142,11 @@ def reason_text(reason: Failure | BaseException) -> str:
     # Not by its `value`: another exception may have one too.
     error = reason.value if isinstance(reason, Failure) else reason
     return encodable(" ".join(safe_str(error).split())) or type(error).__name__
+
+
+def failures_text(failures: Iterable[tuple[str, BaseException]]) -> str:
+    """Say in a line why hosts could not be reached, as ``ConnectError.failures`` has it: each with its reason."""
+    return "; ".join(f"{host}: {reason_text(reason)}" for host, reason in failures)
 
 
 def encodable(text: str) -> str:

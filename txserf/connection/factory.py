@@ -33,6 +33,7 @@ from txserf.errors import (
     Disconnected,
     InvalidRequest,
     SerfError,
+    failures_text,
     reason_text,
 )
 
@@ -450,7 +451,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         if len(self._refused) == (1 if self.connector is not None else len(self.hosts)):
             self._give_up(next(iter(self._refused.values())))
         elif self.maxRetries is not None and self.retries >= self.maxRetries:
-            told = "; ".join(f"{host}: {reason_text(reason)}" for host, reason in self._failures)
+            told = failures_text(self.last_failures)
             self._give_up(ConnectError(f"no host could be reached: {told}", failures=self.last_failures))
         else:
             self.retry()

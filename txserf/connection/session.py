@@ -33,7 +33,7 @@ from txserf.errors import (
     ConnectionLost,
     Disconnected,
     SerfError,
-    reason_text,
+    failures_text,
 )
 
 _MAIN, _READY = Road.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
@@ -157,12 +157,8 @@ class Session:
         """Say why nothing is sent, for the text of a timeout; empty where there is a connection."""
         if self.factory.open_connection is not None:
             return ""
-        failures = self.factory.last_failures
-        return (
-            " (no connection: " + "; ".join(f"{h}: {reason_text(r)}" for h, r in failures) + ")"
-            if failures
-            else ""
-        )
+        failures = failures_text(self.factory.last_failures)
+        return f" (no connection: {failures})" if failures else ""
 
     # What the factory tells
 

@@ -15,7 +15,7 @@ from txserf.commands import Command
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
 from txserf.connection.session import Session
-from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, reason_text
+from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, failures_text
 from txserf.filters import parse_filter
 from txserf.model import Coordinate, KeyReply, Member, MemberStatus
 from txserf.serf.call import Call, Ping
@@ -126,7 +126,7 @@ class Serf(Service):
         factory = self._session.factory
         if factory.open_connection is not None:
             return None
-        failures = "; ".join(f"{host}: {reason_text(reason)}" for host, reason in factory.last_failures)
+        failures = failures_text(factory.last_failures)
         return f"not connected: {failures}" if failures else "not connected"
 
     # Members
