@@ -18,7 +18,6 @@ from twisted.internet.testing import StringTransport
 
 import txserf
 from txserf import wire
-from txserf.connection.factory import Phase
 from txserf.connection.protocol import SerfProtocol
 from txserf.connection.session import Session
 
@@ -80,10 +79,8 @@ def protocol() -> tuple[Feed, int]:
 
 def connected(session: Session) -> SerfProtocol:
     """Give a session a connection whose other end is this script."""
-    factory = session.factory
-    factory.phase = Phase.DIALLING
-    connection: SerfProtocol = factory._new_protocol("memory", factory.hosts[0])
-    factory._opening = connection
+    connection = session.factory.buildProtocol(None)  # as an endpoint does that has connected
+    assert connection is not None
     connection.makeConnection(StringTransport())  # type: ignore[no-untyped-call]  # Twisted's own
     connection.dataReceived(reply(0))
     return connection

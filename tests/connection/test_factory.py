@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from tests.fakes import MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
 from txserf.connection.exchange import Exchange
-from txserf.connection.factory import Phase, SerfClientFactory
+from txserf.connection.factory import DialBeside, Phase, SerfClientFactory
 from txserf.connection.hosts import Host
 from txserf.connection.protocol import SerfProtocol
 from txserf.errors import (
@@ -38,7 +38,7 @@ class Observer:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def connected(self, protocol: SerfProtocol) -> None:
+    def connected(self, protocol: SerfProtocol, dial_beside: DialBeside) -> None:
         self.events.append("connected")
 
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
@@ -646,6 +646,180 @@ class StoppingTests(FactoryCase):
             host.refuse()
 
 
+class NoFurtherAttemptTests(FactoryCase):
+    """Whatever ends the trying, nothing spins, those who wait are told, and closed stays closed."""
+
+    def ended(self, factory: SerfClientFactory, waiting: Deferred[Any], attempts: list[int]) -> None:
+        self.reason(waiting, ConnectError)
+        self.assertIs(factory.phase, Phase.IDLE)
+        self.reason(factory.when_connected(), ConnectError)
+        self.clock.advance(1000)
+        self.assertEqual((self.attempts, self.clock.getDelayedCalls()), (attempts, []))
+
+    def test_continue_trying_that_is_put_to_0_as_it_dials_ends_it_with_that_attempt(self) -> None:
+        observer = Observer()
+        factory = self.factory(observer=observer)
+        factory.start()
+        factory.continueTrying = 0
+        waiting = factory.when_connected()
+        self.a.refuse()
+        self.ended(factory, waiting, [1, 0, 0])
+        self.assertEqual(observer.events, ["gave up: ConnectError"])
+
+    def test_continue_trying_that_is_put_to_0_in_the_wait_ends_it_with_the_wait(self) -> None:
+        factory = self.factory()
+        factory.start()
+        waiting = factory.when_connected()
+        self.fail_round()
+        factory.continueTrying = 0
+        self.clock.advance(0.1)
+        self.assertEqual([host for host, _ in factory.last_failures], [host.label for host in factory.hosts])
+        self.ended(factory, waiting, [1, 1, 1])
+
+    def test_continue_trying_that_is_put_to_0_outlasts_the_connection(self) -> None:
+        factory = self.factory()
+        factory.start()
+        factory.continueTrying = 0
+        agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+        agent.lose()
+        self.assertEqual((self.attempts, factory.phase), ([1, 0, 0], Phase.IDLE))
+
+    def test_it_ends_where_the_retry_of_a_subclass_begins_nothing(self) -> None:
+        class Once(SerfClientFactory):
+            def retry(self, connector: object = None) -> None:
+                pass
+
+        factory = Once(self.hosts, reactor=self.clock)
+        factory.start()
+        waiting = factory.when_connected()
+        self.fail_round()
+        self.ended(factory, waiting, [1, 1, 1])
+
+    def test_it_ends_where_connections_flap_and_the_retry_of_a_subclass_begins_nothing(self) -> None:
+        class Once(SerfClientFactory):
+            def retry(self, connector: object = None) -> None:
+                pass
+
+        factory = Once([self.a], reactor=self.clock)
+        factory.start()
+        for _ in range(2):
+            self.a.accept_and_greet().lose()
+        self.reason(factory.when_connected(), ConnectionLost)
+        self.assertEqual((factory.phase, self.a.waiting), (Phase.IDLE, 0))
+
+    def test_a_delay_that_is_reset_in_the_wait_leaves_the_wait(self) -> None:
+        factory = self.factory()
+        factory.start()
+        self.fail_round()
+        factory.resetDelay()
+        self.clock.advance(0.1)
+        self.assertEqual(self.attempts, [2, 1, 1])
+        self.fail_round()
+        self.assertEqual(self.wait_of(factory), 0.1)
+
+    def test_closed_in_the_wait_it_stays_closed_though_the_delay_was_reset(self) -> None:
+        for close in (SerfClientFactory.stopTrying, SerfClientFactory.disconnect):
+            factory = self.factory([self.a])
+            factory.start()
+            waiting = factory.when_connected()
+            self.a.refuse()
+            factory.resetDelay()
+            close(factory)
+            self.reason(waiting, Disconnected)
+            self.clock.advance(1000)
+            self.assertEqual((factory.phase, self.a.waiting), (Phase.IDLE, 0))
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_retry_while_something_is_under_way_is_none(self) -> None:
+        factory = self.factory()
+        factory.start()
+        factory.retry()
+        self.fail_round()
+        factory.retry()
+        self.clock.advance(0.1)
+        self.a.accept_and_greet()
+        factory.retry()
+        self.assertIs(factory.phase, Phase.CONNECTED)
+        self.clock.advance(10)
+        self.assertEqual(self.attempts, [2, 1, 1])
+
+
+class MovesTests(FactoryCase):
+    def test_an_illegal_move_is_refused(self) -> None:
+        with self.assertRaises(AssertionError):
+            self.factory()._move(Phase.CONNECTED)
+
+    def test_each_phase_has_its_moves_and_can_be_reached(self) -> None:
+        moves = SerfClientFactory._MOVES
+        self.assertEqual(set(moves), set(Phase))
+        self.assertEqual(set().union(*moves.values()), set(Phase))
+
+    def test_while_it_closes_it_does_not_go_on_unless_it_is_started(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_and_greet()
+        closed = factory.disconnect()
+        self.assertEqual((factory.phase, factory.phase.goes_on), (Phase.CLOSING, False))
+        factory.start()
+        self.assertEqual((factory.phase, factory.phase.goes_on), (Phase.REOPENING, True))
+        factory.stopTrying()
+        self.assertIs(factory.phase, Phase.CLOSING)
+        agent.finish_closing()
+        self.successResultOf(closed)
+        self.assertIs(factory.phase, Phase.IDLE)
+
+    def test_nobody_is_told_inside_another_ones_stack(self) -> None:
+        factory = self.factory([ImmediateEndpoint()])
+        inside: list[str] = []
+        told: list[str] = []
+
+        def tell(name: str, step: Any) -> Any:
+            def called(_: object) -> None:
+                told.append(name + "".join(f" inside {other}" for other in inside))
+                inside.append(name)
+                step()
+                inside.remove(name)
+
+            return called
+
+        factory.when_connected().addCallback(tell("first", factory.stopTrying))
+        factory.when_connected().addBoth(tell("second", lambda: None))
+        factory.start()
+        self.assertEqual(told, ["first", "second"])
+
+    def test_one_who_waits_may_cancel_another_as_both_are_told(self) -> None:
+        factory = self.factory([self.a])
+        factory.maxRetries = 0  # type: ignore[assignment]  # as above
+        factory.start()
+        first, second = factory.when_connected(), factory.when_connected()
+        first.addErrback(lambda _: second.cancel())
+        self.a.refuse()
+        self.successResultOf(first)
+        self.reason(second, CancelledError)
+
+
+class EndpointTests(FactoryCase):
+    """``endpoint.connect(SerfClientFactory(...))``"""
+
+    def test_it_is_connected_by_it_and_fails_over_among_its_own_hosts(self) -> None:
+        factory = self.factory()
+        endpoint = Endpoint()
+        endpoint.connect(factory)
+        waiting = factory.when_connected()
+        agent = endpoint.accept_and_greet()
+        self.successResultOf(waiting)
+        self.clock.advance(10)
+        agent.lose()
+        self.assertEqual(sum(self.attempts), 1)
+
+    def test_beside_a_connection_it_is_refused(self) -> None:
+        factory = self.factory()
+        factory.start()
+        self.a.accept_and_greet()
+        self.assertIsNone(factory.buildProtocol(None))
+
+
 class SettingsTests(FactoryCase):
     def test_wrong_ones_are_refused_at_once(self) -> None:
         for wrong in (
@@ -696,7 +870,9 @@ class ClassicTests(FactoryCase):
             factory = self.dial()
             self.patch(self.connector, "getDestination", functools.partial(next, iter([address])))
             factory.startedConnecting(self.connector)
-            self.assertEqual(factory.buildProtocol(None).host, label)
+            protocol = factory.buildProtocol(None)
+            assert protocol is not None
+            self.assertEqual(protocol.host, label)
 
     def test_it_shakes_hands_and_answers(self) -> None:
         factory = self.dial()
@@ -802,6 +978,7 @@ class ClassicTests(FactoryCase):
         reactor.advance(1)
         self.assertEqual(len(dialled), 1)
         protocol = factory.buildProtocol(connector.getDestination())
+        assert protocol is not None
         agent = Agent(protocol)
         agent.greet()
         reactor.advance(10)

@@ -19,8 +19,10 @@ from txserf.commands import (
     MEMBERS,
     MEMBERS_FILTERED,
     STATS,
+    Road,
 )
 from txserf.connection.hosts import Host
+from txserf.connection.lanes import Lane, LaneState
 from txserf.connection.session import Session
 from txserf.errors import (
     AuthenticationError,
@@ -568,3 +570,41 @@ class DisconnectTests(LaneCase):
         self.assertNoResult(closed)
         late.finish_closing()
         self.successResultOf(closed)
+
+
+class StateTests(LaneCase):
+    """The states of a lane, and the moves between them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        session = self.connected()
+        self.lane = Lane(Road.JOIN, session._lanes)
+        self.operation = Told(session, JOIN, Existing=["a"])
+
+    def test_each_state_has_its_moves_and_the_last_has_none(self) -> None:
+        self.assertEqual(set(Lane._MOVES), set(LaneState))
+        self.assertEqual(Lane._MOVES[LaneState.OVER], frozenset())
+
+    def test_an_illegal_move_is_refused(self) -> None:
+        with self.assertRaises(AssertionError):
+            self.lane._move(LaneState.OPEN)
+
+    def test_from_its_first_operation_to_its_end(self) -> None:
+        states = [self.lane.state]
+        self.operation.seq = 7
+        self.lane.submit(self.operation)
+        states.append(self.lane.state)
+        agent = self.host.accept_and_greet()
+        states.append(self.lane.state)
+        self.lane.retire()
+        states.append(self.lane.state)
+        agent.reply(7, {"Num": 1})
+        agent.finish_closing()
+        self.assertEqual([*states, self.lane.state], list(LaneState))
+
+    def test_retired_as_it_is_dialled_it_is_over_at_once_and_gives_back_what_waited(self) -> None:
+        self.lane.submit(self.operation)
+        self.lane.retire()
+        self.assertEqual((self.lane.state, self.host.cancelled), (LaneState.OVER, 1))
+        self.clock.advance(0.2)
+        self.assertEqual(self.host.accept_and_greet().asked_names(), ["join"])

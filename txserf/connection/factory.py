@@ -1,9 +1,9 @@
 """
-Failing over among hosts, and backing off.
+`SerfClientFactory` keeps a connection to one of several hosts.
 
-A *round* tries each host once, in order and without any delay; between rounds
-the wait grows. The connection that gets through handshake and auth is the
-factory's one `connection`.
+It is a machine whose phases and moves stand in a table. A move is complete before anybody is told of
+it. Others are told in the order of the moves, never inside each other's stack; a round begins
+behind that.
 """
 
 from __future__ import annotations
@@ -12,21 +12,34 @@ import copy
 import enum
 import itertools
 import os
-import random
-from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
-from twisted.internet.interfaces import IAddress, IConnector
-from twisted.internet.protocol import Factory, ReconnectingClientFactory
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
+from twisted.internet.protocol import ReconnectingClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf import constant
-from txserf.arguments import reactor_or_global, seconds, time_source
+from txserf.arguments import reactor_or_global, seconds
+from txserf.connection.diallers import (
+    Attempt,
+    ConnectorDialler,
+    Dialler,
+    HostDialler,
+    Listener,
+    Sockets,
+    exception_of,
+)
 from txserf.connection.exchange import Exchange
-from txserf.connection.hosts import Host, Hosts, address_label, parse_hosts
-from txserf.connection.protocol import Owner, SerfProtocol, State
+from txserf.connection.hosts import Hosts, address_label, parse_hosts
+from txserf.connection.keys import Keys
+from txserf.connection.protocol import SerfProtocol, State
+from txserf.connection.rounds import Rounds, jittered
 from txserf.errors import (
     AuthenticationError,
     ConnectError,
@@ -37,11 +50,14 @@ from txserf.errors import (
     reason_text,
 )
 
+#: Dials one more connection, to the agent that is connected and with its key.
+DialBeside = Callable[[Listener], Attempt]
+
 
 class ConnectionObserver(Protocol):
-    """Who is told what becomes of a factory's connection."""
+    """Is told what becomes of a factory's connection, in order."""
 
-    def connected(self, protocol: SerfProtocol) -> None:
+    def connected(self, protocol: SerfProtocol, dial_beside: DialBeside) -> None:
         """A connection is open: handshake and auth are through."""
 
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
@@ -52,71 +68,22 @@ class ConnectionObserver(Protocol):
 
 
 class Phase(enum.Enum):
-    """What a factory is about."""
+    """
+    The state of a factory.
+
+    :ivar goes_on: whether there is a connection, or there will be another attempt, without a `start`.
+    """
 
     IDLE = "not trying"
     DIALLING = "trying the hosts of a round"
     CONNECTED = "a connection is open"
+    CLOSING = "closing the connection"
+    REOPENING = "closing the connection, to make another one"
     WAITING = "between two rounds"
 
-
-class Sockets:
-    """The transports that a factory has open, those of lanes and of cancelled attempts too."""
-
-    def __init__(self) -> None:
-        self._askers: dict[SerfProtocol, list[Deferred[None]]] = {}
-
-    def opened(self, protocol: SerfProtocol) -> SerfProtocol:
-        """Return *protocol*, which is about to get its transport."""
-        self._askers[protocol] = []
-        return protocol
-
-    def closed(self, protocol: SerfProtocol) -> None:
-        """Tell those who wait for its end that the transport of *protocol* is closed."""
-        for asker in self._askers.pop(protocol, ()):
-            asker.callback(None)
-
-    def close(self) -> Deferred[None]:
-        """
-        Close all that are open now.
-
-        :returns: a Deferred of None, once each of them is closed.
-        """
-        closing: list[Deferred[None]] = []
-        for askers in self._askers.values():
-            closing.append(Deferred())
-            askers.append(closing[-1])
-        for protocol in list(self._askers):
-            protocol.close()
-        return DeferredList(closing).addCallback(lambda _: None)
-
-
-def dial(host: Host, protocol: SerfProtocol, reactor: Any, timeout: float, sockets: Sockets) -> Deferred[Any]:
-    """
-    Connect *protocol* to *host*.
-
-    :param timeout: seconds, enforced for every kind of endpoint.
-    :param sockets: is told of the transport.
-    :returns: a Deferred that fires once the transport is connected; handshake and
-        auth are the protocol's to report. Cancelling it gives up.
-    """
-    factory = Factory.forProtocol(lambda: sockets.opened(protocol))
-    factory.noisy = False
-    try:
-        connecting = host.dialled_by(reactor, timeout).connect(factory)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # an endpoint of the user's may do anything
-        return fail(error)
-
-    def timed_out(result: object, _: float) -> NoReturn:
-        raise TimeoutError(f"not connected within {timeout} s")
-
-    return connecting.addTimeout(timeout, time_source(reactor), timed_out)
-
-
-# A connection that is lost within this many seconds counts as one that flaps.
-_FLAPPING = 1.0
+    @property
+    def goes_on(self) -> bool:
+        return self is not Phase.IDLE and self is not Phase.CLOSING
 
 
 class SerfClientFactory(ReconnectingClientFactory):
@@ -131,14 +98,17 @@ class SerfClientFactory(ReconnectingClientFactory):
     ``maxDelay``, ``factor``, ``jitter`` are about the wait between rounds, and
     ``maxRetries`` is the number of rounds that may follow the first one, or a
     loss (None: no limit; 0: one round for a connection, none after a loss).
+    Where ``continueTrying`` is set to 0, no further attempt is made.
 
     :param hosts: a host list, see :doc:`hosts`.
     :param reactor: dials and keeps the time; None takes the global reactor.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
     :param heartbeat: seconds between checks of an idle connection; None for none.
-    :ivar connection: the open connection, or None.
+    :ivar phase: what it is about, a `Phase`; to be read only.
+    :ivar connection: the connection, or None; it may be closing, see `open_connection`.
     :ivar connections: how many have been open so far.
     :ivar failovers: how many of them were to another host than the one before.
+    :ivar last_failures: a pair (host, reason) for each host that the last round has tried; none once connected.
     :ivar auth_key: a key that goes before those of the hosts; None for theirs.
     :raises InvalidHostURL: at once, for a host list that is not understood.
     """
@@ -151,6 +121,17 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     _log = Logger(namespace="txserf.connection")
 
+    _MOVES: ClassVar[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(
+        {
+            Phase.IDLE: frozenset({Phase.DIALLING, Phase.WAITING}),
+            Phase.DIALLING: frozenset({Phase.CONNECTED, Phase.WAITING, Phase.CLOSING, Phase.IDLE}),
+            Phase.CONNECTED: frozenset({Phase.DIALLING, Phase.CLOSING, Phase.REOPENING, Phase.IDLE}),
+            Phase.CLOSING: frozenset({Phase.REOPENING, Phase.IDLE}),
+            Phase.REOPENING: frozenset({Phase.DIALLING, Phase.CLOSING}),
+            Phase.WAITING: frozenset({Phase.DIALLING, Phase.IDLE}),
+        }
+    )
+
     def __init__(
         self,
         hosts: Hosts = None,
@@ -159,6 +140,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         connect_timeout: float | None = None,
         heartbeat: float | None = constant.HEARTBEAT,
         observer: ConnectionObserver | None = None,
+        keys: Keys | None = None,
+        next_seq: Callable[[], int] | None = None,
     ) -> None:
         if connect_timeout is not None:
             connect_timeout = seconds(connect_timeout, "connect_timeout")
@@ -168,52 +151,47 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.phase = Phase.IDLE
         self.connection: SerfProtocol | None = None
         self.connections = self.failovers = 0
-        self.auth_key: str | None = None
         self.connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
         self.heartbeat = heartbeat
-        self.next_seq = itertools.count().__next__
         self.last_failures: tuple[tuple[str, BaseException], ...] = ()
         self._reactor = reactor
+        self._rounds = Rounds()
         self._observer = observer
-        self._next = 0  # the index of the host to begin a round with
-        self._left: list[int] = []  # those that the round has still to try
-        self._failures: list[tuple[str, BaseException]] = []
-        self._refused: dict[int, AuthenticationError] = {}
-        self._trying = 0  # the index of the host that is being tried, or is connected
-        self._label = ""  # what that one is called
-        self._opening: SerfProtocol | None = None
-        self._dialling: Deferred[Any] | None = None
-        self._connected_to: int | None = None  # the index of the host of the last connection
+        self._keys = Keys() if keys is None else keys
+        self._keys.changed = self._rounds.forget_refusals  # a host may like the other key
+        self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
+        self._sockets = Sockets()
+        self._host_dialler = HostDialler(
+            self._new_protocol, self._real_reactor, self.time, lambda: self.connect_timeout
+        )
+        self._connector_dialler: ConnectorDialler | None = None  # where it is used the classic way
+        self._listener = Listener(self._opened, self._closed, self._not_connected)
+        self._current: Attempt | None = None  # the attempt under way, or the one that led to the connection
         self._connected_at = 0.0
-        self._flaps = 0
-        self._starts = 0  # how often it was started
-        # Why nothing is tried any more; None where it is, or never was.
-        self._gave_up: SerfError | None = None
-        self._looping = False
-        self._afterwards: Callable[[], None] | None = None  # for when a connector is ready to dial again
-        self._outdated = False  # the connection that is opening has another key than the next one will have
-        self._again = False  # start as soon as the connection that is closing is gone
+        self._wait: IDelayedCall | None = None  # the end of the wait between two rounds
+        self._gave_up: SerfError | None = None  # why it is idle, where it was not stopped
         self._waiting: list[Deferred[SerfProtocol]] = []
-        self.sockets = Sockets()
+        self._untold: deque[Callable[[], None]] = deque()
+        self._going_on = False
 
-    # What is called from above
+    # For users
 
     def start(self) -> None:
         """Begin to connect, unless it is connected or trying already."""
-        if self.connection is not None and self.open_connection is None:
-            self._again = True
-        elif self.phase is Phase.IDLE:
-            self._refused.clear()
-            self._gave_up = None
-            self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own
-            self.phase = Phase.DIALLING
-            self._starts += 1
-            self._once_disconnected(self._begin_round)
+        if self.phase is Phase.IDLE:
+            self._start()
+        elif self.phase is Phase.CLOSING or (self.phase is Phase.CONNECTED and self.open_connection is None):
+            self._move(Phase.REOPENING)
+        self._go_on()
 
     @property
-    def goes_on(self) -> bool:
-        """Whether there is a connection, or there will be another attempt, without a `start`."""
-        return self.phase is not Phase.IDLE or self._again
+    def auth_key(self) -> str | None:
+        """A key for the connections to come, which goes before those of the hosts; None for theirs."""
+        return self._keys.current
+
+    @auth_key.setter
+    def auth_key(self, key: str | None) -> None:
+        self._keys.accept(key)
 
     @property
     def open_connection(self) -> SerfProtocol | None:
@@ -233,7 +211,7 @@ class SerfClientFactory(ReconnectingClientFactory):
             return succeed(self.open_connection)
         if self._gave_up is not None:
             return fail(copy.copy(self._gave_up))
-        waiting: Deferred[SerfProtocol] = Deferred(self._waiting.remove)
+        waiting: Deferred[SerfProtocol] = Deferred(self._forget)
         self._waiting.append(waiting)
         return waiting
 
@@ -245,132 +223,46 @@ class SerfClientFactory(ReconnectingClientFactory):
             further connections, and of attempts that were cancelled, too.
         """
         self.stopTrying()
-        return self.sockets.close()
-
-    def use_key(self, key: str | None) -> None:
-        """
-        Use another key for the connections to come; the one that is open stays.
-
-        :param key: goes before those of the hosts; None for theirs.
-        """
-        if key != self.auth_key:
-            self.auth_key = key
-            self._outdated = self._opening is not None
-            self._left += self._refused
-            self._refused.clear()  # that was another key: a host may like this one
+        if self.phase is Phase.CONNECTED:
+            self._move(Phase.CLOSING)
+        return self._sockets.close()
 
     def stopTrying(self) -> None:
-        """Stop trying to connect; an open connection stays. Who waits for one gets `Disconnected`."""
+        """Stop trying to connect; an open connection stays. Those who wait for one get `Disconnected`."""
         self.continueTrying = 0
-        self._again = False
-        self._afterwards = self._gave_up = None
-        if self._callID is not None:
-            self._callID.cancel()
-            self._callID = None
-        dialling, self._dialling = self._dialling, None
-        if self.phase is not Phase.CONNECTED:
-            self.phase = Phase.IDLE
-        if dialling is not None:
-            dialling.cancel()
-        if self._opening is not None:
-            self._opening.close()
-        if self.connector is not None and getattr(self.connector, "state", "") == "connecting":
-            self.connector.stopConnecting()
+        self._gave_up = None
+        if self.phase is Phase.WAITING:
+            self._end_wait()
+            self._move(Phase.IDLE)
+        elif self.phase is Phase.REOPENING:
+            self._move(Phase.CLOSING)
+        elif self.phase is Phase.DIALLING:
+            attempt = self._current
+            if attempt is not None and attempt.has_transport:
+                self._move(Phase.CLOSING)
+            else:
+                self._current = None
+                self._move(Phase.IDLE)
+            if attempt is not None:
+                attempt.cancel()
         self._fail_waiting(Disconnected("closed before a connection was made"))
+        self._go_on()
 
-    # What a connection tells
-
-    def connection_ready(self, protocol: SerfProtocol) -> None:
-        if protocol is not self._opening:
-            protocol.close()  # it was cancelled, but its endpoint has connected all the same
+    def retry(self, connector: IConnector | None = None) -> None:
+        """Have another round, after the wait that is due; nothing where something is under way."""
+        trying = self._current is not None or self.phase is Phase.WAITING
+        if trying or not self.continueTrying:
             return
-        self._opening = self._dialling = None
-        self.connection = protocol
-        self.phase = Phase.CONNECTED
-        self._failures.clear()
-        self.last_failures = ()
-        self.connections += 1
-        self.failovers += self._connected_to not in (None, self._trying)
-        self._connected_to = self._trying
-        self._connected_at = self.time().seconds()
-        if not self._flaps:
-            self.resetDelay()  # type: ignore[no-untyped-call]  # Twisted's own
-        self._log.info("connected to {host}", host=protocol.host)
-        if self._observer is not None:
-            self._observer.connected(protocol)
-        while self._waiting and self.open_connection is protocol:
-            self._waiting.pop(0).callback(protocol)
+        self.retries += 1
+        self._move(Phase.WAITING)
+        wait = jittered(self.delay, self.jitter, self.maxDelay)
+        self._wait = self.time().callLater(wait, self._wait_over)
+        self.delay = min(self.delay * self.factor, self.maxDelay)
 
-    def connection_closed(
-        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
-    ) -> None:
-        if protocol is self.connection:
-            self.connection = None
-            self._lost(reason, unanswered)
-        elif protocol is self._opening:
-            self._opening = None
-            if self.phase is Phase.DIALLING:
-                self._failed(reason)
-        self.sockets.closed(protocol)
-        if self._again and self.connection is None:
-            self._again = False
-            if self.phase is Phase.IDLE:
-                self._once_disconnected(self.start)
-
-    # What Twisted calls, where a connector dials
-
-    def startedConnecting(self, connector: IConnector) -> None:
-        address = connector.getDestination()
-        self._label = _label(address)
-        if self.connector is None:
-            self.connector = connector
-            self.continueTrying = 1
-            self.phase = Phase.DIALLING
-
-    def buildProtocol(self, addr: IAddress | None) -> SerfProtocol:
-        self._opening = self._new_protocol(self._label, self.hosts[0])
-        self._outdated = False
-        return self.sockets.opened(self._opening)
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        if self.phase is Phase.DIALLING:
-            self._failed(_exception(reason))
-
-    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        afterwards, self._afterwards = self._afterwards, None
-        if afterwards is not None:
-            afterwards()
-
-    # How it works
-
-    def new_lane(self, owner: Owner) -> tuple[SerfProtocol, Deferred[Any]]:
-        """
-        Dial one more connection to the host that is connected.
-
-        :returns: the connection, which tells *owner* what becomes of it, and the Deferred of `dial`.
-        """
-        host = self.hosts[self._trying]
-        protocol = self._new_protocol(host.label, host, owner)
-        if self.connection is not None and self.connection._auth_key is not None:
-            protocol._auth_key = self.connection._auth_key  # the agent has accepted it
-        return protocol, dial(host, protocol, self._real_reactor(), self.connect_timeout, self.sockets)
-
-    def _new_protocol(self, label: str, host: Host, owner: Owner | None = None) -> SerfProtocol:
-        protocol: SerfProtocol = self.protocol(
-            host=label,
-            auth_key=host.auth_key if self.auth_key is None else self.auth_key,
-            reactor=self.time(),
-            connect_timeout=self.connect_timeout,
-            heartbeat=self.heartbeat,
-            next_seq=self.next_seq,
-            owner=owner or self,
-        )
-        protocol.factory = self
-        return protocol
-
-    def _real_reactor(self) -> Any:
-        self._reactor = reactor_or_global(self._reactor)
-        return self._reactor
+    def resetDelay(self) -> None:
+        """Begin with the shortest wait again, and count no retry so far. A wait that has begun goes on."""
+        self._reset_delay()
+        self.continueTrying = 1
 
     def time(self) -> Any:
         """Return what keeps the time: the reactor, unless ``clock`` was set."""
@@ -378,146 +270,274 @@ class SerfClientFactory(ReconnectingClientFactory):
             self.clock = self._real_reactor()
         return self.clock
 
+    # What Twisted calls, where a connector dials
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        dialler = self._connector_dialler
+        if dialler is None:
+            self.connector = connector
+            dialler = self._connector_dialler = ConnectorDialler(connector, self._new_protocol)
+        if connector is self.connector:
+            dialler.started(_label(connector.getDestination()), self._begin_from_outside)
+
+    def buildProtocol(self, addr: IAddress | None) -> SerfProtocol | None:
+        if self._connector_dialler is not None:
+            return self._connector_dialler.connected()
+        # An endpoint of the program's has connected; it tells of that only.
+        attempt = self._begin_from_outside(_label(addr))
+        if attempt is None:
+            return None
+        attempt.protocol = self._new_protocol(attempt)
+        return attempt.made()
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        if self._connector_dialler is not None:
+            self._connector_dialler.not_connected(exception_of(reason))
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        if self._connector_dialler is not None:
+            self._connector_dialler.disconnected()
+
+    # The rounds
+
+    def _move(self, phase: Phase) -> None:
+        assert phase in self._MOVES[self.phase], f"from {self.phase} to {phase}"
+        if self.phase is Phase.IDLE:
+            self._gave_up = None
+        self.phase = phase
+
+    def _start(self) -> None:
+        self._move(Phase.DIALLING)
+        self.continueTrying = 1
+        self._reset_delay()
+        self._rounds.start_afresh()
+
     def _begin_round(self) -> None:
-        count = len(self.hosts)
-        order = [(self._next + step) % count for step in range(count)]
-        # A host that refused the key is not asked again while another one may do.
-        self._left = [index for index in order if index not in self._refused]
-        if self.connector is not None:
-            self._left = []  # the connector has the one address
-        self._failures = [(self.hosts[i].label, self._refused[i]) for i in order if i in self._refused]
-        self.phase = Phase.DIALLING
-        self._try_hosts()
+        flapped, self._rounds.flapped = self._rounds.flapped, None
+        if flapped is not None:
+            self._pause(flapped)
+        else:
+            self._rounds.begin(self._count)
+            self._try_hosts()
+
+    @property
+    def _count(self) -> int:
+        return len(self.hosts) if self._connector_dialler is None else 1  # a connector has the one address
 
     def _try_hosts(self) -> None:
-        # A loop, for an endpoint may fail at once, and a list of hosts may be long.
-        if self._looping:
-            return
-        self._looping = True
-        try:
-            while self.phase is Phase.DIALLING and self._dialling is None and self._opening is None:
-                if self.connector is not None and not self._refused:
-                    self.connector.connect()
-                    return
-                if self._left:
-                    self._try_host(self._left.pop(0))
-                else:
-                    self._round_over()  # whoever is told that it gave up may start it again
-        finally:
-            self._looping = False
+        # The last step of each move, for it may be answered at once. A loop, for many hosts may fail at once.
+        while self.continueTrying and (place := self._rounds.next()) is not None:
+            attempt = self._current = self._new_attempt(place)
+            dialler: Dialler = self._connector_dialler or self._host_dialler
+            reason = dialler.dial(attempt)
+            if reason is None or self._current is not attempt:
+                return
+            self._current = None
+            self._failed(attempt, reason)
+        self._round_over()
 
-    def _try_host(self, index: int) -> None:
-        host = self.hosts[index]
-        self._trying = index
-        self._label = host.label
-        self._next = (index + 1) % len(self.hosts)
-        self._opening = protocol = self._new_protocol(host.label, host)
-        self._outdated = False
-        dialling = dial(host, protocol, self._real_reactor(), self.connect_timeout, self.sockets)
-        if self._opening is protocol:  # else all of it is over already
-            self._dialling = dialling
+    def _new_attempt(self, place: int, label: str | None = None) -> Attempt:
+        host = self.hosts[place]
+        return Attempt(host, place, label or self._label(place), self._listener, self._sockets)
 
-        def failed(reason: Failure) -> None:
-            if self._dialling is dialling:
-                self._dialling = None
-            if self._opening is protocol:
-                self._opening = None
-                if self.phase is Phase.DIALLING:
-                    self._failed(_exception(reason))
+    def _label(self, place: int) -> str:
+        dialler = self._connector_dialler
+        return self.hosts[place].label if dialler is None else dialler.label
 
-        dialling.addErrback(failed)
+    def _begin_from_outside(self, label: str | None = None) -> Attempt | None:
+        """Begin an attempt that the program dials; None where another one is under way, or a connection."""
+        if self._current is not None or self.phase is Phase.DIALLING:
+            return None
+        if self.phase is Phase.WAITING:
+            self._end_wait()
+        self.continueTrying = 1
+        self._move(Phase.DIALLING)
+        self._rounds.begin(self._count)
+        attempt = self._current = self._new_attempt(self._rounds.next() or 0, label)
+        return attempt
 
-    def _failed(self, reason: BaseException) -> None:
-        self._dialling = None
-        self._failures.append((self._label, reason))
-        if isinstance(reason, AuthenticationError):
-            if self._outdated:
-                self._left.append(self._trying)
-            else:
-                self._refused[self._trying] = reason
-        self._log.info("no connection to {host}: {reason}", host=self._label, reason=reason_text(reason))
-        self._once_disconnected(self._round_over if self.connector is not None else self._try_hosts)
-
-    def _once_disconnected(self, step: Callable[[], None]) -> None:
-        # A connector can't dial again before it was told of the loss, which comes after the protocol.
-        # Nor has every connector a state: a MemoryReactor's has none.
-        if getattr(self.connector, "state", "disconnected") != "disconnected":
-            self._afterwards = step
-        else:
-            step()
+    def _failed(self, attempt: Attempt, reason: BaseException) -> None:
+        protocol = attempt.protocol
+        key_is_old = protocol is not None and protocol._auth_key != self._keys.of(attempt.host)
+        self._rounds.failed(attempt.place, reason, key_is_old)
+        self._log.info("no connection to {host}: {reason}", host=attempt.label, reason=reason_text(reason))
 
     def _round_over(self) -> None:
-        self.last_failures = tuple(self._failures)
-        if len(self._refused) == (1 if self.connector is not None else len(self.hosts)):
-            self._give_up(next(iter(self._refused.values())))
-        elif self.maxRetries is not None and self.retries >= self.maxRetries:
-            told = failures_text(self.last_failures)
-            self._give_up(ConnectError(f"no host could be reached: {told}", failures=self.last_failures))
+        self.last_failures = tuple((self._label(place), why) for place, why in self._rounds.failures)
+        if self._rounds.refusal is not None:
+            self._give_up(self._rounds.refusal)
+        elif self._is_exhausted():
+            self._give_up(self._unreachable())
         else:
-            self.retry()
+            self._pause()
 
-    def retry(self, connector: IConnector | None = None) -> None:
-        """Have another round, after the wait that is due."""
-        if not self.continueTrying:
-            return
-        self.retries += 1
-        self.phase = Phase.WAITING
-        wait = random.normalvariate(self.delay, self.delay * self.jitter) if self.jitter else self.delay
-        self._callID = self.time().callLater(min(max(0.0, wait), self.maxDelay), self._wait_over)
-        self.delay = min(self.delay * self.factor, self.maxDelay)
+    def _pause(self, why: SerfError | None = None) -> None:
+        """Wait for the next round, or give up, for the reason *why*, where there is to be none."""
+        self.retry()
+        if (
+            self.phase is Phase.DIALLING and self._current is None
+        ):  # a subclass may have its own idea of a retry
+            self._give_up(why or self._unreachable())
+
+    def _is_exhausted(self) -> bool:
+        return self.maxRetries is not None and self.retries >= self.maxRetries
+
+    def _unreachable(self) -> ConnectError:
+        told = failures_text(self.last_failures)
+        return ConnectError(f"no host could be reached: {told}", failures=self.last_failures)
 
     def _wait_over(self) -> None:
-        self._callID = None
-        self._begin_round()
-
-    def _lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        quick = self.time().seconds() - self._connected_at < _FLAPPING
-        self._flaps = self._flaps + 1 if quick else 0
-        if not quick and self.continueTrying:
-            self.resetDelay()  # type: ignore[no-untyped-call]  # it was not when this one opened, if the last flapped
-        if isinstance(reason, AuthenticationError):
-            self._refused[self._trying] = reason
+        self._wait = None
+        if self.continueTrying:
+            self._move(Phase.DIALLING)
         else:
-            self._refused.clear()
-        again = bool(self.continueTrying) and not (
-            self.maxRetries is not None and self.retries >= self.maxRetries
-        )
+            self._give_up(self._unreachable())
+        self._go_on()
+
+    def _end_wait(self) -> None:
+        if self._wait is not None:
+            self._wait.cancel()
+            self._wait = None
+
+    def _reset_delay(self) -> None:
+        self.delay = self.initialDelay
+        self.retries = 0
+
+    # What becomes of an attempt
+
+    def _not_connected(self, attempt: Attempt, reason: BaseException) -> None:
+        if attempt is self._current:
+            self._current = None
+            self._failed(attempt, reason)
+            self._try_hosts()
+            self._go_on()
+
+    def _opened(self, attempt: Attempt) -> None:
+        assert attempt is self._current
+        self._move(Phase.CONNECTED)
+        self.connection = attempt.protocol
+        self.last_failures = ()
+        self.connections += 1
+        self.failovers += self._rounds.connected(attempt.place)
+        self._connected_at = self.time().seconds()
+        if not self._rounds.flaps:
+            self._reset_delay()
+        self._log.info("connected to {host}", host=attempt.label)
+        self._untold.append(partial(self._tell_connected, attempt))
+        self._go_on()
+
+    def _closed(self, attempt: Attempt, reason: SerfError, unanswered: list[Exchange]) -> None:
+        if attempt is not self._current:
+            return
+        self._current = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._lost(attempt, reason, unanswered)
+        elif self.phase is Phase.DIALLING:
+            self._failed(attempt, reason)
+            self._try_hosts()
+        elif self.phase is Phase.REOPENING:
+            self._start()
+        else:
+            self._move(Phase.IDLE)
+        self._go_on()
+
+    def _lost(self, attempt: Attempt, reason: SerfError, unanswered: list[Exchange]) -> None:
+        held = self._rounds.lost(attempt.place, reason, self.time().seconds() - self._connected_at)
+        if held and self.continueTrying:
+            self._reset_delay()  # it was not when this one opened, if the last flapped
         # A host that wanted a key is one that failed in this round, which goes on.
-        again = again or (isinstance(reason, AuthenticationError) and bool(self.continueTrying))
-        self.phase = Phase.DIALLING if again else Phase.IDLE
-        starts = self._starts
+        unfinished = isinstance(reason, AuthenticationError) or not self._is_exhausted()
+        again = bool(self.continueTrying) and self.phase is not Phase.CLOSING and unfinished
         self._log.info("{reason}", reason=reason_text(reason))
+        self._untold.append(partial(self._tell_lost, reason, unanswered))
+        if again:
+            self._move(Phase.DIALLING)
+        elif self.phase is Phase.REOPENING:
+            self._start()
+        else:
+            self._gave_up = reason if self.continueTrying and self.phase is Phase.CONNECTED else None
+            self._move(Phase.IDLE)
+            self._fail_waiting(reason)
+
+    def _give_up(self, reason: SerfError) -> None:
+        self._move(Phase.IDLE)
+        self._log.warn("gave up: {reason}", reason=reason_text(reason))
+        self._gave_up = reason
+        if self._observer is not None:
+            self._untold.append(partial(self._observer.gave_up, reason))
+        self._fail_waiting(reason)
+
+    # Telling others
+
+    def _go_on(self) -> None:
+        """Tell others what has happened, in order and never inside another's stack; begin the round that is due."""
+        if self._going_on:
+            return
+        self._going_on = True
+        try:
+            while True:
+                if self._untold:
+                    self._untold.popleft()()
+                elif self.phase is Phase.DIALLING and self._current is None:
+                    self._begin_round()
+                else:
+                    break
+        finally:
+            self._going_on = False
+
+    def _tell_connected(self, attempt: Attempt) -> None:
+        protocol = attempt.protocol
+        if protocol is None or self.open_connection is not protocol:
+            return  # it is over already, and its end is told next
+        if self._observer is not None:
+            self._observer.connected(protocol, partial(self._dial_beside, attempt))
+        while self._waiting and self.open_connection is protocol:
+            self._waiting.pop(0).callback(protocol)
+
+    def _tell_lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
         if self._observer is not None:
             self._observer.lost(reason, unanswered)
         else:
             for exchange in unanswered:
                 exchange.lost(copy.copy(reason))
-        if starts != self._starts:
-            return  # whoever was told has closed it, and started it again
-        if not again and not self._again:
-            self._gave_up = reason if self.continueTrying else None
-            self._fail_waiting(reason)
-        elif self.phase is Phase.DIALLING:
-            # Where each connection is lost at once, trying at once would never end.
-            flapping = self._flaps > len(self.hosts)
-            self._once_disconnected(self.retry if flapping else self._begin_round)
-
-    def _give_up(self, reason: SerfError) -> None:
-        self.phase = Phase.IDLE
-        self._log.warn("gave up: {reason}", reason=reason_text(reason))
-        waiting, self._waiting = self._waiting, []
-        self._gave_up = reason
-        if self._observer is not None:
-            self._observer.gave_up(reason)
-        self._tell(waiting, reason)
 
     def _fail_waiting(self, reason: SerfError) -> None:
         waiting, self._waiting = self._waiting, []
-        self._tell(waiting, reason)
-
-    def _tell(self, waiting: list[Deferred[SerfProtocol]], reason: SerfError) -> None:
         for asker in waiting:
-            asker.errback(copy.copy(reason))
+            self._untold.append(partial(_fail, asker, reason))
+
+    def _forget(self, asker: Deferred[SerfProtocol]) -> None:
+        if asker in self._waiting:
+            self._waiting.remove(asker)
+
+    # Connections
+
+    def _dial_beside(self, attempt: Attempt, listener: Listener) -> Attempt:
+        beside = Attempt(attempt.host, attempt.place, attempt.label, listener, self._sockets)
+        assert attempt.protocol is not None
+        beside.key = attempt.protocol._auth_key  # the agent has accepted it
+        reason = self._host_dialler.dial(beside)
+        if reason is not None:
+            beside.not_connected(reason)
+        return beside
+
+    def _new_protocol(self, attempt: Attempt) -> SerfProtocol:
+        protocol: SerfProtocol = self.protocol(
+            host=attempt.label,
+            auth_key=self._keys.of(attempt.host) if attempt.key is None else attempt.key,
+            reactor=self.time(),
+            connect_timeout=self.connect_timeout,
+            heartbeat=self.heartbeat,
+            next_seq=self._next_seq,
+            owner=attempt,
+        )
+        protocol.factory = self
+        return protocol
+
+    def _real_reactor(self) -> Any:
+        self._reactor = reactor_or_global(self._reactor)
+        return self._reactor
 
 
 def _label(address: Any) -> str:
@@ -527,6 +547,6 @@ def _label(address: Any) -> str:
     return os.fsdecode(getattr(address, "name", None) or str(address))
 
 
-def _exception(reason: Failure) -> BaseException:
-    assert reason.value is not None
-    return reason.value
+def _fail(asker: Deferred[SerfProtocol], reason: SerfError) -> None:
+    if not asker.called:  # else it was cancelled meanwhile
+        asker.errback(copy.copy(reason))

@@ -7,61 +7,72 @@ connection for some mistakes. A lane keeps both from everybody else.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
+import copy
+import enum
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Protocol
 
 from txserf.commands import Road
+from txserf.connection.diallers import Attempt, Listener
 from txserf.connection.exchange import Exchange
-from txserf.connection.factory import SerfClientFactory
+from txserf.connection.factory import DialBeside
 from txserf.connection.operation import Operation
 from txserf.connection.protocol import SerfProtocol, State
-from txserf.errors import ConnectError, ConnectionLost, Disconnected, SerfError, reason_text
+from txserf.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLost,
+    Disconnected,
+    SerfError,
+    reason_text,
+)
+
+_CLOSED = "the agent closed the connection instead of an answer: a filter is no regular expression (Go's RE2)"
 
 
-class LaneOwner(Protocol):
-    """Who has lanes: a session."""
+class LaneState(enum.Enum):
+    """The state of a lane."""
 
-    @property
-    def factory(self) -> SerfClientFactory:
-        """What dials for them."""
-
-    def lane_over(
-        self, lane: Lane, reason: SerfError, unanswered: list[Exchange], waiting: list[Operation]
-    ) -> None:
-        """A lane is gone; what was under way by it, and what waited for it, is the owner's again."""
+    NEW = "without an operation"
+    DIALLING = "being connected"
+    OPEN = "open for requests"
+    DRAINING = "closed once all that was sent has been answered"
+    OVER = "gone"
 
 
 class Lane:
     """
     One further connection, made when it gets its first operation.
 
-    :param session: whose factory dials, and who is told of a loss.
-    :param road: what the session calls it.
-    :param once: close it behind the first answer.
-    :ivar was_ready: whether it ever was open for requests.
+    :param road: the operations that go by it.
+    :param lanes: dials, and is told of its end.
     """
 
-    def __init__(self, session: LaneOwner, road: Road, once: bool) -> None:
+    _MOVES: ClassVar[Mapping[LaneState, frozenset[LaneState]]] = MappingProxyType(
+        {
+            LaneState.NEW: frozenset({LaneState.DIALLING}),
+            LaneState.DIALLING: frozenset({LaneState.OPEN, LaneState.OVER}),
+            LaneState.OPEN: frozenset({LaneState.DRAINING, LaneState.OVER}),
+            LaneState.DRAINING: frozenset({LaneState.OVER}),
+            LaneState.OVER: frozenset(),
+        }
+    )
+
+    def __init__(self, road: Road, lanes: Lanes) -> None:
         self.road = road
-        self.was_ready = False
-        self._is_over = False
-        self._session = session
-        self._once = once
+        self.state = LaneState.NEW
+        self._lanes = lanes
         self._waiting: dict[Operation, None] = {}
-        self._closing: list[Deferred[None]] = []
-        self._protocol: SerfProtocol | None = None
-        self._dialling: Deferred[Any] | None = None
-        self._ended_by: SerfError | None = None  # why we ended it before it was open
+        self._attempt: Attempt | None = None
 
     def submit(self, operation: Operation) -> None:
         """Send *operation* by this lane, as soon as it is open."""
         self._waiting[operation] = None
-        if self._protocol is None:
-            self._protocol, self._dialling = self._session.factory.new_lane(self)
-            self._dialling.addErrback(self._not_connected)
-        elif self.was_ready and self._protocol.state is State.READY:
+        if self.state is LaneState.NEW:
+            self._move(LaneState.DIALLING)
+            self._attempt = self._lanes.dial(Listener(self._opened, self._closed, self._not_connected))
+        elif self.state is LaneState.OPEN and self._protocol.state is State.READY:
             self._flush()
 
     def drop(self, operation: Operation) -> None:
@@ -74,66 +85,184 @@ class Lane:
         return waiting
 
     def retire(self) -> None:
-        """Close it once all that was sent is answered; what was not sent goes back to the session."""
-        assert self._protocol is not None
-        if self.was_ready:
-            self._protocol._drain()
-        elif self._ended_by is None:
-            self._ended_by = ConnectionLost(f"lost {self._protocol.host}", host=self._protocol.host)
-            self._end()
+        """Close it once all that was sent is answered; what was not sent goes back at once."""
+        if self.state is LaneState.OPEN:
+            self._drain()
+        elif self.state is LaneState.DIALLING:
+            host = self._protocol.host
+            self._over(ConnectionLost(f"lost {host}", host=host), [])
+            self._cancel()
 
-    def close(self) -> Deferred[None]:
-        """Close it now; the Deferred fires once the transport is closed."""
-        if self._is_over:
-            return succeed(None)
-        closed: Deferred[None] = Deferred()
-        self._closing.append(closed)
-        assert self._protocol is not None
-        self._ended_by = Disconnected(f"the connection to {self._protocol.host} was closed by us")
-        self._end()
-        return closed
-
-    # What the connection tells
-
-    def connection_ready(self, protocol: SerfProtocol) -> None:
-        if self._is_over:
-            protocol.close()  # it was cancelled, but its endpoint has connected all the same
-            return
-        self.was_ready = True
-        self._protocol = protocol  # an endpoint may be done before submit() has it
-        self._flush()
-
-    def connection_closed(
-        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
-    ) -> None:
-        self._over(reason, unanswered)
-        self._session.factory.sockets.closed(protocol)
+    def close(self) -> None:
+        """Close it now. What was sent is given back as the transport is closed, what was not is forgotten."""
+        if self.state is LaneState.DIALLING:
+            self._move(LaneState.OVER)
+        self._cancel()
 
     # How it works
 
-    def _end(self) -> None:
-        assert self._protocol is not None and self._dialling is not None
-        self._protocol.close()
-        self._dialling.cancel()  # does nothing where it is connected
+    @property
+    def _protocol(self) -> SerfProtocol:
+        assert self._attempt is not None and self._attempt.protocol is not None
+        return self._attempt.protocol
+
+    def _move(self, state: LaneState) -> None:
+        assert state in self._MOVES[self.state], f"from {self.state} to {state}"
+        self.state = state
+
+    def _cancel(self) -> None:
+        assert self._attempt is not None
+        self._attempt.cancel()
 
     def _flush(self) -> None:
-        assert self._protocol is not None
+        protocol = self._protocol
         operations = self.take_waiting()
         for operation in operations:
-            operation.connection = self._protocol
-        self._protocol._send(operations)
-        if self._once:
-            self._protocol._drain()
+            operation.connection = protocol
+        protocol._send(operations)
+        if self.road is Road.ALONE:
+            self._drain()
 
-    def _not_connected(self, failure: Failure) -> None:
-        assert self._protocol is not None
-        host = self._protocol.host
-        reason = reason_text(failure)
-        self._over(ConnectError(f"{host}: {reason}", failures=((host, failure.value),)), [])  # type: ignore[arg-type]  # it has a value
+    def _drain(self) -> None:
+        self._move(LaneState.DRAINING)
+        self._protocol._drain()
+
+    def _opened(self, attempt: Attempt) -> None:
+        self._attempt = attempt  # an endpoint may be done before submit() has it
+        self._move(LaneState.OPEN)
+        self._flush()
+
+    def _closed(self, attempt: Attempt, reason: SerfError, unanswered: list[Exchange]) -> None:
+        if self.state is not LaneState.OVER:
+            self._over(reason, unanswered)
+
+    def _not_connected(self, attempt: Attempt, reason: BaseException) -> None:
+        host = attempt.label
+        self._over(ConnectError(f"{host}: {reason_text(reason)}", failures=((host, reason),)), [])
 
     def _over(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        self._is_over = True
-        self._session.lane_over(self, self._ended_by or reason, unanswered, self.take_waiting())
-        closing, self._closing = self._closing, []
-        for asker in closing:
-            asker.callback(None)
+        was_open = self.state is not LaneState.DIALLING
+        self._move(LaneState.OVER)
+        self._lanes.over(self, was_open, reason, unanswered)
+
+
+class LaneSession(Protocol):
+    """A session, as its lanes see it."""
+
+    @property
+    def open_connection(self) -> SerfProtocol | None:
+        """The connection that all share, where it is open."""
+
+    def settle(self, operation: Operation) -> None:
+        """Mark an operation as done."""
+
+    def take_back(self, reason: SerfError, unanswered: Sequence[Exchange], untouched: bool) -> None:
+        """Send again or fail; see `Session.take_back`."""
+
+    def send_soon(self, operations: Sequence[Operation]) -> None:
+        """Send operations that no agent has got, a moment later."""
+
+    def fail(self, exchanges: Sequence[Exchange], reason: SerfError) -> None:
+        """End exchanges with *reason*."""
+
+    def wants_key(self, reason: AuthenticationError) -> None:
+        """An agent has told a lane that it wants a key, and none was given."""
+
+
+class Lanes:
+    """
+    The lanes of a session: one for each road but the one of what goes alone, which has one for each operation.
+
+    :param session: gets what a lane had under way, or waiting, at its end.
+    """
+
+    def __init__(self, session: LaneSession) -> None:
+        self._session = session
+        self._by_road: dict[Road, Lane] = {}
+        self._all: set[Lane] = set()  # those that are retired, and those of what goes alone, too
+        self._dial_beside: DialBeside | None = None
+
+    def connected(self, dial_beside: DialBeside) -> None:
+        """Dial the agent that is connected now, from here on."""
+        self._dial_beside = dial_beside
+
+    def submit(self, operation: Operation) -> None:
+        """Send *operation* by a lane of its road."""
+        lane = self._by_road.get(operation.road)
+        if lane is None:
+            lane = Lane(operation.road, self)
+            self._all.add(lane)
+            if operation.road is not Road.ALONE:
+                self._by_road[operation.road] = lane
+        lane.submit(operation)
+
+    def drop(self, operation: Operation) -> None:
+        """Forget an operation that was not sent yet."""
+        for lane in self._all:
+            lane.drop(operation)
+
+    def take_waiting(self) -> list[Operation]:
+        """Return the operations that were not sent yet, and forget them."""
+        return [operation for lane in self._all for operation in lane.take_waiting()]
+
+    def retire(self) -> None:
+        """Let each lane end once its agent has answered: the next agent has lanes of its own."""
+        lanes, self._by_road = self._by_road, {}
+        for lane in lanes.values():
+            lane.retire()
+
+    def close(self) -> None:
+        """Close them now."""
+        for lane in list(self._all):
+            lane.close()
+
+    # What a lane tells
+
+    def dial(self, listener: Listener) -> Attempt:
+        """Dial the agent that is connected."""
+        assert self._dial_beside is not None
+        return self._dial_beside(listener)
+
+    def over(self, lane: Lane, was_open: bool, reason: SerfError, unanswered: list[Exchange]) -> None:
+        """
+        Give back what went by a lane that is over.
+
+        :param was_open: whether it ever was open for requests.
+        """
+        self._all.discard(lane)
+        if self._by_road.get(lane.road) is lane:
+            del self._by_road[lane.road]
+        session = self._session
+        waiting = lane.take_waiting()
+        wants_key = was_open and isinstance(reason, AuthenticationError)
+        if isinstance(reason, AuthenticationError) and wants_key:
+            session.wants_key(reason)
+        if lane.road is Road.ALONE:
+            unanswered = [exchange for exchange in unanswered if not self._is_refused(exchange, reason)]
+        # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
+        alone = lane.road is Road.ALONE and session.open_connection is not None
+        fails = type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key)
+        if not fails:
+            # It could not be opened, though the session is connected: the agent may have just gone.
+            session.send_soon(waiting)
+        session.take_back(reason, unanswered, untouched=alone or wants_key)
+        if fails:
+            session.fail(waiting, reason)
+
+    def _is_refused(self, exchange: Exchange, reason: SerfError) -> bool:
+        """
+        End what an agent has closed its lane for twice; the first time is noted.
+
+        Twice beside a connection that stays open: that is not the agent's death, but its answer.
+        """
+        if not isinstance(exchange, Operation):
+            return False
+        before, exchange.main_when_refused = exchange.main_when_refused, self._session.open_connection
+        if exchange.done or before is None or before is not exchange.main_when_refused:
+            return False
+        self._session.settle(exchange)
+        if type(reason) is ConnectionLost:
+            exchange.refused(exchange.command.refusal(_CLOSED))
+        else:
+            exchange.lost(copy.copy(reason))
+        return True

@@ -14,31 +14,25 @@ that a user holds means the same after a reconnect.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from txserf import commands, constant
+from txserf import constant
 from txserf.commands import Road
 from txserf.connection.deadlines import Deadline, Deadlines
 from txserf.connection.exchange import Exchange
-from txserf.connection.factory import SerfClientFactory
+from txserf.connection.factory import DialBeside, SerfClientFactory
 from txserf.connection.hosts import Hosts
-from txserf.connection.lanes import Lane
+from txserf.connection.keys import Greetings, Keys
+from txserf.connection.lanes import Lanes
 from txserf.connection.operation import Operation
 from txserf.connection.protocol import SerfProtocol, State
-from txserf.errors import (
-    AuthenticationError,
-    ConnectionLost,
-    Disconnected,
-    SerfError,
-    failures_text,
-)
+from txserf.errors import AuthenticationError, ConnectionLost, Disconnected, SerfError, failures_text
 
 _MAIN, _READY = Road.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
-
-_CLOSED = "the agent closed the connection instead of an answer: a filter is no regular expression (Go's RE2)"
 
 
 class Session:
@@ -51,6 +45,7 @@ class Session:
     :param connect_timeout: seconds to connect, and again for handshake and auth.
     :param heartbeat: seconds between checks of an idle connection; None for none.
     :ivar deadlines: those of all operations.
+    :ivar next_seq: gives the next Seq.
     """
 
     def __init__(
@@ -62,19 +57,28 @@ class Session:
         connect_timeout: float | None = None,
         heartbeat: float | None = constant.HEARTBEAT,
     ) -> None:
+        self.next_seq = itertools.count().__next__
+        self._keys = Keys()
         self.factory = SerfClientFactory(
-            hosts, reactor=reactor, connect_timeout=connect_timeout, heartbeat=heartbeat, observer=self
+            hosts,
+            reactor=reactor,
+            connect_timeout=connect_timeout,
+            heartbeat=heartbeat,
+            observer=self,
+            keys=self._keys,
+            next_seq=self.next_seq,
         )
         self.deadlines = Deadlines(self.factory.time)
         self.reconnect = reconnect
         if not reconnect:
             self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
+        self._connection: SerfProtocol | None = None  # the one that all share, as the factory has told
         self._queue: dict[Operation, None] = {}  # waiting for a connection, in order
-        self._greeted: dict[Operation, None] = {}  # to be answered with the connection's own
-        self._lanes: dict[Road, Lane] = {}
-        self._all_lanes: set[Lane] = set()
-        self._given_up_by_lane = False  # the connection, for a lane was told that the agent wants a key
-        self._key: str | None = None  # the last that was submitted and accepted; None: those of the hosts
+        self._greetings = Greetings(self.factory.time)
+        self._lanes = Lanes(self)
+        self._lane_wanted_key: AuthenticationError | None = (
+            None  # why the connection was given up, if a lane heard that
+        )
         self._flush_due: Deadline | None = None  # when what a lane gave back is sent, if it was not before
 
     # What the faces call
@@ -90,17 +94,18 @@ class Session:
 
     def submit(self, operations: Sequence[Operation]) -> None:
         """Send operations in one write: now, or once there is a connection."""
-        connection = self.factory.connection
+        connection = self._connection
         if connection is not None and connection.state is _READY:
-            self._send(connection, operations, asked_now=True)
+            self._send(connection, operations)
+            self._greetings.answer_soon()  # not now: the caller may be a callback
             return
         self._queue.update(dict.fromkeys(operations))
-        self._submit_keys(operations)
+        self._keys.submit(operations)
         self.factory.start()
 
     def submit_one(self, operation: Operation) -> None:
         """Send an operation, as `submit` does."""
-        connection = self.factory.connection
+        connection = self._connection
         if connection is not None and connection.state is _READY and operation.road is _MAIN:
             operation.connection = connection
             connection._send_one(operation)
@@ -109,20 +114,18 @@ class Session:
 
     def authenticated(self, key: str) -> None:
         """Keep a key that an agent has accepted, for the connections to come."""
-        self._key = key
-        self.factory.use_key(key)
+        self._keys.accept(key)
 
     def abandon(self, operation: Operation) -> None:
         """Forget an operation: what still comes for it is dropped, a stream is stopped at the agent."""
         self.settle(operation)
-        self._withdraw_key(operation)
+        self._keys.withdraw(operation)
         if operation.connection is not None:
             operation.connection._disown(operation)
         else:
             self._queue.pop(operation, None)
-            self._greeted.pop(operation, None)
-            for lane in self._all_lanes:
-                lane.drop(operation)
+            self._greetings.drop(operation)
+            self._lanes.drop(operation)
 
     def settle(self, operation: Operation) -> None:
         """Mark an operation as done."""
@@ -133,185 +136,95 @@ class Session:
         """
         Close all connections; what is under way or waiting ends with `Disconnected`.
 
-        :returns: a Deferred of None, once the transports are closed.
+        :returns: a Deferred of None, once the transports are closed, those of lanes and of cancelled
+            attempts too.
         """
-        waiting = [*self._take_queue(), *self._greeted]
-        self._greeted = {}
-        for lane in self._all_lanes:
-            waiting += lane.take_waiting()
+        waiting = [*self._take_queue(), *self._greetings.take(), *self._lanes.take_waiting()]
         if self._flush_due is not None:
             self.deadlines.forget(self._flush_due)
             self._flush_due = None
-        closing: list[Deferred[Any]] = [self.factory.disconnect()]
-        closing += [lane.close() for lane in list(self._all_lanes)]
+        closed = self.factory.disconnect()
+        self._lanes.close()
         # In a turn of its own: nobody's errback is called inside the caller's stack.
         told: Deferred[None] = Deferred()
         self.clock.callLater(0, told.callback, None)
-        told.addCallback(lambda _: self._fail(waiting, Disconnected("the connection was closed by us")))
-        finished: Deferred[None] = DeferredList([told, *closing]).addCallback(
-            lambda _: self.deadlines.close()
-        )
-        return finished
+        told.addCallback(lambda _: self.fail(waiting, Disconnected("the connection was closed by us")))
+        both: list[Deferred[Any]] = [told, closed]
+        return DeferredList(both).addCallback(lambda _: self.deadlines.close())
 
     def why_waiting(self) -> str:
         """Say why nothing is sent, for the text of a timeout; empty where there is a connection."""
-        if self.factory.open_connection is not None:
+        if self.open_connection is not None:
             return ""
         failures = failures_text(self.factory.last_failures)
         return f" (no connection: {failures})" if failures else ""
 
     # What the factory tells
 
-    def connected(self, protocol: SerfProtocol) -> None:
-        self._send(protocol, self._take_queue())
+    def connected(self, protocol: SerfProtocol, dial_beside: DialBeside) -> None:
+        self._connection = protocol
+        self._lanes.connected(dial_beside)
+        self._send_queue()
 
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        lanes, self._lanes = self._lanes, {}
-        for lane in lanes.values():
-            lane.retire()
-        by_lane, self._given_up_by_lane = self._given_up_by_lane, False
-        if by_lane and isinstance(reason, AuthenticationError):
-            # What a lane was told says nothing of what was done on this one.
-            reason = ConnectionLost(str(reason), host=reason.host)
+        self._connection = None
+        self._lanes.retire()
         # Nothing was done on a connection that wanted a key: all of it may go to another host.
-        self._take_back(reason, unanswered, untouched=isinstance(reason, AuthenticationError))
-        if not self.factory.goes_on and self._flush_due is None:
-            self._fail(self._take_queue(), reason)
+        untouched = isinstance(reason, AuthenticationError)
+        told_by_lane = self._lane_wanted_key
+        if told_by_lane is not None and reason is told_by_lane:
+            # Unless a lane was told so: that says nothing of what was done on this one.
+            untouched = False
+            reason = ConnectionLost(str(reason), host=told_by_lane.host)
+        self.take_back(reason, unanswered, untouched)
+        if not self.factory.phase.goes_on and self._flush_due is None:
+            self.fail(self._take_queue(), reason)
         if not self.reconnect:
             self.deadlines.close()  # nothing may be due any more: then no timer is left behind
 
     def gave_up(self, reason: SerfError) -> None:
         queue = self._take_queue()
         if isinstance(reason, AuthenticationError):
-            self._key = None
-            self.factory.use_key(None)
-        self._fail(queue, reason)
+            self._keys.refuse()
+        self.fail(queue, reason)
         self.deadlines.close()  # as above
 
-    # What a lane tells
+    # What the lanes ask for
 
-    def lane_over(
-        self, lane: Lane, reason: SerfError, unanswered: list[Exchange], waiting: list[Operation]
-    ) -> None:
-        """A lane is gone; what was under way by it, and what waited for it, is the session's again."""
-        self._all_lanes.discard(lane)
-        if self._lanes.get(lane.road) is lane:
-            del self._lanes[lane.road]
-        again: list[Exchange] = []
-        wants_key = lane.was_ready and isinstance(reason, AuthenticationError)
-        if wants_key and self.factory.auth_key is None and self.factory.open_connection is not None:
-            # What the agent wants of one connection it wants of all: the next host's turn has come.
-            self._given_up_by_lane = True
-            self.factory.open_connection._give_up(copy.copy(reason))
-        for exchange in unanswered:
-            if lane.road is Road.ALONE and isinstance(exchange, Operation) and self._ended_twice(exchange):
-                self.settle(exchange)
-                if type(reason) is ConnectionLost:
-                    exchange.refused(exchange.command.refusal(_CLOSED))
-                else:
-                    exchange.lost(copy.copy(reason))
-            else:
-                again.append(exchange)
-        # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
-        alone = lane.road is Road.ALONE and self.factory.open_connection is not None
-        fails = type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key)
-        if waiting and not fails:
-            # It could not be opened, though the session is connected: the agent may have just gone.
-            self._queue.update(dict.fromkeys(waiting))
+    @property
+    def open_connection(self) -> SerfProtocol | None:
+        """The connection that all share, or None where requests would have to wait for one."""
+        connection = self._connection
+        return connection if connection is not None and connection.state is _READY else None
+
+    def wants_key(self, reason: AuthenticationError) -> None:
+        """
+        Take that an agent has told a lane that it wants a key, and none was given.
+
+        The agent wants it of all connections: this one is given up too, for the next host's turn has come.
+        """
+        connection = self.open_connection
+        if connection is not None and self._keys.current is None:
+            self._lane_wanted_key = copy.copy(reason)
+            connection._give_up(self._lane_wanted_key)
+
+    def send_soon(self, operations: Sequence[Operation]) -> None:
+        """Send operations that no agent has got: with the next connection, or in a moment by the one there is."""
+        if operations:
+            self._queue.update(dict.fromkeys(operations))
             if self._flush_due is None:
                 self._flush_due = self.deadlines.add(self.factory.initialDelay, self._flush)
-        self._take_back(reason, again, untouched=alone or wants_key)
-        if fails:
-            self._fail(waiting, reason)
 
-    # How it works
+    def take_back(self, reason: SerfError, unanswered: Sequence[Exchange], untouched: bool) -> None:
+        """
+        Send again what was under way as a connection ended, where it may be; fail the rest.
 
-    def _ended_twice(self, operation: Operation) -> bool:
-        # Twice beside a connection that stays open: that is not the agent's death, but what it thinks of
-        # the request. The first time is noted here.
-        beside, operation.main_when_refused = operation.main_when_refused, self.factory.open_connection
-        return not operation.done and beside is not None and beside is operation.main_when_refused
-
-    def _take_queue(self) -> list[Operation]:
-        queue, self._queue = list(self._queue), {}
-        return queue
-
-    def _flush(self) -> None:
-        self._flush_due = None
-        if self.factory.open_connection is not None:
-            self.connected(self.factory.open_connection)
-        elif self._queue:
-            self.factory.start()
-
-    def _send(
-        self, connection: SerfProtocol, operations: Sequence[Operation], asked_now: bool = False
-    ) -> None:
-        plain = True
-        for operation in operations:
-            if operation.road is _MAIN:
-                operation.connection = connection
-            else:
-                plain = False
-        if plain:
-            if operations:
-                connection._send(operations)
-            return
-        if asked_now:
-            self._submit_keys(operations)
-        main: list[Operation] = []
-        greeted: list[Operation] = []
-        others: list[Operation] = []
-        for operation in operations:
-            if operation.road is Road.GREETING and self._is_greeted(connection, operation):
-                greeted.append(operation)
-                continue
-            if operation.seq is None:
-                operation.seq = self.factory.next_seq()
-            if operation.road is Road.MAIN or operation.road is Road.GREETING:
-                operation.connection = connection
-                main.append(operation)
-            else:
-                others.append(operation)
-        if main:
-            connection._send(main)
-        for operation in others:
-            if not operation.done:
-                self._lane(operation.road).submit(operation)
-        self._greeted.update(dict.fromkeys(greeted))
-        for operation in greeted:
-            if asked_now:
-                # In a turn of its own: whoever asks may be a callback.
-                self.clock.callLater(0, self._greet, operation)
-            else:
-                self._greet(operation)
-
-    def _lane(self, road: Road) -> Lane:
-        lane = self._lanes.get(road)
-        if lane is None:
-            lane = Lane(self, road, once=road is Road.ALONE)
-            self._all_lanes.add(lane)
-            if road is not Road.ALONE:
-                self._lanes[road] = lane
-        return lane
-
-    def _is_greeted(self, connection: SerfProtocol, operation: Operation) -> bool:
-        """Whether this was answered as the connection was made; not so a key that it was not made with."""
-        for greeting in connection._greeting:
-            if greeting.command is operation.command and greeting.values == operation.values:
-                operation.seq = greeting.seq
-                return True
-        return False
-
-    def _greet(self, operation: Operation) -> None:
-        if operation in self._greeted:  # else it was abandoned, or all of it was closed
-            del self._greeted[operation]
-            operation.replied("", None)
-
-    def _take_back(self, reason: SerfError, unanswered: list[Exchange], untouched: bool = False) -> None:
+        :param untouched: whether the agent has certainly done nothing of it: then changes may go again too.
+        """
         failed: list[Exchange] = []
         interrupted: list[Operation] = []
         again: list[Operation] = []
-        closed = type(reason) is Disconnected or not self.factory.goes_on
+        closed = type(reason) is Disconnected or not self.factory.phase.goes_on
         for exchange in unanswered:
             if not isinstance(exchange, Operation):
                 failed.append(exchange)
@@ -330,27 +243,73 @@ class Session:
         self._queue.update(dict.fromkeys(again))
         for operation in interrupted:
             operation.interrupted()
-        self._fail(failed, reason)
-        if again and self.factory.open_connection is not None:
-            self.connected(self.factory.open_connection)
+        self.fail(failed, reason)
+        if again:
+            self._send_queue()
 
-    def _fail(self, exchanges: Sequence[Exchange], reason: SerfError) -> None:
+    def fail(self, exchanges: Sequence[Exchange], reason: SerfError) -> None:
+        """End exchanges with *reason*, each with a copy of its own."""
         for exchange in exchanges:
             if isinstance(exchange, Operation):
                 if exchange.done:
                     continue
                 self.settle(exchange)
-                self._withdraw_key(exchange)
+                self._keys.withdraw(exchange)
             exchange.lost(copy.copy(reason))
 
-    def _submit_keys(self, operations: Sequence[Operation]) -> None:
-        # From now on, and not once it is accepted: a lane that is dialled meanwhile needs it too.
-        for operation in operations:
-            if operation.command is commands.AUTH:
-                self.factory.use_key(operation.values["AuthKey"])
+    # How it works
 
-    def _withdraw_key(self, operation: Operation) -> None:
-        # A key that was submitted and not accepted, for whatever reason, opens no connection any more.
-        if operation.command is commands.AUTH:
-            self.factory.use_key(self._key)
-            self._submit_keys([other for other in self._queue if other is not operation and not other.done])
+    def _take_queue(self) -> list[Operation]:
+        queue, self._queue = list(self._queue), {}
+        return queue
+
+    def _send_queue(self) -> None:
+        connection = self.open_connection
+        if connection is not None:
+            self._send(connection, self._take_queue())
+            self._greetings.answer()
+
+    def _flush(self) -> None:
+        self._flush_due = None
+        self._send_queue()
+        if self._queue:
+            self.factory.start()
+
+    def _send(self, connection: SerfProtocol, operations: Sequence[Operation]) -> None:
+        """Send each by its road; all of those that go by *connection* in one write."""
+        main: list[Operation] = []
+        others: list[Operation] = []
+        for operation in operations:
+            if operation.road is _MAIN:
+                operation.connection = connection
+                main.append(operation)
+            else:
+                others.append(operation)
+        if others:
+            self._keys.submit(others)
+            # A greeting that is sent after all keeps its place among the others of the connection.
+            main, others = self._sorted(connection, operations)
+        if main:
+            connection._send(main)
+        for operation in others:
+            if not operation.done:
+                self._lanes.submit(operation)
+
+    def _sorted(
+        self, connection: SerfProtocol, operations: Sequence[Operation]
+    ) -> tuple[list[Operation], list[Operation]]:
+        """Return those that go by *connection*, and those that go by lanes, each with its Seq."""
+        main: list[Operation] = []
+        by_lane: list[Operation] = []
+        for operation in operations:
+            greets = operation.road is Road.GREETING
+            if greets and self._greetings.hold(connection, operation):
+                continue
+            if operation.seq is None:
+                operation.seq = self.next_seq()
+            if greets or operation.road is _MAIN:
+                operation.connection = connection
+                main.append(operation)
+            else:
+                by_lane.append(operation)
+        return main, by_lane

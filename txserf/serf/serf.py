@@ -412,7 +412,7 @@ class Serf(Service):
 
         Wire: ``stop`` of a Seq that no stream has, which an agent answers at once.
         """
-        seq = self._session.factory.next_seq()
+        seq = self._session.next_seq()
         return self._call(commands.STOP, timeout, Ping, seq=seq).result
 
     # How it works

@@ -51,7 +51,7 @@ class _Confirmation(Operation):
     asked_again = False  # the stream is opened again, and asks for another one
 
     def __init__(self, session: Session, confirmed: Callable[[], None]) -> None:
-        super().__init__(commands.STOP, {"Stop": session.factory.next_seq()})
+        super().__init__(commands.STOP, {"Stop": session.next_seq()})
         self._confirmed = confirmed
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:

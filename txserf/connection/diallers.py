@@ -1,0 +1,283 @@
+"""
+Attempts to connect, and the two ways of making them.
+
+`HostDialler` dials hosts by their endpoints: the factory's own way. `ConnectorDialler`
+has a connector of the reactor dial its one address: the classic way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import NotConnectingError
+from twisted.internet.interfaces import IConnector, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from txserf.connection.exchange import Exchange
+from txserf.connection.hosts import Host
+from txserf.connection.protocol import SerfProtocol, State
+from txserf.errors import SerfError
+
+
+class Sockets:
+    """The transports that are open: those of cancelled attempts, and of lanes, too."""
+
+    def __init__(self) -> None:
+        self._askers: dict[SerfProtocol, list[Deferred[None]]] = {}
+
+    def opened(self, protocol: SerfProtocol) -> SerfProtocol:
+        """Return *protocol*, which is about to get its transport."""
+        self._askers[protocol] = []
+        return protocol
+
+    def closed(self, protocol: SerfProtocol) -> None:
+        """Tell those who wait for its end that the transport of *protocol* is closed."""
+        for asker in self._askers.pop(protocol, ()):
+            asker.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """
+        Close all that are open now.
+
+        :returns: a Deferred of None, once each of them is closed.
+        """
+        closing: list[Deferred[None]] = []
+        for askers in self._askers.values():
+            closing.append(Deferred())
+            askers.append(closing[-1])
+        for protocol in list(self._askers):
+            protocol.close()
+        return DeferredList(closing).addCallback(lambda _: None)
+
+
+class Listener(NamedTuple):
+    """
+    The functions that hear what becomes of an attempt.
+
+    One without a transport ends with *failed*, any other one with *closed*. A cancelled one without a
+    transport ends unheard.
+    """
+
+    opened: Callable[[Attempt], None]  # handshake and auth are through
+    closed: Callable[
+        [Attempt, SerfError, list[Exchange]], None
+    ]  # the transport is; the exchanges are unanswered
+    failed: Callable[[Attempt, BaseException], None]  # it was not connected
+
+
+class Attempt:
+    """
+    One attempt to connect, and the connection that comes of it.
+
+    :param host: the host that is dialled, or the one whose key is used.
+    :param place: the place of that host in the list.
+    :param label: what errors and log lines call the agent.
+    :param listener: hears what becomes of it.
+    :param sockets: hears of its transport.
+    :ivar protocol: the connection; a connector makes it late, None until then.
+    :ivar key: goes before that of the host and that of the program, if given.
+    :ivar stop_dialling: set by the dialler.
+    """
+
+    def __init__(self, host: Host, place: int, label: str, listener: Listener, sockets: Sockets) -> None:
+        self.host = host
+        self.place = place
+        self.label = label
+        self.protocol: SerfProtocol | None = None
+        self.key: str | None = None
+        self.stop_dialling: Callable[[], object] = lambda: None
+        self._listener: Listener | None = listener  # None: nobody hears of it any more
+        self._sockets = sockets
+
+    @property
+    def has_transport(self) -> bool:
+        """Whether there is a transport, which has to be closed."""
+        return self.protocol is not None and self.protocol.state not in (State.NEW, State.CLOSED)
+
+    def cancel(self) -> None:
+        """Close its transport; without one stop the dialling, and let nobody hear of it any more."""
+        if self.has_transport:
+            assert self.protocol is not None
+            self.protocol.close()
+        else:
+            self._listener = None
+            self.stop_dialling()
+
+    def made(self) -> SerfProtocol:
+        """Return the connection, which is about to get its transport."""
+        assert self.protocol is not None
+        return self._sockets.opened(self.protocol)
+
+    def not_connected(self, reason: BaseException) -> None:
+        """Take the failure of the dialling."""
+        if self._listener is not None:
+            self._listener.failed(self, reason)
+
+    # What the connection tells
+
+    def connection_ready(self, protocol: SerfProtocol) -> None:
+        if self._listener is None:
+            protocol.close()  # it was cancelled, but its endpoint has connected all the same
+        else:
+            self._listener.opened(self)
+
+    def connection_closed(
+        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
+    ) -> None:
+        if self._listener is not None:
+            self._listener.closed(self, reason, unanswered)
+        self._sockets.closed(protocol)
+
+
+#: Makes the connection of an attempt, which is its owner.
+Make = Callable[[Attempt], SerfProtocol]
+
+
+class Dialler(Protocol):
+    """A way of making attempts."""
+
+    def dial(self, attempt: Attempt) -> BaseException | None:
+        """
+        Begin an attempt.
+
+        :returns: the reason, where it has failed at once: nobody is told of that. Else None.
+        """
+
+
+class HostDialler:
+    """
+    Dials hosts by their endpoints.
+
+    :param make: makes the connection.
+    :param reactor: returns what dials, and keeps the time.
+    :param timeout: returns the seconds that it may take, enforced for every kind of endpoint.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        reactor: Callable[[], Any],
+        time: Callable[[], IReactorTime],
+        timeout: Callable[[], float],
+    ) -> None:
+        self._make = make
+        self._reactor = reactor
+        self._time = time
+        self._timeout = timeout
+
+    def dial(self, attempt: Attempt) -> BaseException | None:
+        attempt.protocol = self._make(attempt)
+        factory = Factory.forProtocol(attempt.made)
+        factory.noisy = False
+        timeout = self._timeout()
+        try:
+            connecting = attempt.host.dialled_by(self._reactor(), timeout).connect(factory)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an endpoint of the user's may do anything
+            return error
+
+        def timed_out(result: object, _: float) -> NoReturn:
+            raise TimeoutError(f"not connected within {timeout} s")
+
+        at_once: list[BaseException] = []
+        tell: Callable[[BaseException], None] = at_once.append
+
+        def failed(failure: Failure) -> None:
+            tell(exception_of(failure))
+
+        attempt.stop_dialling = connecting.cancel
+        connecting.addTimeout(timeout, self._time(), timed_out).addErrback(failed)
+        tell = attempt.not_connected
+        return at_once[0] if at_once else None
+
+
+class ConnectorDialler:
+    """
+    Has a connector dial its address, one attempt at a time.
+
+    A connector can dial again only once it has told of the end of the transport before, which comes
+    behind what the protocol tells of it. An attempt waits for that.
+
+    :param connector: what ``reactor.connectTCP(host, port, factory)`` returned.
+    :param make: makes the connection.
+    :ivar label: what errors and log lines call that address.
+    """
+
+    label = ""
+
+    def __init__(self, connector: IConnector, make: Make) -> None:
+        self._connector = connector
+        self._make = make
+        self._current: Attempt | None = None  # by which the connector is taken
+        self._next: Attempt | None = None  # waits until the connector is free
+
+    def dial(self, attempt: Attempt) -> BaseException | None:
+        attempt.stop_dialling = partial(self._stop, attempt)
+        if self._current is None:
+            self._current = attempt
+            self._connector.connect()
+        else:
+            self._next = attempt
+        return None
+
+    def _stop(self, attempt: Attempt) -> None:
+        if attempt is self._next:
+            self._next = None
+        elif attempt is self._current:
+            self._current = None
+            try:
+                self._connector.stopConnecting()
+            except NotConnectingError:
+                pass  # the program has stopped it already
+
+    # What the connector tells
+
+    def started(self, label: str, begin: Callable[[], Attempt | None]) -> None:
+        """
+        Take that the connector dials.
+
+        :param begin: begins an attempt, where the program has made it dial.
+        """
+        self.label = label
+        if self._current is None:
+            self._current = begin()
+            if self._current is not None:
+                self._current.stop_dialling = partial(self._stop, self._current)
+        else:
+            self._current.label = label
+
+    def connected(self) -> SerfProtocol | None:
+        """Return the connection for a new transport; None where there was no attempt."""
+        attempt = self._current
+        if attempt is None or attempt.protocol is not None:
+            return None
+        attempt.protocol = self._make(attempt)
+        return attempt.made()
+
+    def not_connected(self, reason: BaseException) -> None:
+        """Take the failure of the attempt."""
+        attempt = self._freed()
+        if attempt is not None:
+            attempt.not_connected(reason)
+
+    def disconnected(self) -> None:
+        """Begin the attempt that waits for the end of the transport before."""
+        self._freed()
+
+    def _freed(self) -> Attempt | None:
+        freed, self._current = self._current, None
+        waiting, self._next = self._next, None
+        if waiting is not None:
+            self.dial(waiting)
+        return freed
+
+
+def exception_of(failure: Failure) -> BaseException:
+    """Return the exception of a failure, which always has one here."""
+    assert failure.value is not None
+    return failure.value

@@ -1,0 +1,119 @@
+"""
+Which host is next, which ones have refused the key, and how long to wait between two rounds.
+
+A *round* tries each host once, in order. There is no reactor here, and no Deferred:
+`SerfClientFactory` asks what to do, and does it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from txserf.errors import AuthenticationError, SerfError
+
+# A connection that is lost within this many seconds counts as one that flaps.
+_FLAPPING = 1.0
+
+
+class Rounds:
+    """
+    The order in which hosts are tried. A host is its place in the list, from 0.
+
+    :ivar failures: a pair (place, reason) for each host that the round has tried, in order. Those that
+        are left out of it, since they have refused the key, stand first.
+    :ivar flapped: why the last connection was lost, where each host has lost its own at once: to try at
+        once again would never end. Else None.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[int, BaseException]] = []
+        self._count = 0
+        self._first = 0  # the place that the next round begins with
+        self._left: deque[int] = deque()  # those that the round has still to try
+        self._refused: dict[int, AuthenticationError] = {}
+        self._connected: int | None = None  # the place of the last connection
+        self._flaps = 0  # connections that were lost at once, one after the other
+        self.flapped: SerfError | None = None
+
+    def start_afresh(self) -> None:
+        """Ask those that have refused the key too, and do not wait for those that flap."""
+        self._refused.clear()
+        self.flapped = None
+
+    def begin(self, count: int) -> None:
+        """Begin a round over *count* hosts. One that has refused the key is not asked while another may do."""
+        order = [(self._first + step) % count for step in range(count)]
+        self._count = count
+        self._left = deque(place for place in order if place not in self._refused)
+        self.failures = [(place, self._refused[place]) for place in order if place in self._refused]
+
+    def next(self) -> int | None:
+        """Return the next host of this round; None where there is none left."""
+        if not self._left:
+            return None
+        place = self._left.popleft()
+        self._first = (place + 1) % self._count
+        return place
+
+    def failed(self, place: int, reason: BaseException, key_is_old: bool) -> None:
+        """
+        Note that an attempt has failed.
+
+        :param key_is_old: whether another key is due since; a host that has refused the old one is tried again.
+        """
+        self.failures.append((place, reason))
+        if isinstance(reason, AuthenticationError):
+            if key_is_old:
+                self._left.append(place)
+            else:
+                self._refused[place] = reason
+
+    def connected(self, place: int) -> bool:
+        """Note that a host is connected; return whether the last connection was to another one."""
+        self.failures = []
+        last, self._connected = self._connected, place
+        return last is not None and last != place
+
+    def lost(self, place: int, reason: SerfError, lasted: float) -> bool:
+        """
+        Note that a connection is lost.
+
+        :param lasted: seconds that it was open.
+        :returns: whether it held long enough to count as a good one.
+        """
+        held = lasted >= _FLAPPING
+        self._flaps = 0 if held else self._flaps + 1
+        self.flapped = reason if self._flaps > self._count else None
+        if isinstance(reason, AuthenticationError):
+            self._refused[place] = reason
+        else:
+            self._refused.clear()
+        return held
+
+    @property
+    def flaps(self) -> bool:
+        """Whether the last connection was lost at once."""
+        return self._flaps > 0
+
+    @property
+    def refusal(self) -> AuthenticationError | None:
+        """The refusal of one host, where all have refused the key; else None."""
+        return next(iter(self._refused.values())) if len(self._refused) == self._count else None
+
+    def forget_refusals(self) -> None:
+        """Let those that have refused be tried again, in this round too: another key is due."""
+        self._left += self._refused
+        self._refused.clear()
+
+
+def jittered(delay: float, jitter: float, most: float) -> float:
+    """
+    Return the seconds to wait before the next round.
+
+    :param delay: seconds that are due on average.
+    :param jitter: the standard deviation, as a part of *delay*; 0 for none.
+    :param most: seconds that are never exceeded.
+    """
+    wait = random.normalvariate(delay, delay * jitter) if jitter else delay
+    return min(max(0.0, wait), most)
