@@ -676,7 +676,7 @@ class CallbackTests(ClientCase):
         agent.send(reply(1, user_event()), header(2), reply(1, user_event()))
         self.assertFalse(agent.closed_by_client)
 
-    def test_a_watch_whose_callback_raises_what_is_no_exception_fails_with_it(self) -> None:
+    def test_a_watch_whose_callback_calls_sys_exit_fails_with_that(self) -> None:
         for mistake in (SystemExit, asyncio.CancelledError):
             client, agent = self.connected()
 

@@ -148,7 +148,7 @@ class FeedTests(SynchronousTestCase):
         self.deliver("ab")
         self.assertEqual(self.feed.stops, 1)
 
-    def test_what_a_callback_waited_for_as_we_closed_is_no_failure(self) -> None:
+    def test_a_callback_that_waited_as_we_closed_has_not_failed(self) -> None:
         pending: list[Deferred[None]] = [Deferred(), Deferred()]
         waiting = iter(pending)
         self.feed.add_callback(lambda item: next(waiting))
@@ -159,7 +159,7 @@ class FeedTests(SynchronousTestCase):
         pending[1].errback(Disconnected("closed by us"))
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_what_can_not_be_called_is_refused_and_nothing_is_added(self) -> None:
+    def test_a_function_that_can_not_be_called_is_refused_and_nothing_is_added(self) -> None:
         function: Any = "print"
         with self.assertRaisesRegex(InvalidRequest, "callable"):
             self.feed.add_callback(print, function)

@@ -68,7 +68,7 @@ class ReplayTests(LogCase):
         self.write("another agent's", "b")
         self.assertEqual(texts, ["a", "b", "another agent's", "b"])
 
-    def test_what_lies_before_a_replay_does_not_come_in_it(self) -> None:
+    def test_lines_before_a_replay_do_not_come_in_it(self) -> None:
         _, texts = self.monitor()
         self.agree()
         self.write("a", "b", "c")
@@ -86,7 +86,7 @@ class ReplayTests(LogCase):
         self.write("a", "a", "a")
         self.assertEqual(texts, ["a", "a", "a"])
 
-    def test_who_comes_behind_a_lowered_level_gets_each_past_line_once(self) -> None:
+    def test_a_stream_added_behind_a_lowered_level_gets_each_past_line_once(self) -> None:
         self.monitor("INFO")
         self.agree()
         self.write("i")
@@ -99,7 +99,7 @@ class ReplayTests(LogCase):
 
 
 class SharingTests(LogCase):
-    def test_who_comes_while_the_level_is_lowered_is_not_active_before_it_is(self) -> None:
+    def test_a_stream_added_while_the_level_is_lowered_is_not_active_before_it_is(self) -> None:
         self.monitor("INFO")
         self.agree()
         self.monitor("DEBUG")
@@ -108,7 +108,7 @@ class SharingTests(LogCase):
         self.agree()
         self.successResultOf(late)
 
-    def test_who_comes_between_two_connections_is_not_active_before_the_next_one(self) -> None:
+    def test_a_stream_added_between_two_connections_is_not_active_before_the_next_one(self) -> None:
         self.monitor()
         self.agree()
         self.agent.lose()

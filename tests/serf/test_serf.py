@@ -96,7 +96,7 @@ class CallTests(SerfCase):
         error = self.failureResultOf(call, RpcError).value
         self.assertEqual((error.command, error.message, str(error)), ("event", "too big", "event: too big"))
 
-    def test_what_has_not_the_shape_fails_that_call_alone(self) -> None:
+    def test_a_reply_of_a_wrong_shape_fails_that_call_alone(self) -> None:
         bad, good = self.serf.members(), self.serf.stats()
         first, second = self.agent.asked()
         self.agent.reply(first.seq, {"Members": [{**MEMBER, "Port": "7946"}]})
@@ -166,7 +166,7 @@ class CallTests(SerfCase):
 
     # Losses, timeouts, cancels
 
-    def test_what_reads_is_sent_again_after_a_loss_and_what_changes_fails(self) -> None:
+    def test_a_read_is_sent_again_after_a_loss_and_a_change_fails(self) -> None:
         reads: list[Deferred[Any]] = [
             self.serf.members(),
             self.serf.stats(),
@@ -522,7 +522,7 @@ class LifeTests(SerfCase):
         self.agent.reply(self.asked_one("members").seq, MEMBERS)
         self.assertEqual(len(self.successResultOf(members)), 1)
 
-    def test_who_waits_for_a_connection_gets_it(self) -> None:
+    def test_each_waiter_for_a_connection_gets_it(self) -> None:
         self.reconnect(again=False)
         waiting = self.serf.when_connected()
         self.assertNoResult(waiting)

@@ -231,7 +231,7 @@ class EventStreamTests(StreamCase):
         self.successResultOf(event)
         self.assertFalse(self.agent.closed_by_client)
 
-    def test_a_callback_that_raises_what_is_no_exception_costs_neither_the_connection_nor_the_next_event(
+    def test_sys_exit_in_a_callback_costs_neither_the_connection_nor_the_next_event(
         self,
     ) -> None:
         for mistake in (SystemExit, asyncio.CancelledError):
@@ -386,14 +386,14 @@ class LogStreamTests(StreamCase):
         asked = [(asked.command, asked.body) for asked in self.agent.asked() if asked.command == "monitor"]
         self.assertEqual(asked, [("monitor", {"LogLevel": "DEBUG"})])
 
-    def test_what_the_agent_replays_after_a_reconnect_comes_once(self) -> None:
+    def test_lines_that_the_agent_replays_after_a_reconnect_come_once(self) -> None:
         lines = self.serf.monitor()
         self.send_lines(self.open("monitor"), "a", "b", "b", "c")
         self.reconnect()
         self.send_lines(self.open("monitor"), "b", "b", "c", "missed", "d")
         self.assertEqual(self.texts(lines), ["a", "b", "b", "c", "missed", "d"])
 
-    def test_what_another_agent_replays_is_new(self) -> None:
+    def test_lines_that_another_agent_replays_are_new(self) -> None:
         lines = self.serf.monitor()
         self.send_lines(self.open("monitor"), "a", "b")
         self.reconnect()
