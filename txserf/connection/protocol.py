@@ -97,7 +97,7 @@ class SerfProtocol(Protocol):
     :param next_seq: gives the next Seq; None counts from 0.
     :param owner: is told when the connection is open and when it is gone.
     :ivar host: the agent's name in errors and log lines.
-    :ivar state: the stage of its life, a `State`.
+    :ivar state: the stage of its life, a ``State``.
     """
 
     _MOVES: ClassVar[dict[State, set[State]]] = {
