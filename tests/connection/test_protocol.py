@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-import sys
 import tracemalloc
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,14 +12,13 @@ from hypothesis import strategies as st
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, ITransport
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fakes import ADDRESS, DONE, MEMBERS, Agent, Log, answer, cuts, header, reply, user_event
+from tests.fakes import ADDRESS, MEMBERS, Log, cuts, header, reply, user_event
+from tests.protocol_case import HOST, CallCase, Owner, ProtocolCase
 from txserf import commands
-from txserf.connection.exchange import Awaited, Exchange, Reply
+from txserf.connection.exchange import Reply
 from txserf.connection.protocol import SerfProtocol, State
 from txserf.errors import (
     AuthenticationError,
@@ -30,48 +27,7 @@ from txserf.errors import (
     InvalidRequest,
     ProtocolError,
     RequestTimeout,
-    SerfError,
 )
-
-HOST = "10.0.0.1:7373"
-
-
-class Owner:
-    """Records the calls of its methods."""
-
-    def __init__(self) -> None:
-        self.ready: list[SerfProtocol] = []
-        self.closed: list[tuple[SerfError, list[Exchange]]] = []
-
-    def connection_ready(self, protocol: SerfProtocol) -> None:
-        self.ready.append(protocol)
-
-    def connection_closed(
-        self, protocol: SerfProtocol, reason: SerfError, unanswered: list[Exchange]
-    ) -> None:
-        self.closed.append((reason, unanswered))
-
-
-class ProtocolCase(SynchronousTestCase):
-    """A test with connections to a fake agent, under a `Clock`."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-
-    def connect(self, *, greet: bool = True, **settings: Any) -> tuple[SerfProtocol, Agent]:
-        protocol = SerfProtocol(host=HOST, reactor=self.clock, **settings)
-        agent = Agent(protocol)
-        if greet:
-            agent.greet()
-        return protocol, agent
-
-    def assertQuiet(self) -> None:
-        """Check that no timer is left in the reactor."""
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def reason(self, waiting: Deferred[Any], kind: type[Exception]) -> Any:
-        """Return the error that *waiting* failed with."""
-        return self.failureResultOf(waiting, kind).value
 
 
 class OpeningTests(ProtocolCase):
@@ -218,22 +174,6 @@ class OpeningTests(ProtocolCase):
         self.assertEqual(self.successResultOf(waiting).body, body)
 
 
-class CallCase(ProtocolCase):
-    """A test with an open connection."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.protocol, self.agent = self.connect()
-
-    def assertWorks(self, protocol: SerfProtocol | None = None, agent: Agent | None = None) -> None:
-        """Check that the connection is good: another call is answered."""
-        protocol, agent = protocol or self.protocol, agent or self.agent
-        agent.asked()
-        waiting = protocol.call("members")
-        agent.reply(agent.asked_one("members").seq, MEMBERS)
-        self.assertEqual(self.successResultOf(waiting).body, MEMBERS)
-
-
 class CallTests(CallCase):
     def test_a_call_fires_with_its_reply(self) -> None:
         waiting = self.protocol.call("members")
@@ -377,208 +317,6 @@ class AuthenticationRequiredTests(ProtocolCase):
         self.assertIsInstance(owner.closed[0][0], AuthenticationError)
 
 
-class StreamTests(CallCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.records: list[Mapping[str, Any]] = []
-
-    def stream(self, command: str = "stream", **arguments: Any) -> Deferred[Reply]:
-        """Open a stream as Seq 1."""
-        waiting = self.protocol.call(command, arguments, on_record=self.records.append)
-        self.agent.asked_one(command)
-        return waiting
-
-    def test_records_go_to_their_stream(self) -> None:
-        others: list[Mapping[str, Any]] = []
-        self.stream()
-        self.protocol.call("stream", on_record=others.append)
-        self.agent.send(header(1), header(2))
-        self.agent.send(reply(1, user_event("a")), reply(2, user_event("b")), reply(1, user_event("c")))
-        self.assertEqual([record["Name"] for record in self.records], ["a", "c"])
-        self.assertEqual([record["Name"] for record in others], ["b"])
-
-    def test_replies_and_records_interleave(self) -> None:
-        self.stream()
-        waiting = self.protocol.call("members")
-        self.agent.send(header(1), reply(1, user_event("a")), reply(2, MEMBERS), reply(1, user_event("b")))
-        self.assertEqual(len(self.records), 2)
-        self.assertEqual(self.successResultOf(waiting).body, MEMBERS)
-
-    def test_a_refused_stream_has_no_records(self) -> None:
-        waiting = self.stream(Type="nonsense")
-        self.agent.reply(1, error="Invalid event filter")
-        self.assertEqual(self.successResultOf(waiting).error, "Invalid event filter")
-        self.assertWorks()
-
-    def test_a_record_whose_callback_raises_is_logged_and_the_next_still_comes(self) -> None:
-        seen: list[object] = []
-
-        def broken(record: Mapping[str, Any]) -> None:
-            seen.append(record)
-            raise RuntimeError("a mistake")
-
-        self.protocol.call("stream", on_record=broken)
-        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
-        self.assertEqual(len(seen), 2)
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
-        self.assertWorks()
-
-    def test_so_is_one_whose_callback_calls_sys_exit(self) -> None:
-        def broken(record: Mapping[str, Any]) -> None:
-            sys.exit(1)
-
-        self.protocol.call("stream", on_record=broken)
-        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
-        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 2)
-        self.assertWorks()
-
-    def test_a_stopped_streams_records_are_swallowed_before_and_after_the_reply(self) -> None:
-        self.stream()
-        self.agent.reply(1)
-        stopping = self.protocol.call("stop", {"Stop": 1})
-        self.agent.send(reply(1, user_event("before")))
-        self.agent.send(header(2), reply(1, user_event("after")), reply(1, user_event("after")))
-        self.successResultOf(stopping)
-        # Records that come before the reply to the stop still belong to the stream.
-        self.assertEqual([record["Name"] for record in self.records], ["before"])
-        self.assertWorks()
-
-    def open_and_stop(self, times: int) -> None:
-        """Open a stream and stop it, *times* times."""
-        for _ in range(times):
-            stream = self.protocol.call("stream")
-            seq = self.agent.asked_one("stream").seq
-            self.agent.reply(seq)
-            self.successResultOf(stream)
-            stop = self.protocol.call("stop", {"Stop": seq})
-            self.agent.reply(self.agent.asked_one("stop").seq)
-            self.successResultOf(stop)
-            self.agent.forget_what_was_asked()
-
-    def test_stopped_streams_take_a_few_bytes_each_and_from_some_number_on_none(self) -> None:
-        tracemalloc.start()
-        try:
-            self.open_and_stop(100)
-            gc.collect()
-            first, _ = tracemalloc.get_traced_memory()
-            self.open_and_stop(1900)
-            gc.collect()
-            then, _ = tracemalloc.get_traced_memory()
-            self.open_and_stop(2000)
-            gc.collect()
-            last, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        self.assertLess(then - first, 150_000)
-        self.assertLess(last - then, 10_000)
-
-    def test_the_records_of_a_stream_that_was_stopped_long_ago_harm_nobody(self) -> None:
-        self.stream()
-        self.agent.reply(1)
-        self.protocol.call("stop", {"Stop": 1})
-        self.agent.reply(self.agent.asked_one("stop").seq)
-        self.open_and_stop(2000)
-        late, place, length = reply(1, user_event("late")), 0, 1
-        while place < length:
-            members, join = self.protocol.call("members"), self.protocol.call("join", {"Existing": ["a"]})
-            first, second = (asked.seq for asked in self.agent.asked())
-            data = b"".join([late, reply(first, MEMBERS), late, late, reply(second, {"Num": 1}), late])
-            for chunk in cuts(data, [place]):
-                self.agent.send(chunk)
-            self.assertEqual(self.successResultOf(members).body, MEMBERS)
-            self.assertEqual(self.successResultOf(join).body, {"Num": 1})
-            place, length = place + 1, len(data)
-        self.assertEqual(self.records, [])
-        self.assertWorks()
-
-    def test_a_stop_of_another_seq_stops_nothing(self) -> None:
-        self.stream()
-        self.agent.reply(1)
-        self.protocol.call("stop", {"Stop": 99})
-        self.agent.send(header(2), reply(1, user_event()))
-        self.assertEqual(len(self.records), 1)
-
-    def test_a_cancelled_stream_is_stopped_at_the_agent(self) -> None:
-        waiting = self.stream()
-        waiting.cancel()
-        self.reason(waiting, CancelledError)
-        self.assertEqual(self.agent.asked_one("stop").body, {"Stop": 1})
-        self.agent.send(header(1), reply(1, user_event()), header(2), reply(1, user_event()))
-        self.assertEqual(self.records, [])
-        self.assertWorks()
-
-    def test_a_timed_out_stream_is_stopped_at_the_agent(self) -> None:
-        waiting = self.protocol.call("monitor", {"LogLevel": "INFO"}, timeout=1.0)
-        self.agent.asked()
-        self.clock.advance(1.1)
-        self.reason(waiting, RequestTimeout)
-        self.assertEqual(self.agent.asked_one("stop").body, {"Stop": 1})
-        self.agent.send(header(1), reply(1, {"Log": "x"}), header(2), reply(1, {"Log": "y"}))
-        self.assertWorks()
-
-    def test_a_query_ends_with_done_and_its_seq_is_free_then(self) -> None:
-        self.stream("query", Name="q")
-        self.agent.send(header(1), reply(1, answer("n1", b"x")), reply(1, DONE))
-        self.assertEqual([record["Type"] for record in self.records], ["response", "done"])
-        log = Log(self)
-        self.agent.reply(1)
-        self.assertTrue(any("never sent" in text for text in log.texts))
-        self.assertWorks()
-
-    def test_an_exchange_knows_its_last_record_as_it_gets_it(self) -> None:
-        class Told(Awaited):
-            def record(self, body: Mapping[str, Any]) -> None:
-                told.append((body["Type"], self.last))
-
-        told: list[tuple[str, bool]] = []
-        query = Told(commands.QUERY, commands.QUERY.arguments({"Name": "q"}))
-        self.protocol._send([query])
-        self.agent.send(header(1), reply(1, answer("n1", b"x")), reply(1, DONE))
-        self.assertEqual(told, [("response", False), ("done", True)])
-
-    def test_a_querys_records_from_nobody_are_dropped(self) -> None:
-        self.stream("query", Name="q")
-        noise = [reply(1, answer("", kind=kind)) for kind in ("ack", "response")]
-        self.agent.send(header(1), *noise, reply(1, answer("n1")), *noise, reply(1, DONE))
-        self.assertEqual([record["From"] for record in self.records], ["n1", ""])
-
-    def test_a_cancelled_query_is_not_stopped_and_its_records_are_swallowed(self) -> None:
-        waiting = self.stream("query", Name="q")
-        waiting.cancel()
-        self.reason(waiting, CancelledError)
-        self.assertEqual(self.agent.asked(), [])
-        self.agent.send(header(1), reply(1, answer("n1")), reply(1, DONE))
-        self.assertEqual(self.records, [])
-        self.assertWorks()
-
-    def test_a_stop_does_not_end_a_query(self) -> None:
-        self.stream("query", Name="q")
-        self.protocol.call("stop", {"Stop": 1})
-        self.agent.send(header(1), header(2), reply(1, answer("n1")), reply(1, DONE))
-        self.assertEqual(len(self.records), 2)
-
-    def test_a_close_inside_a_record_ends_the_records(self) -> None:
-        def closing(record: Mapping[str, Any]) -> None:
-            self.records.append(record)
-            self.protocol.close()
-
-        self.protocol.call("stream", on_record=closing)
-        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
-        self.assertEqual(len(self.records), 1)
-
-    def test_a_loss_inside_a_record_ends_the_records(self) -> None:
-        log = Log(self)
-
-        def losing(record: Mapping[str, Any]) -> None:
-            self.records.append(record)
-            self.agent.lose()
-
-        self.protocol.call("stream", on_record=losing)
-        self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
-        self.assertEqual(len(self.records), 1)
-        self.assertEqual([text for text in log.texts if "never sent" in text], [])
-
-
 class LossTests(ProtocolCase):
     def test_a_loss_fails_each_call_once_with_host_and_reason(self) -> None:
         protocol, agent = self.connect()
@@ -716,6 +454,24 @@ class ClosingTests(ProtocolCase):
         for call in calls:
             self.successResultOf(call)
 
+    def test_a_connection_that_drains_takes_no_further_call(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        protocol._drain()
+        self.reason(protocol.call("stats"), Disconnected)
+        agent.asked_one("members")
+        agent.reply(1, MEMBERS)
+        self.successResultOf(waiting)
+        self.assertTrue(agent.closed_by_client)
+
+    def test_a_connection_that_drains_and_is_lost_fails_what_was_sent(self) -> None:
+        protocol, agent = self.connect()
+        waiting = protocol.call("members")
+        protocol._drain()
+        agent.lose()
+        self.reason(waiting, ConnectionLost)
+        self.assertQuiet()
+
     def test_an_idle_connection_is_drained_at_once(self) -> None:
         protocol, agent = self.connect()
         protocol._drain()
@@ -818,156 +574,6 @@ class PipeTests(ProtocolCase):
         self.assertIs(type(reason), Disconnected)
         exchange.lost(reason)
         self.reason(waiting, Disconnected)
-        self.assertQuiet()
-
-
-class HeartbeatTests(ProtocolCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.protocol, self.agent = self.connect()
-
-    def advance(self, seconds: float) -> None:
-        """Advance the clock in small steps."""
-        self.clock.pump([0.125] * int(seconds / 0.125))
-
-    def test_an_idle_connection_is_checked_by_a_stop_of_an_unused_seq(self) -> None:
-        self.clock.advance(29.9)
-        self.assertEqual(self.agent.asked(), [])
-        self.clock.advance(0.2)
-        asked = self.agent.asked_one("stop")
-        self.assertEqual(asked.body, {"Stop": asked.seq})
-
-    def test_an_answered_check_is_followed_by_the_next(self) -> None:
-        for _ in range(3):
-            self.clock.advance(30)
-            self.agent.reply(self.agent.asked_one("stop").seq)
-            self.clock.advance(5)
-        self.assertFalse(self.agent.closed_by_client)
-
-    def test_a_check_without_an_answer_is_a_loss(self) -> None:
-        waiting = self.protocol.call("members")
-        self.clock.advance(30)
-        self.clock.advance(4.9)
-        self.assertFalse(self.agent.closed_by_client)
-        self.clock.advance(0.2)
-        self.assertTrue(self.agent.transport.aborted)
-        self.agent.finish_closing()
-        self.assertIn("heartbeat", str(self.reason(waiting, ConnectionLost)))
-        self.assertQuiet()
-
-    def test_an_unanswered_check_is_nobodys_exchange(self) -> None:
-        owner = Owner()
-        _, agent = self.connect(owner=owner)
-        self.clock.advance(30)
-        agent.lose()
-        self.assertEqual(owner.closed[0][1], [])
-
-    def test_whatever_arrives_puts_the_check_off(self) -> None:
-        self.protocol.call("stream")
-        self.agent.reply(1)
-        self.agent.asked()
-        for _ in range(10):
-            self.clock.advance(20)
-            self.agent.reply(1, user_event())
-        self.clock.advance(1)
-        self.assertEqual(self.agent.asked(), [])
-
-    def test_a_check_comes_within_an_eighth_of_the_period_past_it(self) -> None:
-        self.protocol.call("stream")
-        self.agent.reply(1)
-        self.agent.asked()
-        for heard_at in (1.0, 3.75, 7.25, 29.875):
-            self.advance(heard_at)
-            self.agent.reply(1, user_event())
-            self.advance(29.875)
-            self.assertEqual(self.agent.asked(), [], heard_at)
-            self.advance(30.0 / 8 + 0.125)
-            self.agent.reply(self.agent.asked_one("stop").seq)
-
-    def test_bytes_of_an_unfinished_message_put_the_check_off_too(self) -> None:
-        self.agent.asked()
-        for byte in header(7)[:4]:
-            self.advance(20.0)
-            self.agent.send(bytes([byte]))
-        self.assertEqual(self.agent.asked(), [])
-
-    def test_a_check_is_due_at_once_where_the_reactor_was_held_up(self) -> None:
-        self.agent.asked()
-        self.clock.advance(1000.0)
-        self.assertEqual(len(self.agent.asked()), 1)
-        self.assertFalse(self.agent.closed_by_client)
-
-    def test_records_while_the_check_is_due_are_a_sign_of_life(self) -> None:
-        self.protocol.call("stream")
-        self.agent.reply(1)
-        self.clock.advance(30)
-        self.clock.advance(30)
-        self.agent.reply(1, user_event())
-        self.clock.advance(5.1)
-        self.assertFalse(self.agent.closed_by_client)
-
-    def test_an_agent_that_works_on_a_slow_command_is_left_alone(self) -> None:
-        waiting = self.protocol.call("join", {"Existing": ["a"]})
-        self.agent.asked()
-        for _ in range(10):
-            self.clock.advance(30)
-        self.assertEqual(self.agent.asked(), [])
-        self.agent.reply(1, {"Num": 1})
-        self.successResultOf(waiting)
-        self.clock.advance(30)
-        self.clock.advance(30)
-        self.agent.asked_one("stop")
-
-    def test_an_agent_that_works_on_a_join_which_timed_out_is_left_alone(self) -> None:
-        waiting = self.protocol.call("join", {"Existing": ["a", "b", "c"]}, timeout=10.0)
-        self.agent.asked()
-        self.advance(100.0)
-        self.reason(waiting, RequestTimeout)
-        self.assertEqual(self.agent.asked(), [])
-        self.agent.reply(1, {"Num": 1})
-        self.advance(29.0)
-        self.assertEqual(self.agent.asked(), [])
-        self.assertFalse(self.agent.closed_by_client)
-
-    def test_an_agent_that_never_answers_a_join_which_was_cancelled_is_a_loss_in_the_end(self) -> None:
-        waiting = self.protocol.call("join", {"Existing": ["a"]})
-        self.agent.asked()
-        self.advance(1000.0)
-        self.assertEqual(self.agent.asked(), [])
-        waiting.cancel()
-        self.reason(waiting, CancelledError)
-        self.advance(119.0)
-        self.assertEqual(self.agent.asked(), [])
-        self.advance(30.0 + 3.75 + 5.0 + 1.0)
-        self.agent.asked_one("stop")
-        self.assertTrue(self.agent.transport.aborted)
-
-    def test_a_quick_command_that_timed_out_puts_no_check_off(self) -> None:
-        waiting = self.protocol.call("members", timeout=1.0)
-        self.agent.asked()
-        self.advance(30.0)
-        self.reason(waiting, RequestTimeout)
-        self.agent.asked_one("stop")
-
-    def test_there_are_none_where_none_are_wanted(self) -> None:
-        _, agent = self.connect(heartbeat=None)
-        agent.asked()
-        before = len(self.clock.getDelayedCalls())
-        self.clock.advance(1000)
-        self.assertEqual(agent.asked(), [])
-        self.assertLessEqual(len(self.clock.getDelayedCalls()), before)
-
-    def test_its_period_and_its_patience_can_be_set(self) -> None:
-        _, agent = self.connect(heartbeat=2.0, connect_timeout=1.0)
-        agent.asked()
-        self.clock.advance(2.1)
-        agent.asked_one("stop")
-        self.clock.advance(1.1)
-        self.assertTrue(agent.transport.aborted)
-
-    def test_a_closed_connection_is_not_checked(self) -> None:
-        self.protocol.close()
-        self.agent.finish_closing()
         self.assertQuiet()
 
 

@@ -140,6 +140,22 @@ class Batch:
             self._end().errback(reason)
             self._under_way.lowered()
 
+    # Called by the deadlines
+
+    def expired(self) -> None:
+        """Take the end of the time. Streams have been collected until now; everything else is late."""
+        queue = self._queue
+        late = [queued for queued in queue if queued in self._open and self._is_late(queued)]
+        if late:
+            self.fail(too_late(late, self._timeout, self._session, self._responses()))
+            return
+        for queued in queue:
+            if queued.command.subscribes:
+                if not queued.done:
+                    self._session.abandon(queued)
+                # Its callbacks are not waited for: one that never ends would keep the request open for ever.
+                self._one_less(queued)
+
     # How it works
 
     def _send(self, part: list[QueuedCommand]) -> None:
@@ -216,20 +232,6 @@ class Batch:
         if not self._finished:
             self._end()
             self._under_way.lowered()
-
-    def expired(self) -> None:
-        """Take the end of the time. Streams have been collected until now; everything else is late."""
-        queue = self._queue
-        late = [queued for queued in queue if queued in self._open and self._is_late(queued)]
-        if late:
-            self.fail(too_late(late, self._timeout, self._session, self._responses()))
-            return
-        for queued in queue:
-            if queued.command.subscribes:
-                if not queued.done:
-                    self._session.abandon(queued)
-                # Its callbacks are not waited for: one that never ends would keep the request open for ever.
-                self._one_less(queued)
 
     def _is_late(self, queued: QueuedCommand) -> bool:
         if queued.command.subscribes:
