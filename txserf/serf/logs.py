@@ -10,7 +10,7 @@ from txserf import commands
 from txserf.connection.session import Session
 from txserf.errors import SerfError
 from txserf.model import LogLine
-from txserf.serf.streams import Listener, Stream, Subscription
+from txserf.serf.streams import Stream, Subscriber, Subscription
 
 _RANKS = {level: rank for rank, level in enumerate(commands.LOG_LEVELS)}
 
@@ -57,14 +57,14 @@ class Share:
 
     :ivar level: the lowest level, in capitals.
     :ivar rank: its place among all levels; None for one that we don't know.
-    :ivar listener: gets the lines, and is told when the monitor is active, interrupted or over.
+    :ivar subscriber: gets the lines, and is told when the monitor is active, interrupted or over.
     :ivar history: the lines that it has got.
     """
 
-    def __init__(self, level: str, listener: Listener) -> None:
+    def __init__(self, level: str, subscriber: Subscriber) -> None:
         self.level = level
         self.rank = _RANKS.get(level)
-        self.listener = listener
+        self.subscriber = subscriber
         self.history = _History()
 
     def take(self, line: LogLine) -> None:
@@ -72,7 +72,7 @@ class Share:
         rank = _RANKS.get(line.level)
         wanted = rank is None or self.rank is None or rank >= self.rank
         if wanted and self.history.takes(line):
-            self.listener.record(line)
+            self.subscriber.record(line)
 
 
 class LogStream(Stream[LogLine]):
@@ -87,7 +87,7 @@ class LogStream(Stream[LogLine]):
         self.level = level.upper()
         self._monitors = monitors
         self._share = Share(
-            self.level, Listener(self._activated, self._interrupted, self._deliver, self._over)
+            self.level, Subscriber(self._activated, self._interrupted, self._deliver, self._over)
         )
         monitors.add(self._share)
 
@@ -128,7 +128,7 @@ class Monitors:
         """Begin to feed *share*."""
         if share.rank is None:
             # No level that we know: the agent's own words are the answer.
-            self._open(share.level, share.listener)
+            self._open(share.level, share.subscriber)
         elif self._subscription is None or share.rank < self._rank:
             if self._subscription is not None:
                 self._subscription.stop(self._timeout)
@@ -137,8 +137,8 @@ class Monitors:
             self._rank = share.rank
             self._is_active = False
             self._history = _History()
-            listener = Listener(self._activated, self._interrupted, self._line, self._over)
-            self._subscription = self._open(share.level, listener)
+            subscriber = Subscriber(self._activated, self._interrupted, self._line, self._over)
+            self._subscription = self._open(share.level, subscriber)
         else:
             self._shares.append(share)
             for line in list(self._history.lines):
@@ -146,7 +146,7 @@ class Monitors:
             if self._history.awaits_replay:
                 share.history.expect_replay()
             if self._is_active:
-                share.listener.active()
+                share.subscriber.active()
 
     def remove(self, share: Share) -> Deferred[None]:
         """Feed *share* no more."""
@@ -159,8 +159,8 @@ class Monitors:
         self._subscription = None
         return subscription.stop(self._timeout)
 
-    def _open(self, level: str, listener: Listener) -> Subscription:
-        subscription = Subscription(self._session, commands.MONITOR, {"LogLevel": level}, listener)
+    def _open(self, level: str, subscriber: Subscriber) -> Subscription:
+        subscription = Subscription(self._session, commands.MONITOR, {"LogLevel": level}, subscriber)
         self._session.submit_one(subscription)
         return subscription
 
@@ -169,18 +169,18 @@ class Monitors:
         for share in self._shares:
             share.history.expect_replay()
 
-    # The listener of the subscription
+    # Told by the subscription
 
     def _activated(self) -> None:
         self._is_active = True
         for share in list(self._shares):
-            share.listener.active()
+            share.subscriber.active()
 
     def _interrupted(self) -> None:
         self._is_active = False
         self._expect_replay()
         for share in list(self._shares):
-            share.listener.interrupted()
+            share.subscriber.interrupted()
 
     def _line(self, line: LogLine) -> None:
         self._history.takes(line)
@@ -191,4 +191,4 @@ class Monitors:
         shares, self._shares = self._shares, []
         self._subscription = None
         for share in shares:
-            share.listener.over(reason)
+            share.subscriber.over(reason)

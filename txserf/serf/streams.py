@@ -24,7 +24,7 @@ from txserf.serf.feed import Feed
 T = TypeVar("T")
 
 
-class Listener(NamedTuple):
+class Subscriber(NamedTuple):
     """
     Receives the records of a `Subscription`, and is told of its state.
 
@@ -65,18 +65,18 @@ class Subscription(Operation):
     """A ``stream`` or ``monitor`` on the wire, opened again after each loss."""
 
     def __init__(
-        self, session: Session, command: Command, values: Mapping[str, Any], listener: Listener
+        self, session: Session, command: Command, values: Mapping[str, Any], subscriber: Subscriber
     ) -> None:
         super().__init__(command, values)
         self._session = session
-        self._listener = listener
+        self._subscriber = subscriber
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
             return
         if error:
             self._session.settle(self)
-            self._listener.over(self.command.refusal(error))
+            self._subscriber.over(self.command.refusal(error))
             return
         self._session.submit_one(_Confirmation(self._session, self._confirmed))
 
@@ -88,24 +88,24 @@ class Subscription(Operation):
         except ProtocolError as broken:
             # As a reply of a wrong shape, it ends this stream and not the connection.
             self._session.abandon(self)
-            self._listener.over(ProtocolError(f"{self.command.wire}: {broken}"))
+            self._subscriber.over(ProtocolError(f"{self.command.wire}: {broken}"))
             return
-        self._listener.record(record)
+        self._subscriber.record(record)
 
     def interrupted(self) -> None:
-        self._listener.interrupted()
+        self._subscriber.interrupted()
 
     def _confirmed(self) -> None:
         if not self.done:
-            self._listener.active()
+            self._subscriber.active()
 
     def stopped(self) -> None:
         if not self.done:  # by a ``stop`` of its Seq that was not ours
             self._session.settle(self)
-            self._listener.over(Disconnected("the stream was stopped"))
+            self._subscriber.over(Disconnected("the stream was stopped"))
 
     def lost(self, reason: SerfError) -> None:
-        self._listener.over(reason)
+        self._subscriber.over(reason)
 
     def stop(self, timeout: float) -> Deferred[None]:
         """Stop it at the agent; the Deferred fires when that is done, or when there is nothing to stop."""
@@ -153,7 +153,7 @@ class Stream(Feed[T], Generic[T]):
         self._askers.append(asker)
         return asker
 
-    # The listener of its subscription
+    # Told by its subscription
 
     def _activated(self) -> None:
         self._is_active = True
@@ -195,8 +195,8 @@ class EventStream(Stream["Event | Gap"]):
         self._most_held = buffer
         self._lost_at: float | None = None  # the beginning of a gap that has not ended yet
         self._held: list[Event] = []  # the events behind that gap
-        listener = Listener(self._activated, self._interrupted, self._event, self._over)
-        self._subscription = Subscription(session, commands.STREAM, values, listener)
+        subscriber = Subscriber(self._activated, self._interrupted, self._event, self._over)
+        self._subscription = Subscription(session, commands.STREAM, values, subscriber)
         session.submit_one(self._subscription)
 
     def __repr__(self) -> str:
@@ -215,7 +215,7 @@ class EventStream(Stream["Event | Gap"]):
     def _stop_asked(self) -> None:
         self.stop()
 
-    # The listener of the subscription
+    # Told by the subscription
 
     def _event(self, event: Event) -> None:
         if isinstance(event, QueryEvent):
