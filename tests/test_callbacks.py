@@ -471,3 +471,15 @@ class CallableTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(waiting), "done")
         for other in (None, "text", coroutine, Awaitable, iter([1])):
             self.assertIsNone(waited_for(other))
+
+    def test_so_is_a_future_of_asyncio(self) -> None:
+        """On its reactor of Twisted, that is what a library gives."""
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        future: asyncio.Future[str] = loop.create_future()
+        waiting = waited_for(future)
+        assert waiting is not None
+        self.assertNoResult(waiting)
+        future.set_result("done")
+        loop.run_until_complete(asyncio.sleep(0))
+        self.assertEqual(self.successResultOf(waiting), "done")

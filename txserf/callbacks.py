@@ -35,13 +35,16 @@ def waited_for(result: object) -> Deferred[Any] | None:
     """
     Tell whether the result of a user's function is to be waited for.
 
-    :returns: a Deferred of the outcome of any awaitable: of a Deferred itself, of a coroutine, of an
-        object with ``__await__`` such as a `Query`. None for anything else.
+    :returns: a Deferred of the outcome of any awaitable: of a Deferred itself, of a coroutine, of a Future
+        of asyncio, of an object with ``__await__`` such as a `Query`. None for anything else.
     """
     if isinstance(result, Deferred):
         return result
     if iscoroutine(result):
         return Deferred.fromCoroutine(result)
+    if hasattr(result.__class__, "_asyncio_future_blocking"):  # as asyncio.isfuture() looks
+        future: Any = result
+        return Deferred.fromFuture(future)
     if isawaitable(result):
         return Deferred.fromCoroutine(_awaited(result))
     return None
