@@ -27,7 +27,7 @@ ORDER = """
 
 # The same for the modules of one folder, from the first to the last.
 INSIDE = {
-    "connection": "exchange replies heartbeat deadlines protocol operation hosts keys rounds diallers factory lanes session",
+    "connection": "exchange replies heartbeat deadlines protocol operation hosts keys rounds diallers audience factory lanes session",
     "client": "requests batch client",
     "serf": "call feed streams logs query serf",
     "handlers": "scripts routes handled agent work backlog intake running router",

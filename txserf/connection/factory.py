@@ -12,11 +12,10 @@ import copy
 import enum
 import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
@@ -26,6 +25,7 @@ from twisted.python.failure import Failure
 
 from txserf import constant
 from txserf.arguments import reactor_or_global, seconds
+from txserf.connection.audience import Audience, ConnectionObserver
 from txserf.connection.diallers import (
     Attempt,
     ConnectorDialler,
@@ -49,22 +49,6 @@ from txserf.errors import (
     failures_text,
     reason_text,
 )
-
-#: Dials one more connection, to the agent that is connected and with its key.
-DialBeside = Callable[[Listener], Attempt]
-
-
-class ConnectionObserver(Protocol):
-    """Is told what becomes of a factory's connection, in order."""
-
-    def connected(self, protocol: SerfProtocol, dial_beside: DialBeside) -> None:
-        """A connection is open: handshake and auth are through."""
-
-    def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        """That connection is gone; the exchanges under way are the observer's now."""
-
-    def gave_up(self, reason: SerfError) -> None:
-        """There will be no connection until the factory is started again."""
 
 
 class Phase(enum.Enum):
@@ -156,7 +140,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.last_failures: tuple[tuple[str, BaseException], ...] = ()
         self._reactor = reactor
         self._rounds = Rounds()
-        self._observer = observer
+        self._audience = Audience(observer)
         self._keys = Keys() if keys is None else keys
         self._keys.changed = self._rounds.forget_refusals  # a host may like the other key
         self._next_seq = itertools.count().__next__ if next_seq is None else next_seq
@@ -170,8 +154,6 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_at = 0.0
         self._wait: IDelayedCall | None = None  # the end of the wait between two rounds
         self._gave_up: SerfError | None = None  # why it is idle, where it was not stopped
-        self._waiting: list[Deferred[SerfProtocol]] = []
-        self._untold: deque[Callable[[], None]] = deque()
         self._going_on = False
 
     # For users
@@ -211,9 +193,7 @@ class SerfClientFactory(ReconnectingClientFactory):
             return succeed(self.open_connection)
         if self._gave_up is not None:
             return fail(copy.copy(self._gave_up))
-        waiting: Deferred[SerfProtocol] = Deferred(self._forget)
-        self._waiting.append(waiting)
-        return waiting
+        return self._audience.wait()
 
     def disconnect(self) -> Deferred[None]:
         """
@@ -245,7 +225,7 @@ class SerfClientFactory(ReconnectingClientFactory):
                 self._move(Phase.IDLE)
             if attempt is not None:
                 attempt.cancel()
-        self._fail_waiting(Disconnected("closed before a connection was made"))
+        self._audience.fail_waiting(Disconnected("closed before a connection was made"))
         self._go_on()
 
     def retry(self, connector: IConnector | None = None) -> None:
@@ -312,13 +292,17 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._reset_delay()
         self._rounds.start_afresh()
 
-    def _begin_round(self) -> None:
+    def _begins_round(self) -> bool:
+        """Begin the round that is due; return whether there was one."""
+        if self.phase is not Phase.DIALLING or self._current is not None:
+            return False
         flapped, self._rounds.flapped = self._rounds.flapped, None
         if flapped is not None:
             self._pause(flapped)
         else:
             self._rounds.begin(self._count)
             self._try_hosts()
+        return True
 
     @property
     def _count(self) -> int:
@@ -423,7 +407,8 @@ class SerfClientFactory(ReconnectingClientFactory):
         if not self._rounds.flaps:
             self._reset_delay()
         self._log.info("connected to {host}", host=attempt.label)
-        self._untold.append(partial(self._tell_connected, attempt))
+        assert attempt.protocol is not None
+        self._audience.connected(attempt.protocol, partial(self._dial_beside, attempt))
         self._go_on()
 
     def _closed(self, attempt: Attempt, reason: SerfError, unanswered: list[Exchange]) -> None:
@@ -450,7 +435,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         unfinished = isinstance(reason, AuthenticationError) or not self._is_exhausted()
         again = bool(self.continueTrying) and self.phase is not Phase.CLOSING and unfinished
         self._log.info("{reason}", reason=reason_text(reason))
-        self._untold.append(partial(self._tell_lost, reason, unanswered))
+        self._audience.lost(reason, unanswered)
         if again:
             self._move(Phase.DIALLING)
         elif self.phase is Phase.REOPENING:
@@ -458,17 +443,13 @@ class SerfClientFactory(ReconnectingClientFactory):
         else:
             self._gave_up = reason if self.continueTrying and self.phase is Phase.CONNECTED else None
             self._move(Phase.IDLE)
-            self._fail_waiting(reason)
+            self._audience.fail_waiting(reason)
 
     def _give_up(self, reason: SerfError) -> None:
         self._move(Phase.IDLE)
         self._log.warn("gave up: {reason}", reason=reason_text(reason))
         self._gave_up = reason
-        if self._observer is not None:
-            self._untold.append(partial(self._observer.gave_up, reason))
-        self._fail_waiting(reason)
-
-    # Telling others
+        self._audience.gave_up(reason)
 
     def _go_on(self) -> None:
         """Tell others what has happened, in order and never inside another's stack; begin the round that is due."""
@@ -476,40 +457,10 @@ class SerfClientFactory(ReconnectingClientFactory):
             return
         self._going_on = True
         try:
-            while True:
-                if self._untold:
-                    self._untold.popleft()()
-                elif self.phase is Phase.DIALLING and self._current is None:
-                    self._begin_round()
-                else:
-                    break
+            while self._audience.tell_next() or self._begins_round():
+                pass
         finally:
             self._going_on = False
-
-    def _tell_connected(self, attempt: Attempt) -> None:
-        protocol = attempt.protocol
-        if protocol is None or self.open_connection is not protocol:
-            return  # it is over already, and its end is told next
-        if self._observer is not None:
-            self._observer.connected(protocol, partial(self._dial_beside, attempt))
-        while self._waiting and self.open_connection is protocol:
-            self._waiting.pop(0).callback(protocol)
-
-    def _tell_lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
-        if self._observer is not None:
-            self._observer.lost(reason, unanswered)
-        else:
-            for exchange in unanswered:
-                exchange.lost(copy.copy(reason))
-
-    def _fail_waiting(self, reason: SerfError) -> None:
-        waiting, self._waiting = self._waiting, []
-        for asker in waiting:
-            self._untold.append(partial(_fail, asker, reason))
-
-    def _forget(self, asker: Deferred[SerfProtocol]) -> None:
-        if asker in self._waiting:
-            self._waiting.remove(asker)
 
     # Connections
 
@@ -545,8 +496,3 @@ def _label(address: Any) -> str:
     if hasattr(address, "port"):
         return address_label(address.host, address.port)
     return os.fsdecode(getattr(address, "name", None) or str(address))
-
-
-def _fail(asker: Deferred[SerfProtocol], reason: SerfError) -> None:
-    if not asker.called:  # else it was cancelled meanwhile
-        asker.errback(copy.copy(reason))
