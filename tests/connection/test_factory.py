@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fakes import MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
+from tests.fakes import ADDRESS, MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
 from txserf.connection.audience import DialBeside
 from txserf.connection.exchange import Exchange
 from txserf.connection.factory import Phase, SerfClientFactory
@@ -530,6 +530,17 @@ class StoppingTests(FactoryCase):
         self.assertNoResult(closed)
         late.finish_closing()
         self.successResultOf(closed)
+
+    def test_disconnect_does_not_wait_for_a_connection_that_its_endpoint_never_connects(self) -> None:
+        @implementer(IStreamClientEndpoint)
+        class Forgetting:
+            def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+                protocolFactory.buildProtocol(ADDRESS)
+                return Deferred()
+
+        factory = self.factory([Forgetting()])
+        factory.start()
+        self.successResultOf(factory.disconnect())
 
     def test_disconnect_fires_once_the_transport_is_closed(self) -> None:
         factory = self.factory()

@@ -46,9 +46,10 @@ class Sockets:
         :returns: a Deferred of None, once each of them is closed.
         """
         closing: list[Deferred[None]] = []
-        for askers in self._askers.values():
-            closing.append(Deferred())
-            askers.append(closing[-1])
+        for protocol, askers in self._askers.items():
+            if protocol.state is not State.NEW:  # else its endpoint has never connected it
+                closing.append(Deferred())
+                askers.append(closing[-1])
         for protocol in list(self._askers):
             protocol.close()
         return DeferredList(closing).addCallback(lambda _: None)
@@ -56,10 +57,10 @@ class Sockets:
 
 class Listener(NamedTuple):
     """
-    The functions that hear what becomes of an attempt.
+    The functions that are called for an attempt.
 
-    One without a transport ends with *failed*, any other one with *closed*. A cancelled one without a
-    transport ends unheard.
+    If it never gets a transport, *failed* is called in the end, else *closed*. Nothing is called for an attempt that
+    was cancelled before it had a transport.
     """
 
     opened: Callable[[Attempt], None]  # handshake and auth are through
@@ -75,11 +76,11 @@ class Attempt:
 
     :param host: the host that is dialled, or the one whose key is used.
     :param place: the place of that host in the list.
-    :param label: what errors and log lines call the agent.
+    :param label: the agent, as errors and log lines show it.
     :param listener: hears what becomes of it.
     :param sockets: hears of its transport.
     :ivar protocol: the connection; a connector makes it late, None until then.
-    :ivar key: goes before that of the host and that of the program, if given.
+    :ivar key: used before that of the host and that of the program, if given.
     :ivar stop_dialling: set by the dialler.
     """
 
@@ -117,11 +118,11 @@ class Attempt:
         if self._listener is not None:
             self._listener.failed(self, reason)
 
-    # What the connection tells
+    # Owner: the connection's callbacks
 
     def connection_ready(self, protocol: SerfProtocol) -> None:
         if self._listener is None:
-            protocol.close()  # it was cancelled, but its endpoint has connected all the same
+            protocol.close()  # cancelled, but its endpoint has connected all the same
         else:
             self._listener.opened(self)
 
@@ -144,7 +145,7 @@ class Dialler(Protocol):
         """
         Begin an attempt.
 
-        :returns: the reason, where it has failed at once: nobody is told of that. Else None.
+        :returns: the reason, where it has failed at once (the listener is not told of that); else None.
         """
 
 
@@ -153,7 +154,8 @@ class HostDialler:
     Dials hosts by their endpoints.
 
     :param make: makes the connection.
-    :param reactor: returns what dials, and keeps the time.
+    :param reactor: returns the reactor that dials.
+    :param time: returns the source of time.
     :param timeout: returns the seconds that it may take, enforced for every kind of endpoint.
     """
 
@@ -200,12 +202,12 @@ class ConnectorDialler:
     """
     Has a connector dial its address, one attempt at a time.
 
-    A connector can dial again only once it has told of the end of the transport before, which comes
-    behind what the protocol tells of it. An attempt waits for that.
+    A connector cannot dial again before it has reported the end of its last transport, and it does so
+    after the protocol. A new attempt waits for that.
 
-    :param connector: what ``reactor.connectTCP(host, port, factory)`` returned.
+    :param connector: the result of ``reactor.connectTCP(host, port, factory)``.
     :param make: makes the connection.
-    :ivar label: what errors and log lines call that address.
+    :ivar label: that address, as errors and log lines show it.
     """
 
     label = ""
@@ -235,11 +237,11 @@ class ConnectorDialler:
             except NotConnectingError:
                 pass  # the program has stopped it already
 
-    # What the connector tells
+    # The connector's callbacks, handed on by the factory
 
     def started(self, label: str, begin: Callable[[], Attempt | None]) -> None:
         """
-        Take that the connector dials.
+        Note that the connector dials.
 
         :param begin: begins an attempt, where the program has made it dial.
         """

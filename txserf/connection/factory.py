@@ -1,9 +1,9 @@
 """
 `SerfClientFactory` keeps a connection to one of several hosts.
 
-It is a machine whose phases and moves stand in a table. A move is complete before anybody is told of
-it. Others are told in the order of the moves, never inside each other's stack; a round begins
-behind that.
+It is a state machine: its phases are `Phase`, the moves between them are in one table. A move is
+complete before anybody is told of it. News are told in the order of the moves, never inside each
+other's stack, and the next round begins after that.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     :param reactor: dials and keeps the time; None takes the global reactor.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
     :param heartbeat: seconds between checks of an idle connection; None for none.
-    :ivar phase: what it is about, a `Phase`; to be read only.
+    :ivar phase: its state, a `Phase`; read only.
     :ivar connection: the connection, or None; it may be closing, see `open_connection`.
     :ivar connections: how many have been open so far.
     :ivar failovers: how many of them were to another host than the one before.
@@ -153,7 +153,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._current: Attempt | None = None  # the attempt under way, or the one that led to the connection
         self._connected_at = 0.0
         self._wait: IDelayedCall | None = None  # the end of the wait between two rounds
-        self._gave_up: SerfError | None = None  # why it is idle, where it was not stopped
+        self._gave_up: SerfError | None = None  # the reason, where it is idle but was not stopped
         self._going_on = False
 
     # For users
@@ -245,12 +245,12 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.continueTrying = 1
 
     def time(self) -> Any:
-        """Return what keeps the time: the reactor, unless ``clock`` was set."""
+        """Return the source of time: the reactor, unless ``clock`` was set."""
         if self.clock is None:
             self.clock = self._real_reactor()
         return self.clock
 
-    # What Twisted calls, where a connector dials
+    # Twisted's callbacks, where a connector dials
 
     def startedConnecting(self, connector: IConnector) -> None:
         dialler = self._connector_dialler
@@ -309,7 +309,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         return len(self.hosts) if self._connector_dialler is None else 1  # a connector has the one address
 
     def _try_hosts(self) -> None:
-        # The last step of each move, for it may be answered at once. A loop, for many hosts may fail at once.
+        # Always the last step, since an endpoint may answer at once. A loop, since thousands may fail at once.
         while self.continueTrying and (place := self._rounds.next()) is not None:
             attempt = self._current = self._new_attempt(place)
             dialler: Dialler = self._connector_dialler or self._host_dialler
@@ -387,7 +387,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.delay = self.initialDelay
         self.retries = 0
 
-    # What becomes of an attempt
+    # The outcome of an attempt
 
     def _not_connected(self, attempt: Attempt, reason: BaseException) -> None:
         if attempt is self._current:
@@ -430,8 +430,8 @@ class SerfClientFactory(ReconnectingClientFactory):
     def _lost(self, attempt: Attempt, reason: SerfError, unanswered: list[Exchange]) -> None:
         held = self._rounds.lost(attempt.place, reason, self.time().seconds() - self._connected_at)
         if held and self.continueTrying:
-            self._reset_delay()  # it was not when this one opened, if the last flapped
-        # A host that wanted a key is one that failed in this round, which goes on.
+            self._reset_delay()  # not done as it opened, if the connection before had flapped
+        # A host that wanted a key counts as one that failed in this round, which goes on.
         unfinished = isinstance(reason, AuthenticationError) or not self._is_exhausted()
         again = bool(self.continueTrying) and self.phase is not Phase.CLOSING and unfinished
         self._log.info("{reason}", reason=reason_text(reason))
@@ -492,7 +492,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
 
 def _label(address: Any) -> str:
-    """What errors and log lines call the address of a connector."""
+    """Return the address of a connector as errors and log lines show it."""
     if hasattr(address, "port"):
         return address_label(address.host, address.port)
     return os.fsdecode(getattr(address, "name", None) or str(address))

@@ -1,8 +1,8 @@
 """
 Host lists and ``serf://`` URLs.
 
-A host is where an agent's RPC listens: an address and a port, or whatever
-endpoint Twisted can dial, and the key that the agent wants.
+A host is where an agent's RPC listens: an address and a port, or any
+endpoint that Twisted can dial, and the key that the agent wants.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from txserf import constant, wire
 from txserf.arguments import did_you_mean
 from txserf.errors import InvalidHostURL
 
-# A host's name, or a zone's. What might part a key from it is no part of one.
+# The name of a host, or of a zone. A character that could separate a key from it is not allowed.
 _NAME = re.compile(r"[^\s\x00-\x20\x7f\ud800-\udfff/\\?#@:%\[\];&=,]+")
-# hyperlink takes all that int() does for a port, and a name in brackets too.
+# hyperlink is more lenient: it accepts any port that int() accepts, and a name in brackets.
 _AUTHORITY = re.compile(
     r"(?:[\w+.-]+://)?(?:\[(?P<ipv6>[^]]*)\]|[^][:/]+)(?::[0-9]+)?(?:[/?#].*)?", re.DOTALL
 )
@@ -75,7 +75,7 @@ class Host:
 
     @property
     def label(self) -> str:
-        """What errors and log lines call it: never with the key."""
+        """The host as errors and log lines show it, never with the key."""
         if self.endpoint is not None:
             kind = type(self.endpoint)
             if kind.__repr__ is not object.__repr__:
@@ -84,7 +84,7 @@ class Host:
         return address_label(self.address, self.port)
 
     def dialled_by(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
-        """Return the endpoint that reaches it, which gives up after *timeout* seconds."""
+        """Return an endpoint for it; one that is made here gives up after *timeout* seconds."""
         if self.endpoint is not None:
             return self.endpoint
         if _is_ipv6(self.address):
@@ -97,7 +97,7 @@ class Host:
 
 
 def address_label(address: str, port: int) -> str:
-    """Return an address as it is shown: that of IPv6 in brackets."""
+    """Return address and port as they are shown: an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
@@ -110,7 +110,7 @@ def _is_ipv6(address: str) -> bool:
     return not percent or _NAME.fullmatch(zone) is not None
 
 
-#: What may be passed as hosts.
+#: One item of a host list, and a host list: see `parse_hosts`.
 HostItem: TypeAlias = "str | Host | IStreamClientEndpoint"
 Hosts: TypeAlias = "HostItem | Iterable[HostItem] | None"
 
@@ -123,7 +123,7 @@ def parse_hosts(hosts: Hosts = None, environ: Mapping[str, str] | None = None) -
         `Host` objects and endpoints; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
     :param environ: None takes the process's environment. A host without a key takes ``$SERF_RPC_AUTH``.
     :returns: the hosts, in order; at least one.
-    :raises InvalidHostURL: names the entry, its key blotted out.
+    :raises InvalidHostURL: for an entry that is not understood; its text names the entry, without the key.
     """
     environ = os.environ if environ is None else environ
     if hosts is not None:
@@ -207,11 +207,11 @@ def _without_zone(entry: str) -> tuple[str, str]:
 
 
 def _blotted(entry: str) -> str:
-    """Return *entry* as it may be shown: whatever stands where a key may stand is left out."""
+    """Return *entry* without anything that could be a key, for errors and log lines."""
     if re.search(r"[?#].*@", entry, flags=re.DOTALL):  # a key in front of the @, or one with an @ in it
         return re.sub(r"^([\w+.-]+://)?.*", r"\1***", entry, flags=re.DOTALL)
     shown = re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL)
-    # What was meant as a query, and userinfo, which may have any sign of these in it.
+    # A misspelt query, and userinfo, which may have any of these characters in it.
     shown = re.sub(r"(authkey).*", r"\1***", shown, flags=re.DOTALL | re.IGNORECASE)
     shown = re.sub(r"^([\w+.-]+://)?.*@", r"\1***@", shown, flags=re.DOTALL)
     return re.sub(r"([;&=]).*", r"\1***", shown, flags=re.DOTALL)

@@ -20,8 +20,8 @@ class Keys:
     """
     The one holder of the key that goes before those of the hosts.
 
-    A key is used as soon as it is submitted, and not only once an agent has accepted it: lanes that are
-    dialled meanwhile need it too. One that is withdrawn, for whatever reason, opens no connection any more.
+    A key is used as soon as it is submitted, before an agent has accepted it: lanes that are dialled
+    meanwhile need it too. A key that is withdrawn, for any reason, is not used again.
 
     :ivar changed: called when another key is due for the connections to come.
     """
@@ -58,7 +58,7 @@ class Keys:
         self._change(key, {o: other for o, other in self._submitted.items() if other != key})
 
     def refuse(self) -> None:
-        """Use those of the hosts again: all of them have refused the one that went before."""
+        """Use the keys of the hosts again: all hosts have refused the submitted one."""
         self._change(None, {})
 
     def _change(self, accepted: str | None, submitted: dict[Operation, str]) -> None:

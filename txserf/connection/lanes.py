@@ -1,8 +1,8 @@
 """
-Further connections to the agent that a session is connected to.
+Lanes: further connections to the agent that a session is connected to.
 
-The agent works through a connection's requests in order, and closes a
-connection for some mistakes. A lane keeps both from everybody else.
+The agent works through a connection's requests in order, and closes the connection for
+some mistakes. A request that goes by a lane neither delays nor endangers the others.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Lane:
         return waiting
 
     def retire(self) -> None:
-        """Close it once all that was sent is answered; what was not sent goes back at once."""
+        """Close it once all that was sent is answered; operations that were not sent go back at once."""
         if self.state is LaneState.OPEN:
             self._drain()
         elif self.state is LaneState.DIALLING:
@@ -94,7 +94,7 @@ class Lane:
             self._cancel()
 
     def close(self) -> None:
-        """Close it now. What was sent is given back as the transport is closed, what was not is forgotten."""
+        """Close it now. Sent operations are given back once the transport is closed; the others are forgotten."""
         if self.state is LaneState.DIALLING:
             self._move(LaneState.OVER)
         self._cancel()
@@ -171,15 +171,15 @@ class LaneSession(Protocol):
 
 class Lanes:
     """
-    The lanes of a session: one for each road but the one of what goes alone, which has one for each operation.
+    The lanes of a session: one for each road, but one for each operation that goes alone.
 
-    :param session: gets what a lane had under way, or waiting, at its end.
+    :param session: gets back the operations of a lane that is over.
     """
 
     def __init__(self, session: LaneSession) -> None:
         self._session = session
         self._by_road: dict[Road, Lane] = {}
-        self._all: set[Lane] = set()  # those that are retired, and those of what goes alone, too
+        self._all: set[Lane] = set()  # retired lanes, and those of one operation, too
         self._dial_beside: DialBeside | None = None
 
     def connected(self, dial_beside: DialBeside) -> None:
@@ -216,7 +216,7 @@ class Lanes:
         for lane in list(self._all):
             lane.close()
 
-    # What a lane tells
+    # For the lanes
 
     def dial(self, listener: Listener) -> Attempt:
         """Dial the agent that is connected."""
@@ -225,7 +225,7 @@ class Lanes:
 
     def over(self, lane: Lane, was_open: bool, reason: SerfError, unanswered: list[Exchange]) -> None:
         """
-        Give back what went by a lane that is over.
+        Give the operations of a lane that is over back to the session.
 
         :param was_open: whether it ever was open for requests.
         """
@@ -239,11 +239,11 @@ class Lanes:
             session.wants_key(reason)
         if lane.road is Road.ALONE:
             unanswered = [exchange for exchange in unanswered if not self._is_refused(exchange, reason)]
-        # What goes alone only reads, and a closed lane is not the session's loss: it is asked once more.
+        # A command that goes alone only reads, and the session itself lost nothing: it is sent once more.
         alone = lane.road is Road.ALONE and session.open_connection is not None
         fails = type(reason) is Disconnected or (isinstance(reason, AuthenticationError) and not wants_key)
         if not fails:
-            # It could not be opened, though the session is connected: the agent may have just gone.
+            # The lane could not be opened. The agent may have just gone, and the session not know it yet.
             session.send_soon(waiting)
         session.take_back(reason, unanswered, untouched=alone or wants_key)
         if fails:
@@ -251,9 +251,9 @@ class Lanes:
 
     def _is_refused(self, exchange: Exchange, reason: SerfError) -> bool:
         """
-        End what an agent has closed its lane for twice; the first time is noted.
+        End an operation whose lane the agent has closed twice; the first time is noted.
 
-        Twice beside a connection that stays open: that is not the agent's death, but its answer.
+        If the shared connection stayed open both times, the agent is alive, and that is its answer.
         """
         if not isinstance(exchange, Operation):
             return False

@@ -1,8 +1,8 @@
 """
-Which host is next, which ones have refused the key, and how long to wait between two rounds.
+The order in which hosts are tried, those that have refused the key, and the wait between two rounds.
 
-A *round* tries each host once, in order. There is no reactor here, and no Deferred:
-`SerfClientFactory` asks what to do, and does it.
+A *round* tries each host once, in order. This module uses no reactor and no Deferred:
+`SerfClientFactory` acts on its answers.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 Calls and subscriptions that outlive a connection.
 
 A `Session` has one connection that everything shares, and *lanes*: further
-connections to the same agent for what would hold up the others or might take
+connections to the same agent for operations that would hold up the others or might take
 the connection down. Both APIs stand on it.
 
-What a loss means, with ``reconnect``: a command that only reads is sent again,
-a subscription is opened again, and one that changes something fails, for
-nobody knows whether it was done. Each keeps its Seq for life, so that a Seq
+After a loss, with ``reconnect``, a command that only reads is sent again,
+a subscription is opened again, and a command that changes something fails, since
+nobody knows whether it was carried out. Each keeps its Seq for life, so that a Seq
 that a user holds means the same after a reconnect.
 """
 
@@ -78,11 +78,11 @@ class Session:
         self._greetings = Greetings(self.factory.time)
         self._lanes = Lanes(self)
         self._lane_wanted_key: AuthenticationError | None = (
-            None  # why the connection was given up, if a lane heard that
+            None  # why we gave up the connection, if a lane was told so
         )
-        self._flush_due: Deadline | None = None  # when what a lane gave back is sent, if it was not before
+        self._flush_due: Deadline | None = None  # sends what a lane gave back, if nothing else does before
 
-    # What the faces call
+    # For the two faces
 
     @property
     def clock(self) -> Any:
@@ -118,7 +118,7 @@ class Session:
         self._keys.accept(key)
 
     def abandon(self, operation: Operation) -> None:
-        """Forget an operation: what still comes for it is dropped, a stream is stopped at the agent."""
+        """Forget an operation: late replies to it are dropped, a stream is stopped at the agent."""
         self.settle(operation)
         self._keys.withdraw(operation)
         if operation.connection is not None:
@@ -135,7 +135,7 @@ class Session:
 
     def disconnect(self) -> Deferred[None]:
         """
-        Close all connections; what is under way or waiting ends with `Disconnected`.
+        Close all connections; all operations end with `Disconnected`.
 
         :returns: a Deferred of None, once the transports are closed, those of lanes and of cancelled
             attempts too.
@@ -160,7 +160,7 @@ class Session:
         failures = failures_text(self.factory.last_failures)
         return f" (no connection: {failures})" if failures else ""
 
-    # What the factory tells
+    # ConnectionObserver
 
     def connected(self, protocol: SerfProtocol, dial_beside: DialBeside) -> None:
         self._connection = protocol
@@ -170,11 +170,11 @@ class Session:
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
         self._connection = None
         self._lanes.retire()
-        # Nothing was done on a connection that wanted a key: all of it may go to another host.
+        # The agent has done nothing on a connection that wanted a key: all of it may go to another host.
         untouched = isinstance(reason, AuthenticationError)
         told_by_lane = self._lane_wanted_key
         if told_by_lane is not None and reason is told_by_lane:
-            # Unless a lane was told so: that says nothing of what was done on this one.
+            # But if a lane was told so, this connection's own requests may have been carried out.
             untouched = False
             reason = ConnectionLost(str(reason), host=told_by_lane.host)
         self.take_back(reason, unanswered, untouched)
@@ -190,7 +190,7 @@ class Session:
         self.fail(queue, reason)
         self.deadlines.close()  # as above
 
-    # What the lanes ask for
+    # LaneSession
 
     @property
     def open_connection(self) -> SerfProtocol | None:
@@ -218,7 +218,7 @@ class Session:
 
     def take_back(self, reason: SerfError, unanswered: Sequence[Exchange], untouched: bool) -> None:
         """
-        Send again what was under way as a connection ended, where it may be; fail the rest.
+        Send the unanswered exchanges of a connection again, where that is safe; fail the others.
 
         :param untouched: whether the agent has certainly done nothing of it: then changes may go again too.
         """
@@ -240,7 +240,7 @@ class Session:
                     interrupted.append(exchange)
             else:
                 failed.append(exchange)
-        # They wait while others are told, who may close the connection, or make another one.
+        # They are queued before others are told, since those may close the connection, or make another one.
         self._queue.update(dict.fromkeys(again))
         for operation in interrupted:
             operation.interrupted()
@@ -288,7 +288,7 @@ class Session:
                 others.append(operation)
         if others:
             self._keys.submit(others)
-            # A greeting that is sent after all keeps its place among the others of the connection.
+            # Sorted anew: a greeting that has to be sent keeps its place among the others of the connection.
             main, others = self._sorted(connection, operations)
         if main:
             connection._send(main)
