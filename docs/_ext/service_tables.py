@@ -1,7 +1,7 @@
 """
-The directives ``option-table`` and ``metric-table``: the options of ``twistd txserf``, and what it counts.
+The directives ``option-table`` and ``metric-table``: the options and the metrics of ``twistd txserf``.
 
-Both are made from the rows that the code itself runs on.
+Both are made from the tables that the code itself uses.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class StateFile:
                 self._ltimes.load(self.path)
             except StateError as error:
                 _log.error(
-                    "which events were handled is not known, nor kept: {reason}", reason=reason_text(error)
+                    "handled events are not remembered over restarts: {reason}", reason=reason_text(error)
                 )
                 self.path = None
 
@@ -182,7 +182,7 @@ class StateFile:
             try:
                 self._ltimes.save(self.path)
             except StateError as error:
-                _log.error("which events were handled is not kept: {reason}", reason=reason_text(error))
+                _log.error("handled events can't be saved: {reason}", reason=reason_text(error))
 
 
 def _int(value: object) -> int:
