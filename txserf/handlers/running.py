@@ -30,7 +30,7 @@ from txserf.serf.serf import Serf
 _log = Logger(namespace="txserf.handlers")
 
 
-class State(enum.Enum):
+class ServiceState(enum.Enum):
     """The state of a `RouterService`; each value says what the service does in it."""
 
     IDLE = "nothing"
@@ -40,10 +40,10 @@ class State(enum.Enum):
 
 
 _MOVES = {
-    State.IDLE: {State.RUNNING},
-    State.RUNNING: {State.DRAINING},
-    State.DRAINING: {State.CLOSING},
-    State.CLOSING: {State.IDLE, State.RUNNING},
+    ServiceState.IDLE: {ServiceState.RUNNING},
+    ServiceState.RUNNING: {ServiceState.DRAINING},
+    ServiceState.DRAINING: {ServiceState.CLOSING},
+    ServiceState.CLOSING: {ServiceState.IDLE, ServiceState.RUNNING},
 }
 
 
@@ -112,7 +112,7 @@ class RouterService(Service):
         self.observers = list(observers)
         self._routes = routes
         self._drain = drain
-        self._state = State.IDLE
+        self._state = ServiceState.IDLE
         self._stop: _Stop | None = None
         self._started_serf = False
         self._backlog = Backlog(buffer)
@@ -148,7 +148,7 @@ class RouterService(Service):
     @property
     def unready(self) -> str | None:
         """The reason why events may be missed now; None if there is none."""
-        if self._state is not State.RUNNING:
+        if self._state is not ServiceState.RUNNING:
             return "not running"
         if self._intake.failure is not None:
             return reason_text(self._intake.failure)
@@ -165,24 +165,24 @@ class RouterService(Service):
         :returns: a Deferred of None, which can be cancelled. It fails with `RpcError` if the
             agent refuses the stream, and with `Disconnected` if the service does not run.
         """
-        if self._state is not State.RUNNING:
+        if self._state is not ServiceState.RUNNING:
             return fail(Disconnected("the router's service does not run"))
         return self._intake.when_active()
 
     # -- start and stop
 
-    def _move(self, state: State) -> None:
+    def _move(self, state: ServiceState) -> None:
         assert state in _MOVES[self._state], f"{self._state} -> {state}"
         self._state = state
 
     def startService(self) -> None:
         """Begin to follow the events that have handlers."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
-        if self._state is State.RUNNING:
+        if self._state is ServiceState.RUNNING:
             return
-        if self._state is State.DRAINING:
+        if self._state is ServiceState.DRAINING:
             self._drained()  # the stop is over; events in work go on
-        self._move(State.RUNNING)
+        self._move(ServiceState.RUNNING)
         self._stop = None
         self.clock = self.serf.clock
         self._started_serf = not self.serf.running
@@ -203,9 +203,9 @@ class RouterService(Service):
         :returns: a Deferred of None that fires at the end of that. Cancelling it stops nothing but this wait.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
-        if self._state is not State.RUNNING:
+        if self._state is not ServiceState.RUNNING:
             return succeed(None) if self._stop is None else self._stop.wait()
-        self._move(State.DRAINING)
+        self._move(ServiceState.DRAINING)
         self._stop = _Stop(self.clock.callLater(self._drain, self._give_up))
         stopped = self._stop.wait()
         self._intake.stop()
@@ -222,7 +222,7 @@ class RouterService(Service):
     def _drained(self) -> None:
         stop = self._stop
         assert stop is not None
-        self._move(State.CLOSING)
+        self._move(ServiceState.CLOSING)
         stop.end_limit()
         if self._holding is not None and not self._backlog:
             self._holding.cancel()  # no event waits for it
@@ -232,7 +232,7 @@ class RouterService(Service):
 
     def _closed(self, stop: _Stop) -> None:
         if self._stop is stop:  # else the service was started again meanwhile
-            self._move(State.IDLE)
+            self._move(ServiceState.IDLE)
             self._stop = None
         stop.tell()
 
@@ -257,7 +257,7 @@ class RouterService(Service):
             self.handler_timeout = None if timeout is None else limit(timeout, "timeout")
         self.concurrency = concurrency or self.concurrency
         self._routes = routes
-        if self._state is State.RUNNING:
+        if self._state is ServiceState.RUNNING:
             self._intake.follow(routes.stream_type)
         self._pump()  # more may be at work now
 
@@ -279,7 +279,7 @@ class RouterService(Service):
                 self._begin(event)
         finally:
             self._pumping = False
-        if self._state is State.DRAINING and not self._backlog and not self._works:
+        if self._state is ServiceState.DRAINING and not self._backlog and not self._works:
             self._drained()
 
     def _begin(self, event: Event) -> None:

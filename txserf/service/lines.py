@@ -20,7 +20,7 @@ from txserf.model import (
     address_text,
 )
 
-#: What can be shown.
+#: A record that can be shown.
 Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
 
 #: Makes a line of a record.

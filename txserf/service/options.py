@@ -29,9 +29,9 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Runs scripts and Python functions for the events of a Serf cluster or, without any, shows the members and "
-        "each event as it comes; through agents that come and go. With -n what is shown goes to standard output "
-        "and the log to standard error, else all goes to the log."
+        "Runs scripts and Python functions for the events of a Serf cluster. Without any it shows the members, and "
+        "each event as it comes. When an agent dies, it goes on with another one. With -n members and events go to "
+        "standard output and the log to standard error, else all goes to the log."
     )
 
     optFlags = [

@@ -131,7 +131,7 @@ SETTINGS = (
     Setting(
         "handler",
         Takes.LIST,
-        "A script for events, as 'serf agent -event-handler' takes it: SCRIPT, or FILTER=SCRIPT as "
+        "A script for events, as 'serf agent -event-handler' takes it: SCRIPT, or FILTER=SCRIPT such as "
         "user:deploy=./deploy.sh. May be given several times.",
         reloads=True,
     ),
@@ -153,8 +153,8 @@ SETTINGS = (
     Setting(
         "stream",
         Takes.TEXT,
-        "Events to show, as user:deploy,member-failed,query; empty: none. Without it all are shown where "
-        "nothing handles them, else none.",
+        "Events to show, such as user:deploy,member-failed,query; empty: none. Without it all are shown if there "
+        "are no handlers, else none.",
         short="s",
     ),
     Setting(
@@ -166,7 +166,7 @@ SETTINGS = (
     Setting(
         "format",
         Takes.TEXT,
-        "How what is shown is written: text, or json for an object a line.",
+        "The format of the lines that are shown: text, or json for a JSON object a line.",
         default="text",
         short="f",
         choices=("text", "json"),
@@ -174,7 +174,7 @@ SETTINGS = (
     Setting(
         "log-format",
         Takes.TEXT,
-        "How the log is written: text, or json for an object a line.",
+        "The format of the log: text, or json for a JSON object a line.",
         default="text",
         choices=("text", "json"),
     ),
@@ -186,7 +186,7 @@ SETTINGS = (
     Setting(
         "embedded",
         Takes.NUMBER,
-        "Run a cluster of so many agents in this process, and use that: no Serf is needed.",
+        "Run a cluster of this many agents in this process, and use it: no Serf is needed.",
     ),
     Setting(
         "embedded-port",
@@ -194,7 +194,7 @@ SETTINGS = (
         "Let the embedded agents listen on 127.0.0.1, from this port on.",
         highest=65535,
     ),
-    Setting("embedded-quiet", Takes.FLAG, "Let nothing happen in the embedded cluster by itself."),
+    Setting("embedded-quiet", Takes.FLAG, "Let no events happen by themselves in the embedded cluster."),
     Setting(
         "config",
         Takes.TEXT,
