@@ -94,6 +94,13 @@ def test_every_constant_says_what_it_is() -> None:
     assert {name for name in vars(constant) if name.isupper()} - explained == set()
 
 
+def test_each_file_that_the_architecture_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.rst").read_text()
+    named = re.findall(r"``((?:[\w]+/)*[\w]+(?:\.py|/))``", page)
+    assert len(named) > 40
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "txserf" / name).exists()] == []
+
+
 def test_every_block_says_how_it_is_run() -> None:
     known = re.compile(r"run: (real|alone)|not run: .+")
     assert [block.place for block in blocks() if not known.fullmatch(block.how)] == []
