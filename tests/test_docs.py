@@ -98,7 +98,9 @@ def test_each_file_that_the_architecture_page_names_is_there() -> None:
     page = (ROOT / "docs" / "architecture.rst").read_text()
     named = re.findall(r"``((?:[\w]+/)*[\w]+(?:\.py|/))``", page)
     assert len(named) > 40
-    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "txserf" / name).exists()] == []
+    assert [
+        name for name in named if not (ROOT / name).exists() and not (ROOT / "txserf" / name).exists()
+    ] == []
 
 
 def test_every_block_says_how_it_is_run() -> None:

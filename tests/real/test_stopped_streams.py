@@ -58,5 +58,6 @@ async def test_records_after_the_reply_to_a_stop_are_skipped(
     assert len(records) == before
     assert before > 512
     await factory.disconnect()
+    # Whether records come behind the reply at all is up to the agent. A remembered Seq is never logged as a stray.
     strays = [text for text in log if "never sent" in text]
-    assert bool(strays) is (remembered == 0), strays
+    assert not strays or remembered == 0, strays
