@@ -645,6 +645,21 @@ class StoppingTests(FactoryCase):
         self.assertEqual(self.attempts, [0, 0, 0])
         self.assertIs(factory.phase, Phase.IDLE)
 
+    def test_an_endpoint_that_stops_the_factory_as_it_is_dialled_is_cancelled(self) -> None:
+        factory = self.factory()
+
+        @implementer(IStreamClientEndpoint)
+        class Stopping:
+            def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+                factory.stopTrying()
+                return endpoint.connect(protocolFactory)
+
+        endpoint = Endpoint()
+        factory.hosts = (Host(endpoint=Stopping()),)
+        factory.start()
+        self.assertEqual((endpoint.cancelled, endpoint.waiting, factory.phase), (1, 0, Phase.IDLE))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_started_again_by_whoever_is_told_that_it_gave_up(self) -> None:
         factory = self.factory()
         factory.maxRetries = 0  # type: ignore[assignment]  # as above

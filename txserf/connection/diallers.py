@@ -99,6 +99,11 @@ class Attempt:
         """Whether there is a transport, which has to be closed."""
         return self.protocol is not None and self.protocol.state not in (State.NEW, State.CLOSED)
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody hears of it any more."""
+        return self._listener is None
+
     def cancel(self) -> None:
         """Close its transport; without one stop the dialling, and let nobody hear of it any more."""
         if self.has_transport:
@@ -193,6 +198,8 @@ class HostDialler:
             tell(exception_of(failure))
 
         attempt.stop_dialling = connecting.cancel
+        if attempt.is_cancelled:  # by the endpoint itself
+            connecting.cancel()
         connecting.addTimeout(timeout, self._time(), timed_out).addErrback(failed)
         tell = attempt.not_connected
         return at_once[0] if at_once else None

@@ -358,17 +358,17 @@ class SerfClientFactory(ReconnectingClientFactory):
     def _pause(self, why: SerfError | None = None) -> None:
         """Wait for the next round, or give up, for the reason *why*, where there is to be none."""
         self.retry()
-        if (
-            self.phase is Phase.DIALLING and self._current is None
-        ):  # a subclass may have its own idea of a retry
+        # The retry() of a subclass may begin nothing, or something of its own.
+        if self.phase is Phase.DIALLING and self._current is None:
             self._give_up(why or self._unreachable())
 
     def _is_exhausted(self) -> bool:
         return self.maxRetries is not None and self.retries >= self.maxRetries
 
     def _unreachable(self) -> ConnectError:
-        told = failures_text(self.last_failures)
-        return ConnectError(f"no host could be reached: {told}", failures=self.last_failures)
+        failures = self.last_failures
+        told = f": {failures_text(failures)}" if failures else ""
+        return ConnectError(f"no host could be reached{told}", failures=failures)
 
     def _wait_over(self) -> None:
         self._wait = None
