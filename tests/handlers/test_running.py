@@ -137,6 +137,14 @@ class LifeTests(RouterCase):
         self.assertEqual([event.ltime for event in self.got], list(range(1, 3001)))
         self.assertEqual(service.working, 0)
 
+    def test_started_twice_it_follows_by_one_stream(self) -> None:
+        self.router.query()(self.got.append)
+        service = self.bind()
+        service.startService()
+        self.turn(0.5)
+        self.ask("q")
+        self.assertEqual(self.names(), ["q"])
+
     def test_it_can_be_started_again(self) -> None:
         self.router.user_event()(self.got.append)
         service = self.bind()
