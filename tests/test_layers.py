@@ -158,6 +158,18 @@ class LayerTests(SynchronousTestCase):
         unwanted = [name for name in names if is_in(name, "twisted") or is_in(name, "txserf.commands")]
         self.assertEqual(unwanted, [])
 
+    def test_each_logger_is_a_modules_with_the_namespace_of_its_folder(self) -> None:
+        """A logger in a class takes the name of the class, whatever namespace it was given."""
+        wrong = []
+        for path, name, tree in modules():
+            expected = f"Logger(namespace='txserf.{name.partition('.')[0]}')"
+            at_module = {node.value for node in tree.body if isinstance(node, ast.Assign)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "Logger":
+                    if node not in at_module or ast.unparse(node) != expected:
+                        wrong.append(f"{path}:{node.lineno}")
+        self.assertEqual(wrong, [])
+
     def test_no_module_imports_the_reactor_when_it_is_imported(self) -> None:
         eager = [
             path

@@ -50,6 +50,8 @@ from txserf.errors import (
     reason_text,
 )
 
+_log = Logger(namespace="txserf.connection")
+
 
 class Phase(enum.Enum):
     """
@@ -102,8 +104,6 @@ class SerfClientFactory(ReconnectingClientFactory):
     delay = initialDelay
     maxDelay = 30
     noisy = False
-
-    _log = Logger(namespace="txserf.connection")
 
     _MOVES: ClassVar[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(
         {
@@ -344,7 +344,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         protocol = attempt.protocol
         key_is_old = protocol is not None and protocol._auth_key != self._keys.of(attempt.host)
         self._rounds.failed(attempt.place, reason, key_is_old)
-        self._log.info("no connection to {host}: {reason}", host=attempt.label, reason=reason_text(reason))
+        _log.info("no connection to {host}: {reason}", host=attempt.label, reason=reason_text(reason))
 
     def _round_over(self) -> None:
         self.last_failures = tuple((self._label(place), why) for place, why in self._rounds.failures)
@@ -406,7 +406,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_at = self.time().seconds()
         if not self._rounds.flaps:
             self._reset_delay()
-        self._log.info("connected to {host}", host=attempt.label)
+        _log.info("connected to {host}", host=attempt.label)
         assert attempt.protocol is not None
         self._audience.connected(attempt.protocol, partial(self._dial_beside, attempt))
         self._go_on()
@@ -434,7 +434,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         # A host that wanted a key counts as one that failed in this round, which goes on.
         unfinished = isinstance(reason, AuthenticationError) or not self._is_exhausted()
         again = bool(self.continueTrying) and self.phase is not Phase.CLOSING and unfinished
-        self._log.info("{reason}", reason=reason_text(reason))
+        _log.info("{reason}", reason=reason_text(reason))
         self._audience.lost(reason, unanswered)
         if again:
             self._move(Phase.DIALLING)
@@ -447,7 +447,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def _give_up(self, reason: SerfError) -> None:
         self._move(Phase.IDLE)
-        self._log.warn("gave up: {reason}", reason=reason_text(reason))
+        _log.warn("gave up: {reason}", reason=reason_text(reason))
         self._gave_up = reason
         self._audience.gave_up(reason)
 

@@ -14,6 +14,8 @@ from txserf.handlers.handled import LTimes
 from txserf.handlers.scripts import Myself, ScriptFailed
 from txserf.serf.serf import Serf
 
+_log = Logger(namespace="txserf.handlers")
+
 # Seconds that the agent has to answer `stats`.
 _STATS_TIMEOUT = 2.0
 
@@ -34,8 +36,6 @@ class Identity:
     :ivar doubtful: whether the agent's event clock was behind the events that are remembered. The cluster may have
         begun anew, or the agent may not have heard from the others yet.
     """
-
-    _log = Logger(namespace="txserf.handlers")
 
     def __init__(self, serf: Serf, ltimes: LTimes) -> None:
         self.doubtful = False
@@ -91,7 +91,7 @@ class Identity:
                 now = clock.seconds()
                 until = now + _CATCH_UP if until is None else until
                 if now >= until:
-                    self._log.warn("the cluster's event clock has begun anew")
+                    _log.warn("the cluster's event clock has begun anew")
                     self._ltimes.forget()
                     break
             await deferLater(clock, _LOOK_AGAIN)

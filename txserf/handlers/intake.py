@@ -15,6 +15,8 @@ from txserf.model import Event, Gap, QueryEvent
 from txserf.serf.serf import Serf
 from txserf.serf.streams import EventStream
 
+_log = Logger(namespace="txserf.handlers")
+
 
 def _twin(event: Event) -> Hashable:
     # The same query has a different id on each stream.
@@ -30,8 +32,6 @@ class Intake:
     :param active: called with None when the first stream is active, and with the `Gap` after each gap. No event
         is missed from then on.
     """
-
-    _log = Logger(namespace="txserf.handlers")
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Intake:
             return
         failure.trap(SerfError)
         self._failure = failure.value
-        self._log.error("no events: {reason}", reason=reason_text(failure))
+        _log.error("no events: {reason}", reason=reason_text(failure))
 
     # -- from one filter to another
 

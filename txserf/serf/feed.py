@@ -16,6 +16,8 @@ from txserf.errors import Disconnected, StopReceiveData
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_log = Logger(namespace="txserf.serf")
+
 T = TypeVar("T")
 
 
@@ -26,8 +28,6 @@ class Feed(Generic[T]):
     :param buffer: items that may wait for a slow callback, and for a slow reader;
         past it the oldest goes, and is counted.
     """
-
-    _log = Logger(namespace="txserf.serf")
 
     def __init__(self, buffer: int | None) -> None:
         self._limit = buffer
@@ -122,4 +122,4 @@ class Feed(Generic[T]):
         if isinstance(failure.value, StopReceiveData):
             self._stop_asked()
         elif not (self._ended and failure.type is Disconnected):  # it was waiting as we closed
-            self._log.failure("a callback of {feed!r} failed", failure, feed=self)
+            _log.failure("a callback of {feed!r} failed", failure, feed=self)

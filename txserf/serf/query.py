@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import Logger
 
 from txserf import commands
 from txserf.connection.operation import Operation
@@ -15,6 +16,8 @@ from txserf.connection.session import Session
 from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, SerfError
 from txserf.model import Ack, Answer, QueryResult
 from txserf.serf.feed import Feed
+
+_log = Logger(namespace="txserf.serf")
 
 
 class Asking(Operation):
@@ -169,7 +172,7 @@ class Query(Feed["Ack | Answer"]):
                 self._askers.popleft().callback(outcome)
             return
         if not self._askers and not self._readers and not isinstance(outcome, CancelledError):
-            self._log.warn("{query!r} failed: {reason}", query=self, reason=str(outcome))
+            _log.warn("{query!r} failed: {reason}", query=self, reason=str(outcome))
         self._end(outcome)
         while self._askers:
             self._askers.popleft().errback(copy.copy(outcome))

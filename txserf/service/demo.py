@@ -18,6 +18,8 @@ from txserf.serf.serf import Serf
 from txserf.service.follow import Follower
 from txserf.service.lines import Format
 
+_log = Logger(namespace="txserf.service")
+
 # A user should see each kind of record within five seconds. Agents report the latest change of each member
 # when there was no change for a second.
 _REPORTED = 1.2
@@ -42,8 +44,6 @@ class Demo(Service):
     :param format: makes these lines.
     :param failed: called with the reason if it can't listen or go on.
     """
-
-    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self,
@@ -79,19 +79,19 @@ class Demo(Service):
         return self._cluster.close()
 
     def _listening(self, ports: list[object]) -> None:
-        self._log.info("embedded agents listen on {ports}", ports=", ".join(map(str, ports)))
+        _log.info("embedded agents listen on {ports}", ports=", ".join(map(str, ports)))
 
     def _not_listening(self, failure: Failure) -> None:
-        self._log.error("embedded agents can't listen: {reason}", reason=failure.getErrorMessage())
+        _log.error("embedded agents can't listen: {reason}", reason=failure.getErrorMessage())
         self._failed(failure.value or AssertionError())
 
     def _ended(self, failure: Failure) -> None:
         if failure.check(CancelledError, Disconnected):
             return
         if failure.check(OSError):  # nobody reads the output any more; the follower may find out first
-            self._log.error("stopped showing: {reason}", reason=failure.getErrorMessage())
+            _log.error("stopped showing: {reason}", reason=failure.getErrorMessage())
         else:
-            self._log.failure("the demonstration failed", failure)
+            _log.failure("the demonstration failed", failure)
         self._failed(failure.value or AssertionError())
 
     async def _happen(self, follower: Follower) -> None:

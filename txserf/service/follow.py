@@ -18,6 +18,8 @@ from txserf.serf.serf import Serf
 from txserf.serf.streams import EventStream
 from txserf.service.lines import Format
 
+_log = Logger(namespace="txserf.service")
+
 
 class _Phase(enum.Enum):
     STARTING = enum.auto()
@@ -36,8 +38,6 @@ class Follower(Service):
     :param monitor: the level of the agent's log; None for no log.
     :param failed: called with the error that ends it: the agent refuses the stream or the level, or *write* fails.
     """
-
-    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self,
@@ -110,9 +110,9 @@ class Follower(Service):
         if failure.check(CancelledError, Disconnected):
             return
         if failure.check(SerfError, OSError):
-            self._log.error("stopped following: {reason}", reason=reason_text(failure))
+            _log.error("stopped following: {reason}", reason=reason_text(failure))
         else:
-            self._log.failure("stopped following", failure)
+            _log.failure("stopped following", failure)
         self._failed(failure.value or AssertionError())
 
     async def _members_and_events(self, events: EventStream | None) -> None:
@@ -132,7 +132,7 @@ class Follower(Service):
             try:
                 return sorted(await self._serf.members(), key=lambda member: member.name)
             except RequestTimeout as late:
-                self._log.warn("{reason}", reason=str(late))
+                _log.warn("{reason}", reason=str(late))
 
     async def _lines(self, lines: LogStream) -> None:
         async for line in lines:

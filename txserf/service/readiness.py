@@ -13,6 +13,8 @@ from txserf.errors import Disconnected, SerfError, reason_text
 from txserf.handlers.running import RouterService
 from txserf.handlers.work import Observer
 
+_log = Logger(namespace="txserf.service")
+
 
 class Guard(Observer, Service):
     """
@@ -21,8 +23,6 @@ class Guard(Observer, Service):
     :param failed: called with the reason if that can't be, for instance because every host refuses the key.
     :ivar handling: the router's service; set it before the start.
     """
-
-    _log = Logger(namespace="txserf.service")
 
     def __init__(self, failed: Callable[[BaseException], object]) -> None:
         self.handling: RouterService | None = None
@@ -49,7 +49,7 @@ class Guard(Observer, Service):
     async def _begun(self, handling: RouterService) -> None:
         await handling.serf.when_connected()
         await handling.when_active()
-        self._log.info("ready: events are handled from now on")
+        _log.info("ready: events are handled from now on")
 
     def _wait(self, waiting: Deferred[None]) -> None:
         self._waiting = waiting.addErrback(self._over)
@@ -57,5 +57,5 @@ class Guard(Observer, Service):
     def _over(self, failure: Failure) -> None:
         failure.trap(SerfError, CancelledError)
         if not failure.check(Disconnected, CancelledError):
-            self._log.error("no events can be handled: {reason}", reason=reason_text(failure))
+            _log.error("no events can be handled: {reason}", reason=reason_text(failure))
             self._failed(failure.value or AssertionError())

@@ -15,6 +15,8 @@ from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
 from txserf.service.settings import SETTINGS, ConfigError, Values
 
+_log = Logger(namespace="txserf.service")
+
 
 class Reloader(Service):
     """
@@ -25,8 +27,6 @@ class Reloader(Service):
     :param read: reads the options again, and makes the router that they ask for; may raise `ConfigError`.
     :param reactor: reloads in its thread, not in the signal handler; None takes the global reactor.
     """
-
-    _log = Logger(namespace="txserf.service")
 
     def __init__(
         self,
@@ -60,14 +60,14 @@ class Reloader(Service):
         try:
             values, router = self._read()
         except ConfigError as error:
-            self._log.error("not reloaded, all stays as it was: {reason}", reason=reason_text(error))
+            _log.error("not reloaded, all stays as it was: {reason}", reason=reason_text(error))
             return
         fixed = [
             row.name for row in SETTINGS if not row.reloads and values[row.name] != self._values[row.name]
         ]
         if fixed:
-            self._log.warn("needs a restart to take effect: {options}", options=", ".join(fixed))
+            _log.warn("needs a restart to take effect: {options}", options=", ".join(fixed))
         self._values = {**values, **{name: self._values[name] for name in fixed}}
         limits = {"concurrency": values["concurrency"], "timeout": values["handler-timeout"] or None}
         self._service.replace(router.routes(), **limits)
-        self._log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))
+        _log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))

@@ -15,6 +15,8 @@ from twisted.web import http, resource, server
 
 from txserf.service.settings import ConfigError
 
+_log = Logger(namespace="txserf.service")
+
 _NO_METRICS = "there are no metrics without prometheus_client, which the extra txserf[metrics] brings"
 
 
@@ -118,8 +120,6 @@ class WebService(Service):
     :param failed: called with the reason if it can't listen.
     """
 
-    _log = Logger(namespace="txserf.service")
-
     def __init__(
         self, endpoint: IStreamServerEndpoint, site: Site, failed: Callable[[BaseException], object]
     ) -> None:
@@ -160,10 +160,10 @@ class WebService(Service):
     def _opened(self, port: IListeningPort) -> IListeningPort:
         host: Any = port.getHost()
         where = f"{host.host}:{host.port}" if hasattr(host, "port") else str(host)
-        self._log.info("/health and /metrics are on {address}", address=where)
+        _log.info("/health and /metrics are on {address}", address=where)
         return port
 
     def _not_opened(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            self._log.error("--http: {reason}", reason=failure.getErrorMessage())
+            _log.error("--http: {reason}", reason=failure.getErrorMessage())
             self._failed(failure.value or AssertionError())
