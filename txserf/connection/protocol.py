@@ -346,7 +346,7 @@ class SerfProtocol(Protocol):
             self._timer = None
 
     def _flush(self) -> None:
-        assert self.state is _READY or self.state in _LIVE, f"a request on a connection {self.state.value}"
+        assert self.state in _LIVE, f"a request on a connection {self.state.value}"
         assert self.transport is not None
         data = b"".join(self._unsent)
         self._unsent.clear()
