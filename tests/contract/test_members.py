@@ -105,6 +105,26 @@ async def test_a_member_without_tags_has_an_empty_map(single: Nodes) -> None:
         ("n1$|^zz", ["n1"]),
         ("()n1", ["n1"]),
         ("(|n)1", ["n1"]),
+        ("n1(?i)?", ["n1"]),  # flags are nothing that can be repeated: it is the 1
+        ("n(?i)*1", ["n1"]),
+        ("n(?-i)+1", ["n1"]),
+        ("n1(?U){1}", ["n1"]),
+        ("n*(?i)*1", ["n1"]),
+        (r"n1\Q\E{1}", ["n1"]),
+        (r"\QN\E*n1", ["n1"]),
+        (r"[\pL]1", ["n1"]),
+        (r"[\p{Ll}]\d", ["n1", "n2"]),
+        (r"[^\PL]1", ["n1"]),
+        (r"\p{^Lu}1", ["n1"]),
+        (r"(?i)\p{Lu}1", ["n1"]),
+        (r"\p{Any}{2}", ["n1", "n2"]),
+        ("n1{02}", []),  # no count begins with 0: it is text
+        ("n[[:]?1", ["n1"]),
+        (r"n1\B|\Bzz", []),
+        (r"n1(?:\B)?", ["n1"]),
+        ("(?:n{0,10}1{0,10}){100}", ["n1"]),
+        ("(" * 900 + "n1" + ")" * 900, ["n1"]),
+        ("(?i)N1|\u212a", ["n1"]),
     ],
 )
 @in_reactor
@@ -133,6 +153,8 @@ async def test_a_name_is_filtered_by_a_pattern_of_go(
         ({"Tags": {"dc": ".*"}}, ["n1", "n2"]),
         ({"Tags": {"role": None}}, []),
         ({"Tags": {"none": ""}}, ["n1", "n2"]),
+        ({"Tags": {"dc": r"\B"}}, ["n2"]),  # an empty value is not at a word's edge
+        ({"Tags": {"dc": r"\b"}}, []),
         ({"Tags": None, "Name": None, "Status": None}, ["n1", "n2"]),
         ({"Tags": {"role": "db"}, "Status": "alive", "Name": "n.*"}, ["n2"]),
     ],
@@ -163,8 +185,9 @@ async def test_filters_have_all_to_match(filters: dict[str, Any], expected: list
         "(?>n)1",
         "(?#x)n1",
         "(?(1)a|b)",
-        "(?<x>n)1",
         "(?P=x)",
+        "(?P<>n)1",
+        "(?P<é>n)1",
         "(?P<1-2>n)",
         "(?x)n 1",
         "(?i",
@@ -174,6 +197,17 @@ async def test_filters_have_all_to_match(filters: dict[str, Any], expected: list
         r"\p{Unheard}",
         r"\x{110000}",
         "[[:unheard:]]",
+        r"\p{",
+        r"\p^L",
+        r"\p",
+        r"\C1",
+        "(?-)n1",
+        "(?i-)n1",
+        "(?:a{40}){40}",
+        "n1(?i){2}{2}",
+        "(" * 1001 + "n1" + ")" * 1001,
+        "[a",
+        "[]",
         r"[a-\d]",
     ],
 )
@@ -183,6 +217,27 @@ async def test_an_invalid_pattern_closes_the_connection(pattern: str, place: str
     raw = await shared.connect()
     raw.request("members-filtered", {place: {"role": pattern} if place == "Tags" else pattern})
     assert await raw.read() == CLOSED
+
+
+@in_reactor
+async def test_a_group_is_named_with_a_p_or_for_newer_agents_without(shared: Nodes) -> None:
+    raw, newer = await shared.connect(), await shared.newer()
+    raw.request("members-filtered", {"Name": "(?<x>n)1"})
+    assert (await raw.read() != CLOSED) is newer
+
+
+@in_reactor
+async def test_a_byte_that_is_not_utf8_matches_as_a_replacement_character(pair: Nodes) -> None:
+    raw = await pair.connect()
+    await raw.ok("tags", {"Tags": {"odd": "\udcff\udcfe"}})
+
+    async def told() -> bool:
+        return bool((await raw.ok("stats"))["tags"])
+
+    await pair.until(told)
+    for pattern in ("..", r"\x{fffd}{2}", r"[^\x00-\x{fffc}]+", r"\PL\PL"):
+        body = await raw.ok("members-filtered", {"Tags": {"odd": pattern}})
+        assert [member["Name"] for member in body["Members"]] == ["n1"], pattern
 
 
 # -- tags

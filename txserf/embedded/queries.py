@@ -57,8 +57,7 @@ class Question:
         if self.filter_nodes and node not in self.filter_nodes:
             return False
         return all(
-            compile_pattern(pattern).search(tags.get(tag, "")) is not None
-            for tag, pattern in self.filter_tags.items()
+            compile_pattern(pattern).matches(tags.get(tag, "")) for tag, pattern in self.filter_tags.items()
         )
 
 

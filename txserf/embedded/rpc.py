@@ -176,9 +176,9 @@ class Session:
         def wanted(known: Known) -> bool:
             member = known.member
             return (
-                all(pattern.search(member.tags.get(tag, "")) for tag, pattern in tags.items())
-                and (not values["Status"] or status.search(member.status.value) is not None)
-                and (not values["Name"] or name.search(member.name) is not None)
+                all(pattern.matches(member.tags.get(tag, "")) for tag, pattern in tags.items())
+                and (not values["Status"] or status.matches(member.status.value))
+                and (not values["Name"] or name.matches(member.name))
             )
 
         return self._when_readable(lambda: self._listed(wanted))
