@@ -279,6 +279,53 @@ class RetriesTests(SessionCase):
         self.assertEqual((stream.told, members.told), (["ConnectionLost"], ["ConnectionLost"]))
 
 
+class StoppedFactoryTests(SessionCase):
+    """A program may stop the trying: ``client.factory.stopTrying()``."""
+
+    def stopped(self, session: Session) -> None:
+        members, stream = self.submit(session, MEMBERS), self.submit(session, STREAM)
+        session.factory.stopTrying()
+        self.assertEqual((members.told, stream.told), (["Disconnected"], ["Disconnected"]))
+        self.clock.advance(100.0)
+        self.assertEqual((self.host.waiting, self.clock.getDelayedCalls()), (0, []))
+
+    def test_as_it_dials_all_that_waits_ends(self) -> None:
+        self.stopped(self.session())
+
+    def test_in_the_wait_between_two_rounds_all_that_waits_ends(self) -> None:
+        session = self.session()
+        session.connect()
+        self.host.refuse()
+        self.stopped(session)
+
+    def test_as_it_shakes_hands_all_that_waits_ends(self) -> None:
+        session = self.session()
+        session.connect()
+        agent = self.host.accept()
+        self.stopped(session)
+        agent.finish_closing()
+
+    def test_the_next_operation_starts_it_again(self) -> None:
+        session = self.session()
+        self.stopped(session)
+        self.submit(session, MEMBERS)
+        self.assertEqual(self.host.accept_and_greet().asked_names(), ["members"])
+
+    def test_stopped_and_asked_again_as_a_loss_is_told_the_new_operation_waits(self) -> None:
+        session = self.connected()
+        again: list[Told] = []
+
+        def stop_and_ask(_: object) -> None:
+            session.factory.stopTrying()
+            again.append(self.submit(session, MEMBERS))
+
+        self.call(session, EVENT, Name="e").addErrback(stop_and_ask)
+        self.clock.advance(1.0)
+        self.agent.lose()
+        self.assertEqual(self.host.accept_and_greet().asked_names(), ["members"])
+        self.assertEqual(again[0].told, [])
+
+
 class WithoutReconnectTests(SessionCase):
     def test_a_loss_ends_all_that_was_in_flight(self) -> None:
         session = self.connected(reconnect=False)

@@ -211,6 +211,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         """Stop trying to connect; an open connection stays. Those who wait for one get `Disconnected`."""
         self.continueTrying = 0
         self._gave_up = None
+        went_on = self.phase.goes_on
         if self.phase is Phase.WAITING:
             self._end_wait()
             self._move(Phase.IDLE)
@@ -225,7 +226,11 @@ class SerfClientFactory(ReconnectingClientFactory):
                 self._move(Phase.IDLE)
             if attempt is not None:
                 attempt.cancel()
-        self._audience.fail_waiting(Disconnected("closed before a connection was made"))
+        reason = Disconnected("closed before a connection was made")
+        if went_on and not self.phase.goes_on:
+            self._audience.gave_up(reason)
+        else:
+            self._audience.fail_waiting(reason)
         self._go_on()
 
     def retry(self, connector: IConnector | None = None) -> None:

@@ -184,6 +184,8 @@ class Session:
             self.deadlines.close()  # nothing may be due any more: then no timer is left behind
 
     def gave_up(self, reason: SerfError) -> None:
+        if self.factory.phase.goes_on:
+            return  # somebody who was told before has started it again
         queue = self._take_queue()
         if isinstance(reason, AuthenticationError):
             self._keys.refuse()
