@@ -42,7 +42,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--events", type=int, default=20_000, help="events in a round, for the function")
     parser.add_argument("--runs", type=int, default=300, help="events in a round, for each script")
-    return parser.parse_args()
+    found = parser.parse_args()
+    if found.events % STEP or found.runs % STEP:
+        parser.error(f"--events and --runs are multiples of {STEP}")
+    return found
 
 
 # -- the process that sends
