@@ -1,4 +1,4 @@
-"""What the tests of one connection have in common: a connection, its agent and its clock."""
+"""The base of the tests of one connection: a connection, its agent and its clock."""
 
 from __future__ import annotations
 
