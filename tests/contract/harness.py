@@ -266,12 +266,22 @@ class Nodes:
 
     async def newer(self) -> bool:
         """
-        Return whether the agents are of a newer release, such as 0.10.2, which decodes and words some things differently.
+        Return whether the agents are of a newer release, which words some things differently.
 
         The version that an agent reports does not tell them apart. The error of a failed join does.
         """
         error, _ = await (await self.connect()).call("join", {"Existing": ["127.0.0.1:1"]})
         return "Failed to join 127.0.0.1:1:" in error
+
+    async def takes_bin(self) -> bool:
+        """
+        Return whether the agents were built with a newer codec, which takes bin for text and keeps empty bin.
+
+        The release does not tell: 0.10.2 was, Debian's 0.10.1 was not.
+        """
+        raw = await self.connect()
+        raw.send({"Command": b"stop", "Seq": 7}, {"Stop": 1})
+        return bool(await raw.read() != CLOSED)
 
     async def until_status(self, raw: Raw, name: str, status: str) -> None:
         """Wait until an agent sees a member in a status; "" waits until it does not know the member."""

@@ -135,7 +135,7 @@ async def test_a_join_of_an_agent_that_hangs_times_out_and_others_go_on(pair: No
         join = raw.request("join", {"Existing": [pair.cluster.bind(index)]})
         behind = raw.request("stop", {"Stop": 1})
         await other.ok("members")
-        answered_in = reactor.seconds() - started
+        answered_in: float = reactor.seconds() - started
         error, body = await raw.reply("join", join)
         assert reactor.seconds() - started > 0.8
         assert error.startswith("1 error occurred:\n\t* Failed to join 127.0.0.1:")

@@ -145,7 +145,7 @@ async def test_a_node_that_hangs_is_waited_for_and_counted(encrypted: Nodes) -> 
         started = reactor.seconds()
         listing = raw.request("list-keys")
         await other.ok("members")
-        answered_in = reactor.seconds() - started
+        answered_in: float = reactor.seconds() - started
         error, reply = await raw.reply("list-keys", listing)
         assert reactor.seconds() - started > 1.4
         (first,) = reply["Keys"]

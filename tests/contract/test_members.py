@@ -220,10 +220,12 @@ async def test_an_invalid_pattern_closes_the_connection(pattern: str, place: str
 
 
 @in_reactor
-async def test_a_group_is_named_with_a_p_or_for_newer_agents_without(shared: Nodes) -> None:
-    raw, newer = await shared.connect(), await shared.newer()
+async def test_a_group_name_without_a_p_is_refused_but_by_newer_agents(shared: Nodes) -> None:
+    if await shared.newer():
+        pytest.skip("Go 1.22 and later take (?<x>...), and a release may be built with either")
+    raw = await shared.connect()
     raw.request("members-filtered", {"Name": "(?<x>n)1"})
-    assert (await raw.read() != CLOSED) is newer
+    assert await raw.read() == CLOSED
 
 
 @in_reactor

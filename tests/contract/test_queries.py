@@ -75,7 +75,7 @@ async def test_the_default_timeout_is_sixteen_rounds_of_gossip(shared: Nodes) ->
     async def one() -> float:
         started = reactor.seconds()
         await raw.all_of_query(await asked(raw, timeout=0))
-        return reactor.seconds() - started
+        return float(reactor.seconds() - started)
 
     await takes(1.5, 2.5, one)
 
@@ -88,7 +88,7 @@ async def test_a_tiny_or_negative_timeout_is_over_at_once(timeout: int, shared: 
     async def one() -> float:
         started = reactor.seconds()
         assert (await raw.all_of_query(await asked(raw, timeout=timeout)))[-1] == DONE
-        return reactor.seconds() - started
+        return float(reactor.seconds() - started)
 
     await takes(0.0, 1.0, one)
 
@@ -139,7 +139,7 @@ async def test_after_a_half_close_a_query_is_dropped(shared: Nodes) -> None:
         assert raw.transport is not None
         raw.transport.loseWriteConnection()  # type: ignore[attr-defined]  # every transport of a stream has it
         assert (await raw.rest())[0] == {"Error": "", "Seq": 7}
-        return reactor.seconds() - started
+        return float(reactor.seconds() - started)
 
     await takes(0.0, QUICK / 1e9, one)
 
@@ -294,7 +294,7 @@ async def test_an_empty_answer_is_an_answer(payload: dict[str, Any], shared: Nod
     seq = await asked(raw, "empty")
     event = await received(raw, stream, "empty")
     await raw.ok("respond", {"ID": event["ID"], **payload})
-    kept = await shared.newer() and payload.get("Payload") is not None
+    kept = await shared.takes_bin() and payload.get("Payload") is not None
     answer = {"From": "n1", "Payload": b"" if kept else None, "Type": "response"}
     assert (await raw.all_of_query(seq))[0] == answer
 
