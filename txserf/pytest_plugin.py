@@ -1,7 +1,7 @@
 """
-A fixture for pytest: ``serf_cluster``, an `EmbeddedCluster` that is closed behind the test.
+A fixture for pytest: ``serf_cluster``, an `EmbeddedCluster` that is closed after the test.
 
-Installing txserf makes it known to pytest; nothing else of txserf imports pytest.
+pytest finds it once txserf is installed. No other module of txserf imports pytest.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell pytest of the marker."""
+    """Register the marker."""
     config.addinivalue_line(
-        "markers", "serf_cluster(reactor=None, nodes=1, ...): what the serf_cluster fixture is made with"
+        "markers",
+        "serf_cluster(reactor=None, nodes=1, ...): the arguments of the serf_cluster fixture's cluster",
     )
 
 
@@ -27,10 +28,10 @@ def serf_cluster(request: pytest.FixtureRequest) -> Iterator[EmbeddedCluster]:
     """
     A cluster of one agent in this process, on the global reactor.
 
-    ``@pytest.mark.serf_cluster(nodes=3, auth_key="s3cret", seed=1)`` gives it other arguments of
-    `EmbeddedCluster`; ``reactor=Clock()`` a time that the test itself moves.
+    The marker passes other arguments to `EmbeddedCluster`: ``@pytest.mark.serf_cluster(nodes=3, auth_key="s3cret",
+    seed=1)``. With ``reactor=Clock()`` the test itself moves the time.
     """
-    from txserf.embedded import EmbeddedCluster  # not to be paid for by who does not ask for it
+    from txserf.embedded import EmbeddedCluster  # here, for pytest loads this module in every run
 
     marker = request.node.get_closest_marker("serf_cluster")
     args, kwargs = ((), {}) if marker is None else (marker.args, marker.kwargs)

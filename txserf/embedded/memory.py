@@ -1,11 +1,10 @@
 """
-Connections in memory: two protocols in one process, and a clock between them.
+Connections in memory: two protocols in one process, with a clock between them.
 
-What is written arrives in a later turn of the clock, in order, so that nothing
-is ever called from inside itself. Buffers are bounded as a socket's are: who
-writes faster than the other side reads has its producer paused. An ending is
-what it is with TCP: `loseConnection` delivers what was written, `abortConnection`
-drops it, `loseWriteConnection` closes one direction.
+Written bytes arrive in order, in a later turn of the clock, so that no protocol is called from inside its own call.
+Buffers have a limit as a socket's have: a protocol that writes faster than the other side reads has its producer paused.
+Connections end as with TCP: `loseConnection` delivers all that was written, `abortConnection` drops it,
+`loseWriteConnection` closes one direction.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from zope.interface import implementer
 
 _log = Logger(namespace="txserf.embedded")
 
-# Twisted's own for a socket: above it the producer is paused.
+# Above this the producer is paused; the value that Twisted has for a socket.
 _BUFFER = 65536
 
-# What one turn delivers: as much as Twisted reads from a socket at once.
+# The most that one turn delivers: as much as Twisted reads from a socket at once.
 _CHUNK = 65536
 
 
@@ -50,7 +49,7 @@ class MemoryTransport:
     """
     One end of a connection.
 
-    :param clock: in whose turns bytes arrive.
+    :param clock: bytes arrive in its turns.
     :param host: this end's address.
     :param peer: the other end's.
     """
@@ -64,17 +63,17 @@ class MemoryTransport:
         self.other: MemoryTransport = self
         self._out: deque[bytes] = deque()
         self._size = 0
-        self._turn: IDelayedCall | None = None  # that delivers what is in _out
+        self._turn: IDelayedCall | None = None  # it will deliver _out
         self._reading = True
-        self._ends_output = False  # no more will be written: the end is to be told behind the last byte
+        self._ends_output = False  # no more will be written; the other side is told after the last byte
         self._told_end = False
-        self._closed: Failure | None = None  # why, once connectionLost is called or due
+        self._closed: Failure | None = None  # the reason, once connectionLost was called or is due
         self._producer: IPushProducer | IPullProducer | None = None
         self._streaming = False
         self._producer_paused = False
         self.on_closed: Callable[[], None] = lambda: None
 
-    # -- what a protocol writes
+    # -- writing
 
     def write(self, data: bytes) -> None:
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -86,7 +85,7 @@ class MemoryTransport:
         self._wake()
         if self._streaming and self._size > _BUFFER and not self._producer_paused:
             self._producer_paused = True
-            self._producer.pauseProducing()  # type: ignore[union-attr]  # a streaming one is a push producer
+            self._producer.pauseProducing()  # type: ignore[union-attr]  # a streaming producer is a push producer
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))

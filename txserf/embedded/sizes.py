@@ -1,9 +1,8 @@
 """
-How large Serf's gossip messages are: its limits are on these, not on what the RPC carries.
+The sizes of Serf's gossip messages, to which Serf's limits apply. The RPC itself has none.
 
-Gossip is MessagePack in the old way, where text and bytes are one family
-without an 8-bit length. A message is a byte for its type and a map whose keys
-are the names of a Go struct's fields (Serf's ``serf/messages.go``).
+Gossip is encoded in the old MessagePack, where text and bytes are one family without an 8-bit length. A message is one
+byte for its type, then a map from the names of a Go struct's fields (Serf's ``serf/messages.go``) to their values.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def raw(value: str | bytes) -> int:
 
 
 def number(value: int) -> int:
-    """Size of an integer, which a negative one has as a signed code."""
+    """Size of an integer; a negative one is encoded as signed."""
     if value < 0:
         return 1 if value >= -32 else 9
     for most, size in ((127, 1), (255, 2), (65535, 3), (2**32 - 1, 5)):
@@ -98,12 +97,12 @@ def response(ltime: int, node: str, payload: bytes) -> int:
 
 
 def key_response(message: str, keys: Iterable[str], primary: str) -> int:
-    """Size of ``nodeKeyResponse``, which is the payload of a response."""
+    """Size of ``nodeKeyResponse``, the payload of a response."""
     listed = tuple(keys)
     size = container(len(listed)) + sum(map(raw, listed))
     return _message({"Result": 1, "Message": raw(message), "Keys": size, "PrimaryKey": raw(primary)})
 
 
 def tags(values: Mapping[str, str]) -> int:
-    """Size of a node's tags as memberlist carries them."""
+    """Size of a node's tags in memberlist's messages."""
     return 1 + container(len(values)) + sum(raw(name) + raw(value) for name, value in values.items())
