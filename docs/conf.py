@@ -32,6 +32,7 @@ nitpick_ignore = [
     # Aliases and type variables of ours: their meaning is in the text beside them.
     ("py:class", "Callback"),
     ("py:class", "Hosts"),
+    ("py:class", "QueryHandler"),
     ("py:class", "T"),
     # Not public, but in the signature of what is.
     ("py:class", "txserf.commands.Command"),

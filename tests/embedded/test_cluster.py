@@ -11,10 +11,10 @@ from typing import Any
 
 from twisted.internet import error
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.task import Clock
 
 from tests.embedded.helpers import ClusterTestCase, Line
-from txserf.embedded import EmbeddedCluster, Keyring
+from txserf.embedded import EmbeddedCluster, Keyring, agenda
 from txserf.model import QueryEvent
 
 
@@ -87,9 +87,24 @@ class MakingTests(ClusterTestCase):
         self.assertEqual(self.ask(line, "members")[0]["Error"], "Authentication required")
         self.assertEqual(self.ask(line, "auth", {"AuthKey": "s3cret"})[0]["Error"], "")
 
-    def test_nothing_is_made_and_no_reactor_is_touched_before_the_first_use(self) -> None:
+    def test_the_reactor_is_taken_at_the_first_use_that_needs_the_time(self) -> None:
+        clock = Clock()
+        taken: list[object] = []
+
+        def take(reactor: object) -> Clock:
+            taken.append(reactor)
+            return clock
+
+        self.patch(agenda, "time_source", take)
         cluster = EmbeddedCluster(nodes=2)
-        self.assertFalse(IReactorCore.providedBy(cluster._reactor))
+        self.assertEqual(list(cluster.agents), ["n1", "n2"])
+        self.assertEqual(taken, [])
+        cluster.fail("n1")
+        cluster.fail("n2")
+        self.assertEqual(taken, [None])
+
+    def test_a_wrong_reactor_is_refused_when_the_cluster_is_made(self) -> None:
+        self.assertIn("'x'", str(self.assertRaises(TypeError, EmbeddedCluster, "x")))
 
 
 class FailureTests(ClusterTestCase):

@@ -17,6 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from txserf.arguments import time_source
+
 _log = Logger(namespace="txserf.embedded")
 
 
@@ -42,16 +44,23 @@ class Agenda:
     """
     Does what is due, in order of time.
 
-    :param clock: whose seconds count.
+    :param reactor: whose seconds count; None for the global one, at first use.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self.clock = clock
+    def __init__(self, reactor: object | None) -> None:
+        self._clock = None if reactor is None else time_source(reactor)
         self._heap: list[Entry] = []
         self._orders = itertools.count()
         self._observers = 0
         self._now: float | None = None  # the time of the entry that is being done
         self._timer: IDelayedCall | None = None
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The reactor, as a clock."""
+        if self._clock is None:
+            self._clock = time_source(None)
+        return self._clock
 
     def seconds(self) -> float:
         """Return the time: that of the entry being done, else the clock's."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -19,23 +18,15 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txserf.embedded.coordinates import Place
 from txserf.embedded.keyring import Keyring
 from txserf.embedded.memory import MemoryEndpoint
+from txserf.embedded.network import Network, Pool
 from txserf.embedded.process import AgentProcess
+from txserf.embedded.queries import QueryHandler
 from txserf.embedded.server import ServerProtocol
-from txserf.model import QueryEvent, Tags
-
-if TYPE_CHECKING:
-    from txserf.embedded.network import Network
+from txserf.model import Tags
 
 _log = Logger(namespace="txserf.embedded")
-
-#: What a `EmbeddedAgent.handle_query` function may return: an answer, or None for no answer; at once or later.
-QueryAnswer = bytes | str | None
-QueryHandler = Callable[
-    [QueryEvent], "QueryAnswer | Deferred[QueryAnswer] | Coroutine[Any, Any, QueryAnswer]"
-]
 
 
 def tcp_endpoint(reactor: object, interface: str, port: int) -> IStreamServerEndpoint:
@@ -116,7 +107,7 @@ class EmbeddedAgent:
 
     def __init__(
         self,
-        network: Network,
+        network: Network[AgentProcess],
         name: str,
         tags: Mapping[str, str],
         address: tuple[ipaddress.IPv4Address, int],
@@ -125,15 +116,11 @@ class EmbeddedAgent:
         keyring: Keyring | None,
     ) -> None:
         self.name = name
-        self.initial_tags = Tags(tags)
-        self.address, self.port = address
         self.keyring = keyring
-        self.place = Place(network.rng)
-        self.handlers: dict[str, QueryHandler] = {}
-        self.incarnation = 0
-        self.process: AgentProcess | None = None
-        self.stopped_at: float | None = None
+        self._initial_tags = Tags(tags)
+        self._handlers: dict[str, QueryHandler] = {}
         self._network = network
+        self._seat = network.new_seat(name, *address)
         self._auth_key = auth_key
         self._factory = _AgentFactory(self)
         self._ports: list[_Port] = []
@@ -145,9 +132,14 @@ class EmbeddedAgent:
     # -- what it is
 
     @property
+    def process(self) -> AgentProcess | None:
+        """Its process; None while it is down."""
+        return self._seat.node
+
+    @property
     def bind(self) -> str:
         """``host:port`` of its gossip, for ``join``."""
-        return f"{self.address}:{self.port}"
+        return f"{self._seat.address}:{self._seat.port}"
 
     @property
     def running(self) -> bool:
@@ -157,15 +149,15 @@ class EmbeddedAgent:
     @property
     def tags(self) -> Tags:
         """Its tags now; those that it starts with while it is down."""
-        return self.initial_tags if self.process is None else self.process.tags
+        return self._initial_tags if self.process is None else self.process.tags
 
     @property
     def latency(self) -> float:
-        return self.place.latency
+        return self._seat.place.latency
 
     @latency.setter
     def latency(self, seconds: float) -> None:
-        self.place.latency = seconds
+        self._seat.place.latency = seconds
 
     @property
     def connections(self) -> int:
@@ -175,7 +167,7 @@ class EmbeddedAgent:
     @property
     def log(self) -> list[str]:
         """The last 512 lines of its log, from when somebody first connected."""
-        return [] if self.process is None or not self.process.watched else list(self.process.log)
+        return [] if self.process is None else list(self.process.log)
 
     # -- its RPC
 
@@ -188,7 +180,7 @@ class EmbeddedAgent:
         network = self._network
         return MemoryEndpoint(
             lambda: network.agenda.clock,
-            IPv4Address("TCP", str(self.address), 7373),
+            IPv4Address("TCP", str(self._seat.address), 7373),
             self.accept,
             network.client_address,
             self.name,
@@ -245,27 +237,34 @@ class EmbeddedAgent:
             no answer. None for no function any more.
         """
         if function is None:
-            self.handlers.pop(name, None)
+            self._handlers.pop(name, None)
         else:
-            self.handlers[name] = function
+            self._handlers[name] = function
 
     # -- its lives (called by the cluster)
 
-    def process_ended(self, process: AgentProcess, at: float) -> None:
-        """Its process is no more."""
-        if self.process is process:
-            self.process, self.stopped_at = None, at
-            for port in self._ports:
-                Deferred.fromCoroutine(port.close())
-
-    def process_started(self, process: AgentProcess) -> None:
-        """It runs again."""
-        self.process, self.stopped_at = process, None
+    def start(self, pool: Pool, started_at: float) -> None:
+        """Start it, among the nodes of *pool*."""
+        process = AgentProcess(
+            self._seat,
+            self._initial_tags,
+            self._network,
+            pool,
+            started_at,
+            keyring=lambda: self.keyring,
+            handlers=self._handlers,
+            on_end=self._ended,
+        )
         self._ports = [port for port in self._ports if port.wanted]
         for port in self._ports:
             Deferred.fromCoroutine(port.open()).addErrback(
                 lambda failure: _log.failure("{name} can't listen again", failure, name=self.name)
             )
+        process.start()
+
+    def _ended(self) -> None:
+        for port in self._ports:
+            Deferred.fromCoroutine(port.close())
 
     async def close(self) -> None:
         """Listen no more, for good."""

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 
-from txserf.arguments import time_source
-from txserf.embedded import actions, sizes
+from txserf.embedded import joining, sizes
 from txserf.embedded.agent import EmbeddedAgent, tcp_endpoint
 from txserf.embedded.keyring import Keyring
 from txserf.embedded.network import Network, Pool
@@ -27,7 +26,7 @@ class EmbeddedCluster:
     The first nodes have met already when it is made. Given a `Clock` nothing waits
     and everything that takes time takes that clock's; given a *seed* too, two runs are the same.
 
-    :param reactor: whose time it is; None for the global one, at first use.
+    :param reactor: gives the time; None for the global one, at first use.
     :param nodes: how many agents there are at first: ``n1``, ``n2``...
     :param auth_key: the key of every agent's RPC; None for none.
     :param seed: of all that is random.
@@ -44,52 +43,42 @@ class EmbeddedCluster:
         seed: int | None = None,
         encrypt_key: str | None = None,
     ) -> None:
-        self._reactor = reactor
         self._auth_key = auth_key or ""
         self._encrypt_key = encrypt_key
-        self._network_made: Network | None = None
-        self._seed = seed
-        self._first_nodes = nodes
+        self._network: Network[AgentProcess] = Network(reactor, seed)
+        self._agents: dict[str, EmbeddedAgent] = {}
+        self._pool = Pool(self._network.agenda)
+        for number in range(1, nodes + 1):
+            # They have been up for ever.
+            self._new_agent(f"n{number}", {}).start(self._pool, float("-inf"))
 
     def __repr__(self) -> str:
-        return f"<EmbeddedCluster of {len(self.agents)}>"
-
-    @property
-    def _network(self) -> Network:
-        """The network, with the first nodes; made at first use, for the global reactor's sake."""
-        if self._network_made is None:
-            network = self._network_made = Network(time_source(self._reactor), self._seed)
-            self._pool = Pool(network.agenda)
-            for number in range(1, self._first_nodes + 1):
-                agent = self._new_agent(f"n{number}", {})
-                # They have been up for ever.
-                self._start(agent, self._pool, started_at=float("-inf"))
-        return self._network_made
+        return f"<EmbeddedCluster of {len(self._agents)}>"
 
     # -- the agents
 
     @property
     def agents(self) -> Mapping[str, EmbeddedAgent]:
         """All agents by name, in order of their adding, also those that failed or left."""
-        return MappingProxyType(self._network.agents)
+        return MappingProxyType(self._agents)
 
     def endpoints(self) -> list[IStreamClientEndpoint]:
         """Return an endpoint in memory for each agent, for use as hosts."""
-        return [agent.endpoint() for agent in self.agents.values()]
+        return [agent.endpoint() for agent in self._agents.values()]
 
     def listen(self, port: int = 0, *, interface: str = "127.0.0.1") -> Deferred[list[IListeningPort]]:
         """
         Have all agents listen for real, also.
 
         :param port: of the first agent; the others take the next ones. 0 for free ones.
-        :param interface: the address to listen on. Whoever reaches it needs no more than the key, if there is one.
+        :param interface: the address to listen on. A program that reaches it needs no more than the key, if there is one.
         :returns: a Deferred of the ports, in the order of the agents; it fails where one can't listen.
         """
         reactor = self._network.agenda.clock
 
         async def listen_all() -> list[IListeningPort]:
             ports: list[IListeningPort] = []
-            for number, agent in enumerate(self.agents.values()):
+            for number, agent in enumerate(self._agents.values()):
                 endpoint = tcp_endpoint(reactor, interface, port and port + number)
                 ports.append(await agent.listen(endpoint))
             return ports
@@ -107,42 +96,32 @@ class EmbeddedCluster:
         """
         network = self._network
         network.agenda.catch_up()
-        if name in network.agents:
+        if name in self._agents:
             raise ValueError(f"there is a node {name!r} already")
         if sizes.tags(tags or {}) > sizes.TAGS_LIMIT:
             raise ValueError(f"the tags of {name!r} are over the limit of {sizes.TAGS_LIMIT} bytes")
         agent = self._new_agent(name, tags or {})
-        self._start(agent, self._pool if join else Pool(network.agenda))
+        agent.start(self._pool if join else Pool(network.agenda), network.agenda.seconds())
         return agent
 
     def _new_agent(self, name: str, tags: Mapping[str, str]) -> EmbeddedAgent:
-        network = self._network
-        number = len(network.agents)
+        number = len(self._agents)
         address = ipaddress.IPv4Address("127.0.0.1") + number // _MOST_PORTS
         keyring = None if self._encrypt_key is None else Keyring(self._encrypt_key)
-        agent = EmbeddedAgent(
-            network,
+        agent = self._agents[name] = EmbeddedAgent(
+            self._network,
             name,
             tags,
             (address, _FIRST_PORT + number % _MOST_PORTS),
             auth_key=self._auth_key,
             keyring=keyring,
         )
-        network.add(agent)
         return agent
-
-    def _start(self, agent: EmbeddedAgent, pool: Pool, started_at: float | None = None) -> None:
-        network = self._network
-        now = network.agenda.seconds()
-        process = AgentProcess(agent, network, pool, now if started_at is None else started_at)
-        agent.process_started(process)
-        process.broadcast_alive()
-        process.broadcast_join()
 
     # -- what happens to them
 
     def _agent(self, name: str) -> EmbeddedAgent:
-        agent = self.agents.get(name)
+        agent = self._agents.get(name)
         if agent is None:
             raise KeyError(f"there is no node {name!r}")
         return agent
@@ -167,7 +146,7 @@ class EmbeddedCluster:
         agent = self._agent(name)
         self._network.agenda.catch_up()
         if agent.process is None:
-            self._start(agent, self._pool)
+            agent.start(self._pool, self._network.agenda.seconds())
 
     def leave(self, name: str) -> Deferred[None]:
         """
@@ -188,7 +167,7 @@ class EmbeddedCluster:
             process.end(abort=False)
             agenda.unobserved()
 
-        return Deferred.fromCoroutine(actions.leave(process)).addBoth(left)
+        return Deferred.fromCoroutine(joining.leave(process)).addBoth(left)
 
     def partition(self, *sides: Iterable[str]) -> None:
         """
@@ -228,7 +207,7 @@ class EmbeddedCluster:
         """
 
         async def close_all() -> None:
-            for agent in self.agents.values():
+            for agent in self._agents.values():
                 agent.drop_connections()
                 await agent.close()
 

@@ -1,8 +1,8 @@
 """
-What an agent tells its streams: the holding back of events that may be one.
+The events of an agent's streams, and their coalescing.
 
-Serf's agent holds member events, and user events that may coalesce, until none
-came for a second, but no longer than three (``serf/coalesce.go``).
+Serf's agent holds back member events, and user events that may coalesce, until none
+came for a second, but no longer than three seconds (``serf/coalesce.go``).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from txserf.model import Member, MemberEvent, UserEvent
 QUIET = 1.0
 AT_MOST = 3.0
 
-#: What streams are made of.
+#: The items of a stream.
 AgentEvent = UserEvent | MemberEvent | ReceivedQuery
 
 
 def describe(event: AgentEvent) -> str:
-    """Return what the agent's log calls an event."""
+    """Return the name of an event in the agent's log."""
     if isinstance(event, MemberEvent):
-        return f"member-{event.kind}"
-    return f"user-event: {event.name}" if isinstance(event, UserEvent) else f"query: {event.name}"
+        return event.type
+    return f"{'user-event' if event.type == UserEvent.type else event.type}: {event.name}"
 
 
 class _Holder:

@@ -1,16 +1,35 @@
-"""A node's keyring: the keys that its gossip may be encrypted with."""
+"""
+A node's keyring, the keys that its gossip may be encrypted with, and the commands that change the keyrings of all.
+
+A key command is a query of Serf's own (``serf/keymanager.go``), to which each node answers with a `KeyAnswer`.
+"""
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable, Mapping
+
+from twisted.internet.defer import Deferred, DeferredLock
 
 from txserf.embedded import sizes
+from txserf.embedded.queries import INTERNAL, Content, KeyAnswer, QueryNode, Question, Refused, RunningQuery
+from txserf.model import KeyReply
 from txserf.wire import as_bytes
 
-#: What Serf answers for a key command where gossip is not encrypted.
-NOT_ENCRYPTED = "No keyring to modify (encryption not enabled)"
-NOTHING_TO_LIST = "Keyring is empty (encryption not enabled)"
+# Serf's answers to key commands where gossip is not encrypted.
+_NOT_ENCRYPTED = "No keyring to modify (encryption not enabled)"
+_NOTHING_TO_LIST = "Keyring is empty (encryption not enabled)"
+
+_LIST = "list-keys"
+
+# The commands, and the log's words for them.
+_INITIATED = {
+    "install-key": "key installation",
+    "use-key": "primary key change",
+    "remove-key": "key removal",
+    _LIST: "key listing",
+}
 
 
 class KeyFailure(Exception):
@@ -56,9 +75,99 @@ class Keyring:
             self._keys.remove(key)
 
 
+class KeyCommands:
+    """
+    The key commands at one node: those that it is asked to carry out, and its answers to those of others.
+
+    :param node: the node.
+    :param keyring: gives the keys of that node now; None where its gossip is not encrypted.
+    """
+
+    def __init__(self, node: QueryNode, keyring: Callable[[], Keyring | None]) -> None:
+        self._node = node
+        self._keyring = keyring
+        self._lock = DeferredLock()  # changes exclude each other; listings don't
+
+    # -- where one is asked
+
+    async def run(self, command: str, key: str) -> tuple[str, KeyReply]:
+        """
+        Have each node do something to its keyring, or list it.
+
+        :param command: the wire name.
+        :param key: in base64; empty for a listing.
+        :returns: an error, empty for none, and the answers of the nodes.
+        """
+        self._node.log.write("INFO", f"agent: Initiating {_INITIATED[command]}")
+        await self._lock.acquire()
+        if command == _LIST:
+            self._lock.release()
+        try:
+            return await self._ask(command, decode_key(key))
+        except (KeyFailure, Refused) as failure:
+            return str(failure), KeyReply()
+        finally:
+            if command != _LIST:
+                self._lock.release()
+
+    async def _ask(self, command: str, key: bytes) -> tuple[str, KeyReply]:
+        nodes = len(self._node.knowledge.present)
+        answers: dict[str, KeyAnswer] = {}
+        over: Deferred[None] = Deferred()
+
+        def end() -> None:
+            if not over.called:
+                over.callback(None)
+
+        def answered(node: str, content: Content) -> None:
+            if isinstance(content, KeyAnswer) and not over.called:
+                answers[node] = content
+                if len(answers) == nodes:
+                    end()
+
+        running = RunningQuery(lambda _: None, answered, end)
+        self._node.queries.ask(f"{INTERNAL}{command}", bytes(6 + sizes.raw(key)), running, key=key)
+        await over
+        return _result(answers, nodes)
+
+    # -- where one is answered
+
+    def answer(self, question: Question) -> KeyAnswer | None:
+        """Carry out another node's key command here; None for a query that is none."""
+        ring, command = self._keyring(), question.name.removeprefix(INTERNAL)
+        if command not in _INITIATED:
+            return None
+        if ring is None:
+            return KeyAnswer(False, _NOTHING_TO_LIST if command == _LIST else _NOT_ENCRYPTED)
+        if command == _LIST:
+            message, keys = listed(ring, question.ltime, self._node.name)
+            return KeyAnswer(True, message, tuple(keys))
+        change = {"install-key": ring.install, "use-key": ring.use, "remove-key": ring.remove}[command]
+        try:
+            change(question.key)
+        except KeyFailure as failure:
+            return KeyAnswer(False, str(failure))
+        return KeyAnswer(True)
+
+
+def _result(answers: Mapping[str, KeyAnswer], nodes: int) -> tuple[str, KeyReply]:
+    keys: dict[str, int] = {}
+    for answer in answers.values():
+        for key in answer.keys:
+            keys[key] = keys.get(key, 0) + 1
+    messages = {node: answer.message for node, answer in answers.items() if answer.message or not answer.done}
+    errors = sum(not answer.done for answer in answers.values())
+    error = ""
+    if errors:
+        error = f"{errors}/{nodes} nodes reported failure"
+    elif len(answers) != nodes:
+        error = f"{len(answers)}/{nodes} nodes reported success"
+    return error, KeyReply(keys, messages, nodes, errors, len(answers))
+
+
 def listed(ring: Keyring, ltime: int, node: str) -> tuple[str, list[str]]:
     """
-    Return what a node answers to ``list-keys``: a message, and as many keys as a response has room for.
+    Return a node's answer to ``list-keys``: a message, and as many keys as a response has room for.
 
     An agent of release 0.9.4 crashes where they don't fit; this is what 0.10.2 does.
     """

@@ -45,21 +45,27 @@ def quoted(data: bytes) -> str:
 
 class AgentLog:
     """
-    The lines that an agent writes.
+    The lines that an agent writes, once it keeps them.
 
     :param date: gives the time as a line has it: ``2026/11/24 00:47:08``.
     """
 
     def __init__(self, date: Callable[[], str]) -> None:
         self._date = date
-        self._lines: deque[str] = deque(maxlen=KEPT)
+        self._lines: deque[str] | None = None
         self._followers: dict[Follower, None] = {}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._lines))
+        return iter(tuple(self._lines or ()))
+
+    def keep(self) -> None:
+        """Keep what is written from now on. Before, nobody is there to read it."""
+        self._lines = deque(maxlen=KEPT)
 
     def write(self, level: str, text: str) -> None:
         """Write a line, such as ``agent: Serf agent starting``; *level* is one of `LOG_LEVELS`."""
+        if self._lines is None:
+            return
         line = f"{self._date()} [{level}] {text}"
         self._lines.append(line)
         for follower in tuple(self._followers):

@@ -16,7 +16,6 @@ from typing import Protocol
 import attrs
 
 from txserf import wire
-from txserf.embedded.lamport import LamportClock
 from txserf.model import Member, MemberStatus, Tags, UserEvent
 
 #: LTimes of user events that are kept, against duplicates and for a replay.
@@ -24,6 +23,29 @@ EVENT_BUFFER = 512
 
 #: Seconds that failed and left members are kept.
 KEPT = 24 * 3600.0
+
+
+class LamportClock:
+    """
+    A counter that orders what happens on different nodes; it never falls behind what it has heard of.
+
+    :ivar time: what the next event of this node gets.
+    """
+
+    __slots__ = ("time",)
+
+    def __init__(self, time: int = 1) -> None:
+        self.time = time
+
+    def increment(self) -> int:
+        """Step on; returns the new time."""
+        self.time += 1
+        return self.time
+
+    def witness(self, time: int) -> None:
+        """Take note of the time of an event from elsewhere."""
+        if time >= self.time:
+            self.time = time + 1
 
 
 @attrs.frozen(eq=False)

@@ -1,32 +1,125 @@
 """
-The network between the nodes: who reaches whom, how long that takes, and when a failure is noticed.
+The network between the nodes: which of them reach each other, how long a message takes, when a failure is noticed.
+
+It knows no agent. `Node` says what it needs of those that gossip.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import random
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Protocol, TypeVar
 
+import attrs
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.interfaces import IReactorCore
 
 from txserf.embedded.agenda import Agenda
-from txserf.embedded.coordinates import UNMEASURED
-from txserf.embedded.membership import Knowledge
-from txserf.embedded.process import AgentProcess
+from txserf.embedded.membership import Knowledge, NodeRecord
 from txserf.model import Coordinate, Member, UserEvent
-
-if TYPE_CHECKING:
-    from txserf.embedded.agent import EmbeddedAgent
 
 # What is due at the same time as this counts as due.
 _EPSILON = 1e-6
 
+_DIMENSIONS = 8
+_SPREAD = 0.0002  # seconds: as between machines of one rack
+_LEAST_HEIGHT = 1e-05  # Serf's own
+
+#: What an agent says of a node whose place nobody has measured yet.
+UNMEASURED = Coordinate((0.0,) * _DIMENSIONS)
+
+#: Seconds until a node's coordinate is known.
+PROBE_INTERVAL = 1.0
+
+
+class Place:
+    """
+    A node's place; messages between two nodes take half of the round trip between their places.
+
+    :ivar latency: seconds that this node adds to each round trip.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._vec = tuple(rng.uniform(-_SPREAD, _SPREAD) for _ in range(_DIMENSIONS))
+        self._error = rng.uniform(0.05, 0.3)
+        self.latency = 0.0
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """What an agent says of it once it has been measured."""
+        return Coordinate(self._vec, error=self._error, height=_LEAST_HEIGHT + self.latency)
+
+    def delay_to(self, other: Place) -> float:
+        """Return the seconds that a message to *other* takes."""
+        if other is self:
+            return 0.0
+        heights = 2 * _LEAST_HEIGHT + self.latency + other.latency
+        return (math.dist(self._vec, other._vec) + heights) / 2
+
+
+class Node(Protocol):
+    """
+    What the network needs of a node that gossips.
+
+    :ivar pool: the nodes that it has joined; the network changes it.
+    """
+
+    name: str
+    pool: Pool
+    started_at: float
+
+    @property
+    def seat(self) -> Seat[Any]:
+        """Its part of the network, of which it is the node until it ends."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+
+    @property
+    def frozen_at(self) -> float | None:
+        """Since when it hangs; None for one that does not."""
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What it knows of its cluster."""
+
+    @property
+    def record(self) -> NodeRecord:
+        """What it says of itself."""
+
+    def receive(self, call: Callable[[], None]) -> None:
+        """Take a message."""
+
+
+N = TypeVar("N", bound=Node)
+
+
+@attrs.define(eq=False)
+class Seat(Generic[N]):
+    """
+    An agent's part of the network, which outlives each of its processes.
+
+    :ivar address: of its gossip.
+    :ivar incarnation: the number of times that it said something new of itself.
+    :ivar node: what runs there; None while it is down.
+    :ivar stopped_at: since when it is down.
+    """
+
+    name: str = attrs.field(on_setattr=attrs.setters.frozen)
+    address: ipaddress.IPv4Address = attrs.field(on_setattr=attrs.setters.frozen)
+    port: int = attrs.field(on_setattr=attrs.setters.frozen)
+    place: Place = attrs.field(on_setattr=attrs.setters.frozen)
+    incarnation: int = 0
+    node: N | None = None
+    stopped_at: float | None = None
+
 
 class _Nobody:
-    """Listens to the common knowledge of a pool: nobody has to be told."""
+    """Listens to the common knowledge of a pool, for which nobody has to be told."""
 
     def __init__(self, pool: Pool, agenda: Agenda) -> None:
         self._pool = pool
@@ -62,85 +155,117 @@ class Pool:
         self.common = Knowledge(None, _Nobody(self, agenda))
 
 
-class Network:
+class Network(Generic[N]):
     """
     All the nodes, in one pool or in several.
 
-    :param clock: the time of everything.
+    :param reactor: gives the time of everything; None for the global one, at first use.
     :param seed: of all that is random; None for another run each time.
-    :ivar agents: by name, those that are down too.
+    :ivar seats: by name, in order of their adding; those of agents that are down too.
     :ivar detection: seconds until a node that can't be reached counts as failed.
+    :ivar watched: the nodes that keep a view of their own.
     """
 
-    def __init__(self, clock: IReactorTime, seed: int | None) -> None:
-        self.agenda = Agenda(clock)
+    def __init__(self, reactor: object | None, seed: int | None) -> None:
+        self.agenda = Agenda(reactor)
         self.rng = random.Random(seed)
-        self.agents: dict[str, EmbeddedAgent] = {}
+        self.seats: dict[str, Seat[N]] = {}
         self.detection = 1.0
-        self.watched: dict[AgentProcess, None] = {}
-        self._by_bind: dict[tuple[str, int], EmbeddedAgent] = {}
+        self.watched: dict[N, None] = {}
+        self._by_address: dict[tuple[str, int], Seat[N]] = {}
         self._sides: dict[str, int] = {}
         self._cut_at = 0.0
         self._last_client = 32767
-        # Under a Clock the date is the clock's, so that two runs are the same.
-        self._start = datetime(1970, 1, 1)
-        if IReactorCore.providedBy(clock):
-            self._start = datetime.now() - timedelta(seconds=clock.seconds())
+        self._start: datetime | None = None
 
     def date(self) -> str:
         """Return the time as a line of an agent's log has it."""
+        if self._start is None:
+            # Under a Clock the date is the clock's, so that two runs are the same.
+            self._start = datetime(1970, 1, 1)
+            if IReactorCore.providedBy(self.agenda.clock):
+                self._start = datetime.now() - timedelta(seconds=self.agenda.clock.seconds())
         return f"{self._start + timedelta(seconds=self.agenda.seconds()):%Y/%m/%d %H:%M:%S}"
 
     # -- who is there
 
-    def add(self, agent: EmbeddedAgent) -> None:
-        self.agents[agent.name] = agent
-        self._by_bind[str(agent.address), agent.port] = agent
+    def new_seat(self, name: str, address: ipaddress.IPv4Address, port: int) -> Seat[N]:
+        """Add a node's part, at a place of its own."""
+        seat = self.seats[name] = self._by_address[str(address), port] = Seat(
+            name, address, port, Place(self.rng)
+        )
+        return seat
 
     def client_address(self) -> IPv4Address:
         """Return another address for the client's end of a connection in memory."""
         self._last_client = 32768 + (self._last_client - 32767) % 28232
         return IPv4Address("TCP", "127.0.0.1", self._last_client)
 
-    def at(self, host: str, port: int) -> EmbeddedAgent | None:
-        """Return the agent that gossips at an address."""
-        return self._by_bind.get((host, port))
+    def node_at(self, host: str, port: int) -> N | None:
+        """Return the node that gossips at an address."""
+        seat = self._by_address.get((host, port))
+        return None if seat is None else seat.node
 
-    def processes_of(self, pool: Pool) -> Iterable[AgentProcess]:
+    def nodes_of(self, pool: Pool) -> Iterable[N]:
         """Return those that run and have joined each other, in order of their adding."""
-        for agent in tuple(self.agents.values()):
-            if agent.process is not None and agent.process.pool is pool:
-                yield agent.process
+        for seat in tuple(self.seats.values()):
+            if seat.node is not None and seat.node.pool is pool:
+                yield seat.node
 
-    def ended(self, process: AgentProcess) -> None:
-        """A process is no more."""
-        self.watched.pop(process, None)
-        process.agent.process_ended(process, self.agenda.seconds())
+    def started(self, node: N) -> None:
+        """A node runs: it takes its seat."""
+        seat: Seat[N] = node.seat
+        seat.node, seat.stopped_at = node, None
+        seat.incarnation += 1
+
+    def ended(self, node: N) -> None:
+        """A node is no more."""
+        self.watched.pop(node, None)
+        seat: Seat[N] = node.seat
+        seat.node, seat.stopped_at = None, self.agenda.seconds()
         self.look_for_the_unreachable()
 
-    # -- who reaches whom
+    # -- messages
 
-    def connected(self, one: AgentProcess, other: AgentProcess) -> bool:
+    def connected(self, one: Node, other: Node) -> bool:
         """Say whether the network between two nodes is whole."""
         return self._sides.get(one.name, 0) == self._sides.get(other.name, 0)
 
-    def send(self, sender: AgentProcess, target: AgentProcess, call: Callable[[], None]) -> None:
-        """Have *call* called at the target when a message gets there, or never."""
+    def send(self, sender: Node, target: Node, call: Callable[[], None]) -> None:
+        """Have *call* called at *target* when a message gets there, or never."""
         if not sender.running or not self.connected(sender, target):
             return
-        delay = sender.agent.place.delay_to(target.agent.place)
+        delay = sender.seat.place.delay_to(target.seat.place)
         self.agenda.later(delay, lambda: target.receive(call))
 
-    def coordinate(self, process: AgentProcess, name: str) -> Coordinate | None:
-        """Return where a node lies as another one knows it; None where it does not."""
-        agent = self.agents.get(name)
-        if agent is None or name not in process.knowledge.members:
+    def send_to_all(self, sender: N, call: Callable[[N], None]) -> None:
+        """Have *call* called with each node that *sender* has joined, itself too, when a message gets there."""
+        for target in self.nodes_of(sender.pool):
+            self.send(sender, target, lambda target=target: call(target))  # type: ignore[misc]  # a default binds
+
+    def broadcast(self, sender: N, message: Callable[[Knowledge], None]) -> None:
+        """Have all that *sender* has joined hear of *message*, itself excepted."""
+        message(sender.pool.common)
+        for target in tuple(self.watched):
+            if target is not sender and target.pool is sender.pool:
+                self.send(sender, target, lambda target=target: message(target.knowledge))  # type: ignore[misc]
+
+    # -- coordinates
+
+    def coordinate(self, node: N, name: str) -> Coordinate | None:
+        """Return where the node called *name* lies as *node* knows it; None where it does not."""
+        seat = self.seats.get(name)
+        if seat is None or name not in node.knowledge.members:
             return None
-        other = agent.process
-        measured = process.coordinate_known() and (other is None or other.coordinate_known())
-        if measured:
-            return agent.place.coordinate
-        return UNMEASURED if other is process else None
+        other = seat.node
+        if self._measured(node) and (other is None or self._measured(other)):
+            return seat.place.coordinate
+        return UNMEASURED if other is node else None
+
+    def _measured(self, node: Node) -> bool:
+        return self.agenda.seconds() - node.started_at >= PROBE_INTERVAL
+
+    # -- partitions
 
     def partition(self, sides: Iterable[Iterable[str]]) -> None:
         """Let nodes of different sides not reach each other; all that are on none are together."""
@@ -161,12 +286,12 @@ class Network:
 
     def _sweep(self) -> None:
         then = self.agenda.seconds() - self.detection + _EPSILON
-        for process in tuple(self.watched):
-            if not process.frozen:
-                for name in tuple(process.knowledge.present):
-                    since = self._unreachable_since(process, name)
+        for node in tuple(self.watched):
+            if node.frozen_at is None:
+                for name in tuple(node.knowledge.present):
+                    since = self._unreachable_since(node, name)
                     if since is not None and since <= then:
-                        process.knowledge.dead(name)
+                        node.knowledge.dead(name)
         for pool in self._pools():
             for name in tuple(pool.common.present):
                 gone = self._away_since(name)
@@ -174,60 +299,60 @@ class Network:
                     pool.common.dead(name)
 
     def _pools(self) -> set[Pool]:
-        return {agent.process.pool for agent in self.agents.values() if agent.process is not None}
+        return {seat.node.pool for seat in self.seats.values() if seat.node is not None}
 
     def _away_since(self, name: str) -> float | None:
         """Return since when a node does not answer anybody."""
-        agent = self.agents[name]
-        return agent.stopped_at if agent.process is None else agent.process.frozen_at
+        seat = self.seats[name]
+        return seat.stopped_at if seat.node is None else seat.node.frozen_at
 
-    def _unreachable_since(self, process: AgentProcess, name: str) -> float | None:
-        """Return since when a node does not answer another one."""
+    def _unreachable_since(self, node: Node, name: str) -> float | None:
+        """Return since when the node called *name* does not answer *node*."""
         since = self._away_since(name)
-        other = self.agents[name].process
-        if since is None and other is not None and not self.connected(process, other):
+        other = self.seats[name].node
+        if since is None and other is not None and not self.connected(node, other):
             since = self._cut_at
         return since
 
     def reunite(self) -> None:
         """Have those find each other again that reach each other again."""
-        for process in tuple(self.watched):
-            if process.frozen:
+        for node in tuple(self.watched):
+            if node.frozen_at is not None:
                 continue
             met: set[int] = set()
-            for other in self.processes_of(process.pool):
-                if other is process or other.frozen or not self.connected(process, other):
+            for other in self.nodes_of(node.pool):
+                if other is node or other.frozen_at is not None or not self.connected(node, other):
                     continue
-                if other.name not in process.knowledge.present:
+                if other.name not in node.knowledge.present:
                     # It hears that it is taken for dead, and says that it is not.
-                    other.agent.incarnation += 1
+                    other.seat.incarnation += 1
                     record = other.record
-                    other.broadcast(lambda knowledge, record=record: knowledge.alive(record))  # type: ignore[misc]
+                    self.broadcast(other, lambda knowledge, record=record: knowledge.alive(record))  # type: ignore[misc]
                     if id(other.knowledge) not in met:
                         met.add(id(other.knowledge))
-                        self._catch_up(process, other)
+                        self._catch_up(node, other)
 
-    def _catch_up(self, process: AgentProcess, other: AgentProcess) -> None:
+    def _catch_up(self, node: N, other: N) -> None:
         """Have a node hear from another one what it has missed."""
         knowledge = other.knowledge
-        other.send(process, lambda: process.knowledge.merge(knowledge))
+        self.send(other, node, lambda: node.knowledge.merge(knowledge))
 
     # -- joining
 
-    def merge(self, joiner: AgentProcess, target: AgentProcess, *, replay: bool) -> None:
+    def merge(self, joiner: N, target: N, *, replay: bool) -> None:
         """Have two nodes join, and with them all that those have joined."""
         ours, theirs = joiner.pool, target.pool
-        before = {id(side): tuple(self.processes_of(side)) for side in (ours, theirs)}
+        before = {id(side): tuple(self.nodes_of(side)) for side in (ours, theirs)}
         joiner.knowledge.merge(target.knowledge, ignore_old=not replay)
-        if target.watched:
+        if target in self.watched:
             target.knowledge.merge(joiner.knowledge)
         if ours is theirs:
             return
         theirs.common.merge(ours.common)
         for side, others in ((ours, theirs), (theirs, ours)):
-            for process in before[id(side)]:
-                process.pool = theirs
-                if process.watched and process is not joiner and process is not target:
+            for node in before[id(side)]:
+                node.pool = theirs
+                if node in self.watched and node is not joiner and node is not target:
                     for other in before[id(others)]:
                         record = other.record
-                        other.send(process, lambda p=process, r=record: p.knowledge.alive(r))  # type: ignore[misc]
+                        self.send(other, node, lambda n=node, r=record: n.knowledge.alive(r))  # type: ignore[misc]

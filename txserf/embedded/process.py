@@ -1,47 +1,30 @@
 """
 One life of an agent, from its start to its leave or its failure.
 
-What survives is the agent's (`EmbeddedAgent`): its name, address, keyring and
-handlers. Most of many agents are never looked at: only once somebody connects
-to one does it get a view, a log and events of its own (`AgentProcess.watch`).
+Its name, address, keyring and handlers outlive it: it is handed them. Nobody ever connects to most of many
+agents, so an agent gets a view, a log and events of its own only when somebody does (`AgentProcess.watch`).
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
-from twisted.logger import Logger
+import attrs
+from twisted.internet.defer import Deferred, DeferredLock
 
-from txserf.embedded.agenda import Agenda, Entry
+from txserf.embedded import sizes
+from txserf.embedded.agenda import Entry
 from txserf.embedded.events import QUIET, AgentEvent, MemberCoalescer, UserCoalescer, describe
-from txserf.embedded.keyring import NOT_ENCRYPTED, NOTHING_TO_LIST, KeyFailure, Keyring, listed
+from txserf.embedded.keyring import KeyCommands, Keyring
 from txserf.embedded.log import AgentLog
 from txserf.embedded.membership import Knowledge, NodeRecord
-from txserf.embedded.queries import (
-    BadPattern,
-    Content,
-    KeyAnswer,
-    Question,
-    ReceivedQuery,
-    Refused,
-    RunningQuery,
-)
-from txserf.model import Member, MemberStatus, QueryEvent, Tags, UserEvent
+from txserf.embedded.network import Network, Pool, Seat
+from txserf.embedded.queries import GOSSIP_INTERVAL, Queries, QueryHandler, ReceivedQuery, Refused
+from txserf.model import Member, MemberStatus, Tags, UserEvent
 from txserf.wire import as_bytes
-
-if TYPE_CHECKING:
-    from txserf.embedded.agent import EmbeddedAgent
-    from txserf.embedded.network import Network, Pool
-
-_log = Logger(namespace="txserf.embedded")
-
-#: Seconds between two rounds of gossip: how long a command waits that tells the others something.
-GOSSIP_INTERVAL = 0.1
 
 #: Seconds that a leave waits for the news to spread.
 LEAVE_PROPAGATE_DELAY = 1.0
@@ -49,10 +32,7 @@ LEAVE_PROPAGATE_DELAY = 1.0
 #: Seconds after which a broadcast has failed.
 BROADCAST_TIMEOUT = 5.0
 
-#: Seconds until a node's coordinate is known.
-PROBE_INTERVAL = 1.0
-
-# What the kernel would hold for an agent that hangs.
+# Messages to an agent that hangs: a bound as the kernel has one.
 _MOST_HELD = 4096
 
 
@@ -66,10 +46,10 @@ class State(enum.Enum):
 
 
 class Stream(Protocol):
-    """Who wants this agent's events."""
+    """Gets this agent's events."""
 
     def handle(self, event: AgentEvent) -> None:
-        """Take an event, of whatever kind."""
+        """Take an event, of any kind."""
 
 
 class Connection(Protocol):
@@ -82,36 +62,68 @@ class Connection(Protocol):
         """End it; *abort* throws away what is under way."""
 
 
+@attrs.frozen(eq=False)
+class _View:
+    """
+    A node's own view of its cluster, kept once somebody connects to its agent.
+
+    :ivar members: holds back its member events.
+    :ivar user: holds back user events that may coalesce.
+    """
+
+    knowledge: Knowledge
+    members: MemberCoalescer
+    user: UserCoalescer
+
+
 class AgentProcess:
     """
     An agent that runs.
 
-    :param agent: whose life this is.
-    :param network: where it gossips.
+    :param seat: its part of the network, which this process takes.
+    :param tags: those that it starts with.
+    :param network: the network that it gossips in.
+    :param pool: the nodes that it has joined.
     :param started_at: when it started; a coordinate is known a second later.
+    :param keyring: gives its keys now; None where gossip is not encrypted.
+    :param handlers: the program's own functions that answer queries; read at each query.
+    :param on_end: called once it has ended.
     """
 
-    def __init__(self, agent: EmbeddedAgent, network: Network, pool: Pool, started_at: float) -> None:
-        self.agent = agent
-        self.name = agent.name
+    def __init__(
+        self,
+        seat: Seat[AgentProcess],
+        tags: Tags,
+        network: Network[AgentProcess],
+        pool: Pool,
+        started_at: float,
+        *,
+        keyring: Callable[[], Keyring | None],
+        handlers: Mapping[str, QueryHandler],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.seat = seat
+        self.name = seat.name
+        self.tags = tags
         self.network = network
-        self.agenda: Agenda = network.agenda
+        self.agenda = network.agenda
         self.pool = pool
-        self.tags = Tags(agent.initial_tags)
         self.started_at = started_at
         self.state = State.ALIVE
         self.frozen_at: float | None = None
         self.connections: dict[Connection, None] = {}
         self.streams: dict[Stream, None] = {}
+        self.log = AgentLog(network.date)
+        self.keys = KeyCommands(self, keyring)
+        self.queries = Queries(self, network, handlers, self.keys.answer, self._post)
         self.join_lock = DeferredLock()
-        self.keys_lock = DeferredLock()
         self.members_locked: Deferred[None] | None = None
+        self._keyring = keyring
+        self._on_end = on_end
+        self._view: _View | None = None
         self._held: deque[Callable[[], None]] = deque(maxlen=_MOST_HELD)
-        self._own: Knowledge | None = None
-        self._running_queries: dict[int, RunningQuery] = {}
         self._events: deque[AgentEvent] = deque()
         self._reaping: Entry | None = None
-        agent.incarnation += 1
 
     def __repr__(self) -> str:
         return f"<AgentProcess {self.name}: {self.state.value}>"
@@ -121,27 +133,27 @@ class AgentProcess:
     @property
     def watched(self) -> bool:
         """Whether it has a view of its own."""
-        return self._own is not None
+        return self._view is not None
 
     @property
     def knowledge(self) -> Knowledge:
-        """What it knows: its own, or what its whole cluster knows while nobody looks."""
-        return self.pool.common if self._own is None else self._own
+        """What it knows by itself; while nobody looks, what all of its cluster know."""
+        return self.pool.common if self._view is None else self._view.knowledge
 
     def watch(self) -> None:
         """Have it keep a view, a log and events of its own from now on."""
-        if self._own is not None:
+        if self._view is not None:
             return
-        self.log = AgentLog(self.network.date)
-        own = self._own = self.pool.common.copy(self.name, self)
+        own = self.pool.common.copy(self.name, self)
         for name in tuple(own.members):
             # A newcomer does not hear of those that were gone before.
             if name not in own.present and own.members[name].since < self.started_at:
                 del own.members[name]
-        self.network.watched[self] = None
         started = self.seconds() - self.started_at < QUIET
-        self._members_held = MemberCoalescer(self.agenda, self._post, [] if started else list(own.members))
-        self._user_held = UserCoalescer(self.agenda, self._post)
+        members = MemberCoalescer(self.agenda, self._post, [] if started else list(own.members))
+        self._view = _View(own, members, UserCoalescer(self.agenda, self._post))
+        self.network.watched[self] = None
+        self.log.keep()
         self.log.write("INFO", "agent: Serf agent starting")
         for name in sorted(own.present, key=lambda name: (name != self.name, name)):
             member = own.members[name].member
@@ -159,20 +171,21 @@ class AgentProcess:
         return self.agenda.seconds()
 
     def member_changed(self, kind: str, member: Member) -> None:
-        names = {"join": "Join", "leave": "Leave", "failed": "Failed", "update": "Update", "reap": "Reap"}
+        assert self._view is not None, "it has knowledge of its own"
         where = "" if kind in ("update", "reap") else f" {member.address}"
-        self.log.write("INFO", f"serf: EventMember{names[kind]}: {member.name}{where}")
-        self._members_held.hold(kind, member)
+        self.log.write("INFO", f"serf: EventMember{kind.capitalize()}: {member.name}{where}")
+        self._view.members.hold(kind, member)
 
     def user_event(self, event: UserEvent) -> None:
+        assert self._view is not None, "it has knowledge of its own"
         if event.coalesce:
-            self._user_held.hold(event)
+            self._view.user.hold(event)
         else:
             self._post(event)
 
     def refute(self) -> None:
         self.log.write("DEBUG", "serf: Refuting an older leave intent")
-        self.agenda.later(0, lambda: self.broadcast_join())
+        self.agenda.later(0, self.broadcast_join)
 
     def prune_leaving(self, name: str) -> None:
         """Erase a member once it should have left; until then nobody can read the members."""
@@ -208,8 +221,8 @@ class AgentProcess:
     @property
     def record(self) -> NodeRecord:
         """What it says of itself."""
-        agent = self.agent
-        return NodeRecord(self.name, agent.address, agent.port, self.tags, agent.incarnation)
+        seat = self.seat
+        return NodeRecord(seat.name, seat.address, seat.port, self.tags, seat.incarnation)
 
     @property
     def running(self) -> bool:
@@ -218,10 +231,6 @@ class AgentProcess:
     @property
     def frozen(self) -> bool:
         return self.frozen_at is not None
-
-    def send(self, target: AgentProcess, call: Callable[[], None]) -> None:
-        """Have *call* called at *target*, as soon as a message gets there; or never."""
-        self.network.send(self, target, call)
 
     def receive(self, call: Callable[[], None]) -> None:
         """Take a message."""
@@ -232,25 +241,24 @@ class AgentProcess:
         else:
             call()
 
-    def broadcast(self, message: Callable[[Knowledge], None]) -> None:
-        """Have all that hear of it take *message*, this node excepted."""
-        message(self.pool.common)
-        for other in tuple(self.network.watched):
-            if other is not self and other.pool is self.pool:
-                self.send(other, lambda other=other: message(other.knowledge))  # type: ignore[misc]  # a default binds
+    def start(self) -> None:
+        """Take its seat, and tell all that it is there."""
+        self.network.started(self)
+        self.broadcast_alive()
+        self.broadcast_join()
 
     def broadcast_join(self) -> None:
         """Tell all that this node means to stay."""
         ltime = self.knowledge.clock.time
         self.knowledge.join_intent(ltime, self.name)
-        self.broadcast(lambda knowledge: knowledge.join_intent(ltime, self.name))
+        self.network.broadcast(self, lambda knowledge: knowledge.join_intent(ltime, self.name))
 
     def broadcast_alive(self) -> None:
         """Tell all what this node says of itself now."""
         record = self.record
         if self.watched:
             self.knowledge.alive(record)
-        self.broadcast(lambda knowledge: knowledge.alive(record))
+        self.network.broadcast(self, lambda knowledge: knowledge.alive(record))
 
     async def gossip(self) -> None:
         """Wait until a broadcast has gone out: no time at all where there is nobody else."""
@@ -270,112 +278,28 @@ class AgentProcess:
         for event in events:
             if not self.running:
                 return
-            if self.watched:
-                self.log.write("INFO", f"agent: Received event: {describe(event)}")
+            self.log.write("INFO", f"agent: Received event: {describe(event)}")
             for stream in tuple(self.streams):
                 stream.handle(event)
             if isinstance(event, ReceivedQuery):
-                self._handle(event)
+                self.queries.handle(event)
 
     def send_user_event(self, name: str, payload: bytes, coalesce: bool) -> None:
-        """Start a user event whose size was checked."""
+        """
+        Start a user event.
+
+        :raises Refused: where it is too large.
+        """
         clock = self.knowledge.event_clock
+        limit = f"exceeds configured limit of {sizes.EVENT_LIMIT} bytes"
+        if len(as_bytes(name)) + len(payload) > sizes.EVENT_LIMIT:
+            raise Refused(f"user event {limit} before encoding")
+        if sizes.user_event(clock.time, name, payload) > sizes.EVENT_LIMIT:
+            raise Refused(f"encoded user event {limit} after encoding")
         event = UserEvent(name, payload, clock.time, coalesce)
         clock.increment()
         self.knowledge.user_event(event)
-        self.broadcast(lambda knowledge: knowledge.user_event(event))
-
-    # -- queries
-
-    def ask(self, question: Question, running: RunningQuery) -> None:
-        """Start a query whose size was checked."""
-        timeout = question.timeout * 1e-9
-        ltime = question.ltime
-        self._running_queries[ltime] = running
-
-        def over() -> None:
-            del self._running_queries[ltime]
-            running.done()
-
-        self.agenda.later(timeout, over)
-        self.knowledge.query_clock.witness(ltime)
-        self.broadcast(lambda knowledge: knowledge.query_clock.witness(ltime))
-        for process in self.network.processes_of(self.pool):
-            self.send(process, lambda process=process: process.asked(question, self))  # type: ignore[misc]
-
-    def asked(self, question: Question, origin: AgentProcess) -> None:
-        """Take a query."""
-        try:
-            if not question.is_for(self.name, self.tags):
-                return
-        except BadPattern as reason:
-            if self.watched:
-                patterns = ", ".join(question.filter_tags.values())
-                self.log.write("WARN", f"serf: failed to compile filter regex ({patterns}): {reason}")
-            return
-        query = ReceivedQuery(question, self, origin, self.seconds() + question.timeout * 1e-9)
-        if question.request_ack:
-            self.send(origin, lambda: origin.query_answered(question, self.name, None))
-        if question.internal:
-            self._answer_internal(query)
-        elif self.watched or question.name in self.agent.handlers:
-            self._post(query)
-
-    def query_answered(self, question: Question, node: str, content: Content | None) -> None:
-        """Take an ack (None) or a response to a query of this node; past its deadline it is lost."""
-        running = self._running_queries.get(question.ltime)
-        if self.watched:
-            self.log.write("DEBUG", f"serf: messageQueryResponseType: {node}")
-        if running is None:
-            if self.watched:
-                reply = f"reply for non-running query (LTime: {question.ltime}) From: {node}"
-                self.log.write("WARN", f"serf: {reply}")
-        elif content is None:
-            running.ack(node)
-        else:
-            running.response(node, content)
-
-    def _answer_internal(self, query: ReceivedQuery) -> None:
-        ring, command = self.agent.keyring, query.name.removeprefix("_serf_")
-        if command == "list-keys":
-            answer = KeyAnswer(False, NOTHING_TO_LIST)
-            if ring is not None:
-                message, keys = listed(ring, query.question.ltime, self.name)
-                answer = KeyAnswer(True, message, tuple(keys))
-        elif command in ("install-key", "use-key", "remove-key"):
-            answer = KeyAnswer(False, NOT_ENCRYPTED)
-            if ring is not None:
-                answer = _change(ring, command, query.question.key)
-        else:
-            return
-        query.send(answer)
-
-    def _handle(self, query: ReceivedQuery) -> None:
-        """Have the program's own function answer."""
-        function = self.agent.handlers.get(query.name)
-        if function is None:
-            return
-
-        def failed(failure: Any) -> None:
-            _log.failure("handle_query's {name} failed at {node}", failure, name=query.name, node=self.name)
-
-        def answer(value: bytes | str | None) -> None:
-            if value is not None and self.running:
-                query.respond(as_bytes(value))
-
-        def refused(failure: Any) -> None:
-            failure.trap(Refused)
-            if self.watched:
-                text = f"agent: Failed to respond to query 'query: {query.name}': {failure.value}"
-                self.log.write("WARN", text)
-
-        async def run() -> bytes | str | None:
-            event = QueryEvent(0, query.name, query.question.payload, query.question.ltime)
-            value = function(event.bound(lambda _, payload: _respond(query, payload)))
-            answered: bytes | str | None = await value if isawaitable(value) else value
-            return answered
-
-        ensureDeferred(run()).addCallback(answer).addErrback(refused).addErrback(failed)
+        self.network.broadcast(self, lambda knowledge: knowledge.user_event(event))
 
     # -- the end
 
@@ -398,6 +322,7 @@ class AgentProcess:
             return
         self.state = State.SHUTDOWN
         self.network.ended(self)
+        self._on_end()
         if self._reaping is not None:
             self._reaping.cancel()
         self.drop_connections(abort=abort)
@@ -406,14 +331,8 @@ class AgentProcess:
         for connection in tuple(self.connections):
             connection.drop(abort=abort)
 
-    # -- what others ask about it
-
-    def coordinate_known(self) -> bool:
-        """Whether it has been up for long enough to be measured."""
-        return self.seconds() - self.started_at >= PROBE_INTERVAL
-
     def stats(self) -> dict[str, dict[str, str]]:
-        """Return what ``stats`` answers."""
+        """Return the answer to ``stats``."""
         knowledge = self.knowledge
         counts = knowledge.counts()
         serf = {
@@ -427,7 +346,7 @@ class AgentProcess:
             "intent_queue": 0,
             "event_queue": 0,
             "query_queue": 0,
-            "encrypted": "false" if self.agent.keyring is None else "true",
+            "encrypted": "false" if self._keyring() is None else "true",
             "coordinate_resets": 0,
         }
         runtime = {
@@ -445,24 +364,3 @@ class AgentProcess:
             "tags": dict(self.tags),
             "event_handlers": {},
         }
-
-
-def _change(ring: Keyring, command: str, key: bytes) -> KeyAnswer:
-    change = {"install-key": ring.install, "use-key": ring.use, "remove-key": ring.remove}[command]
-    try:
-        change(key)
-    except KeyFailure as failure:
-        return KeyAnswer(False, str(failure))
-    return KeyAnswer(True)
-
-
-def _respond(query: ReceivedQuery, payload: bytes | str) -> Deferred[None]:
-    """Answer a query on behalf of a `QueryEvent`."""
-    responding: Deferred[None] = Deferred()
-    try:
-        query.respond(as_bytes(payload))
-    except Refused as refusal:
-        responding.errback(refusal)
-    else:
-        responding.callback(None)
-    return responding

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 from txserf import commands
 from txserf.commands import Command
-from txserf.embedded import actions
+from txserf.embedded import joining
 from txserf.embedded.events import AgentEvent
 from txserf.embedded.log import quoted, shows
 from txserf.embedded.membership import Known
 from txserf.embedded.process import AgentProcess
-from txserf.embedded.queries import INTERNAL, Content, Question, ReceivedQuery, Refused, RunningQuery
+from txserf.embedded.queries import INTERNAL, Content, ReceivedQuery, Refused, RunningQuery
 from txserf.embedded.re2 import BadPattern, compile_pattern
 from txserf.errors import InvalidRequest
 from txserf.filters import EventFilter, parse_filter
@@ -201,9 +201,8 @@ class Session:
         return later()
 
     async def join(self, values: Values, seq: int) -> Answer:
-        lock = self._process.join_lock
         try:
-            joined = await actions.join(self._process, values["Existing"], values["Replay"], lock)
+            joined = await joining.join(self._process, values["Existing"], values["Replay"])
         except Refused as refusal:
             return Answer(str(refusal), pack({"Num": 0}))
         return Answer(body=pack({"Num": joined}))
@@ -211,18 +210,18 @@ class Session:
     async def leave(self, values: Values, seq: int) -> Answer:
         error = ""
         try:
-            await actions.leave(self._process)
+            await joining.leave(self._process)
         except Refused as refusal:
             error = str(refusal)
         return Answer(error, then=lambda: self._process.end(abort=False))
 
     async def force_leave(self, values: Values, seq: int) -> Answer:
-        await actions.force_leave(self._process, values["Node"], values["Prune"])
+        await joining.force_leave(self._process, values["Node"], values["Prune"])
         return Answer()
 
     async def tags(self, values: Values, seq: int) -> Answer:
         try:
-            await actions.set_tags(self._process, values["Tags"], values["DeleteTags"])
+            await joining.set_tags(self._process, values["Tags"], values["DeleteTags"])
         except Refused as refusal:
             return Answer(str(refusal))
         return Answer()
@@ -293,7 +292,7 @@ class Session:
         text = f"{name}. Coalesced: {flag}. Payload: {quoted(payload)}"
         log.write("DEBUG", f"agent: Requesting user event send: {text}")
         try:
-            actions.user_event(self._process, name, payload, coalesce)
+            self._process.send_user_event(name, payload, coalesce)
         except Refused as refusal:
             log.write("WARN", f"agent: failed to send user event: {refusal}")
             return Answer(str(refusal))
@@ -304,16 +303,6 @@ class Session:
         if name.startswith(INTERNAL) and (name != f"{INTERNAL}ping" or values["Payload"]):
             return Answer(f"Queries cannot contain the '{INTERNAL}' prefix")
         log.write("DEBUG", f"agent: Requesting query send: {name}. Payload: {quoted(values['Payload'])}")
-        knowledge = self._process.knowledge
-        question = Question(
-            name=name,
-            payload=values["Payload"],
-            ltime=knowledge.query_clock.time,
-            timeout=values["Timeout"] or actions.default_query_timeout(len(knowledge.present)),
-            request_ack=values["RequestAck"],
-            filter_nodes=values["FilterNodes"],
-            filter_tags=values["FilterTags"],
-        )
         records = self._peer.open_stream(seq, None)
 
         def put(kind: str, node: str = "", content: Content = b"") -> None:
@@ -326,7 +315,15 @@ class Session:
             on_done=lambda: put("done"),
         )
         try:
-            actions.ask(self._process, question, running)
+            self._process.queries.ask(
+                name,
+                values["Payload"],
+                running,
+                timeout=values["Timeout"],
+                request_ack=values["RequestAck"],
+                filter_nodes=values["FilterNodes"],
+                filter_tags=values["FilterTags"],
+            )
         except Refused as refusal:
             log.write("WARN", f"agent: failed to start user query: {refusal}")
             return Answer(str(refusal))
@@ -357,8 +354,7 @@ class Session:
         return await self._keys("remove-key", values["Key"])
 
     async def _keys(self, command: str, key: str) -> Answer:
-        lock = self._process.keys_lock
-        error, reply = await actions.change_keys(self._process, command, key, lock)
+        error, reply = await self._process.keys.run(command, key)
         return Answer(error, pack(reply.to_wire(listing=command == "list-keys")))
 
 
