@@ -251,7 +251,7 @@ class EmbeddedAgent:
             self._network,
             pool,
             started_at,
-            keyring=lambda: self.keyring,
+            owner=self,
             handlers=self._handlers,
             on_end=self._ended,
         )

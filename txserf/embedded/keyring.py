@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock
 
@@ -75,17 +76,23 @@ class Keyring:
             self._keys.remove(key)
 
 
+class KeyOwner(Protocol):
+    """An agent, whose keyring may be replaced while it runs; None where gossip is not encrypted."""
+
+    keyring: Keyring | None
+
+
 class KeyCommands:
     """
     The key commands at one node: those that it is asked to carry out, and its answers to those of others.
 
     :param node: the node.
-    :param keyring: gives the keys of that node now; None where its gossip is not encrypted.
+    :param owner: has the keys of that node.
     """
 
-    def __init__(self, node: QueryNode, keyring: Callable[[], Keyring | None]) -> None:
+    def __init__(self, node: QueryNode, owner: KeyOwner) -> None:
         self._node = node
-        self._keyring = keyring
+        self._owner = owner
         self._lock = DeferredLock()  # changes exclude each other; listings don't
 
     # -- where one is asked
@@ -134,7 +141,7 @@ class KeyCommands:
 
     def answer(self, question: Question) -> KeyAnswer | None:
         """Carry out another node's key command here; None for a query that is none."""
-        ring, command = self._keyring(), question.name.removeprefix(INTERNAL)
+        ring, command = self._owner.keyring, question.name.removeprefix(INTERNAL)
         if command not in _INITIATED:
             return None
         if ring is None:

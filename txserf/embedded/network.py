@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -241,14 +242,14 @@ class Network(Generic[N]):
     def send_to_all(self, sender: N, call: Callable[[N], None]) -> None:
         """Have *call* called with each node that *sender* has joined, itself too, when a message gets there."""
         for target in self.nodes_of(sender.pool):
-            self.send(sender, target, lambda target=target: call(target))  # type: ignore[misc]  # a default binds
+            self.send(sender, target, partial(call, target))
 
     def broadcast(self, sender: N, message: Callable[[Knowledge], None]) -> None:
         """Have all that *sender* has joined hear of *message*, itself excepted."""
         message(sender.pool.common)
         for target in tuple(self.watched):
             if target is not sender and target.pool is sender.pool:
-                self.send(sender, target, lambda target=target: message(target.knowledge))  # type: ignore[misc]
+                self.send(sender, target, lambda target=target: message(target.knowledge))  # type: ignore[misc]  # a default binds
 
     # -- coordinates
 

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from txserf.embedded import sizes
 from txserf.embedded.agenda import Entry
 from txserf.embedded.events import QUIET, AgentEvent, MemberCoalescer, UserCoalescer, describe
-from txserf.embedded.keyring import KeyCommands, Keyring
+from txserf.embedded.keyring import KeyCommands, KeyOwner
 from txserf.embedded.log import AgentLog
 from txserf.embedded.membership import Knowledge, NodeRecord
 from txserf.embedded.network import Network, Pool, Seat
@@ -85,7 +85,7 @@ class AgentProcess:
     :param network: the network that it gossips in.
     :param pool: the nodes that it has joined.
     :param started_at: when it started; a coordinate is known a second later.
-    :param keyring: gives its keys now; None where gossip is not encrypted.
+    :param owner: has its keyring; read at each use.
     :param handlers: the program's own functions that answer queries; read at each query.
     :param on_end: called once it has ended.
     """
@@ -98,7 +98,7 @@ class AgentProcess:
         pool: Pool,
         started_at: float,
         *,
-        keyring: Callable[[], Keyring | None],
+        owner: KeyOwner,
         handlers: Mapping[str, QueryHandler],
         on_end: Callable[[], None],
     ) -> None:
@@ -114,11 +114,11 @@ class AgentProcess:
         self.connections: dict[Connection, None] = {}
         self.streams: dict[Stream, None] = {}
         self.log = AgentLog(network.date)
-        self.keys = KeyCommands(self, keyring)
+        self.keys = KeyCommands(self, owner)
         self.queries = Queries(self, network, handlers, self.keys.answer, self._post)
         self.join_lock = DeferredLock()
         self.members_locked: Deferred[None] | None = None
-        self._keyring = keyring
+        self._owner = owner
         self._on_end = on_end
         self._view: _View | None = None
         self._held: deque[Callable[[], None]] = deque(maxlen=_MOST_HELD)
@@ -346,7 +346,7 @@ class AgentProcess:
             "intent_queue": 0,
             "event_queue": 0,
             "query_queue": 0,
-            "encrypted": "false" if self._keyring() is None else "true",
+            "encrypted": "false" if self._owner.keyring is None else "true",
             "coordinate_resets": 0,
         }
         runtime = {

@@ -8,6 +8,7 @@ takes a `Question` and makes a `ReceivedQuery` of it, which may be answered.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from inspect import isawaitable
 from math import ceil, log10
 from typing import Any, Protocol
@@ -291,20 +292,22 @@ class Queries:
             patterns = ", ".join(question.filter_tags.values())
             node.log.write("WARN", f"serf: failed to compile filter regex ({patterns}): {reason}")
             return
-
-        def send(content: Content | None) -> None:
-            network.send(node, origin._node, lambda: origin._answered(question, node.name, content))
-
+        send = partial(network.send, node, origin._node)
+        answered = partial(origin._answered, question, node.name)
         if question.request_ack:
-            send(None)
+            send(partial(answered, None))
         if question.internal:
             answer = self._answer(question)
             if answer is not None:
-                send(answer)
+                send(partial(answered, answer))
         elif node.watched or question.name in self._handlers:
             seconds = network.agenda.seconds
             deadline = seconds() + question.timeout * 1e-9
-            self._post(ReceivedQuery(question, node.name, deadline, seconds, send))
+
+            def respond(payload: bytes) -> None:
+                send(partial(answered, payload))
+
+            self._post(ReceivedQuery(question, node.name, deadline, seconds, respond))
 
     def handle(self, query: ReceivedQuery) -> None:
         """Have the program's own function answer, if there is one."""
