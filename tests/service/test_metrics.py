@@ -38,6 +38,20 @@ class MetricsCase(RouterCase):
         raise AssertionError(f"{sample} is not in:\n{self.scrape()}")
 
 
+class FormatTests(MetricsCase):
+    def test_what_no_format_is_asked_for_by_gets_the_default_one(self) -> None:
+        default = self.metrics.exposition("")
+        for type in ("text/plain", "application/openmetrics-text"):
+            for version in ("a.b.c", "\xff", "\xb2", "9" * 5000):
+                accept = f"{type}; version={version}; escaping=\xff"
+                self.assertEqual(self.metrics.exposition(accept), default, accept)
+
+    def test_open_metrics_may_be_asked_for(self) -> None:
+        body, content_type = self.metrics.exposition("application/openmetrics-text; version=1.0.0")
+        self.assertIn("application/openmetrics-text", content_type)
+        self.assertTrue(body.endswith(b"# EOF\n"))
+
+
 class ConnectionTests(MetricsCase):
     def test_it_tells_whether_there_is_a_connection(self) -> None:
         self.turn(0.5)

@@ -39,7 +39,7 @@ class SiteTests(SynchronousTestCase):
             "",
             "",
         ]
-        protocol.dataReceived("\r\n".join(lines).encode())
+        protocol.dataReceived("\r\n".join(lines).encode("latin-1"))
         head, _, body = transport.value().decode().partition("\r\n\r\n")
         status, *rest = head.split("\r\n")
         return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body
@@ -63,6 +63,16 @@ class SiteTests(SynchronousTestCase):
         status, headers, body = self.ask("/metrics", Accept="x/y")
         self.assertEqual((status, headers["content-type"], body), (200, "text/x-metrics", "metrics as x/y"))
 
+    def test_a_header_may_have_any_bytes(self) -> None:
+        for header in ("Accept", "Host", "Cookie", "Content-Type"):
+            for path in ("/metrics", "/health"):
+                self.assertEqual(
+                    self.ask(path, **{header: "text/plain; version=\xff"})[0], 200, (header, path)
+                )
+        _, _, body = self.ask("/metrics", Accept="x/\xff")
+        self.assertEqual(body, "metrics as x/\xff")
+        self.assertEqual(self.ask("/metrics", **{"\xff": "x"})[0], 400)  # of its name only Twisted decides
+
     def test_without_metrics_the_extra_is_named(self) -> None:
         self.metrics = None
         status, _, body = self.ask("/metrics")
@@ -79,8 +89,10 @@ class SiteTests(SynchronousTestCase):
     def test_only_get_and_head_are_allowed(self) -> None:
         log = Log(self)
         status, headers, body = self.ask("/health", "HEAD")
-        self.assertEqual(log.texts, [])  # Twisted would warn about a body for HEAD
         self.assertEqual((status, headers["content-length"], body), (200, "3", ""))
+        status, _, body = self.ask("/nowhere", "HEAD")
+        self.assertEqual((status, body), (404, ""))
+        self.assertEqual(log.texts, [])  # Twisted would warn about a body for HEAD
         self.assertEqual(self.ask("/health", "POST")[0], 405)
 
 

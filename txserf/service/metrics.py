@@ -106,10 +106,13 @@ class Metrics(Observer, Collector):
         """
         Return all metrics in the format that a scraper asks for.
 
-        :param accept: the scraper's ``Accept`` header.
+        :param accept: the scraper's ``Accept`` header. If it can't be understood, the format is the default one.
         :returns: the body, and its content type.
         """
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (ValueError, TypeError):  # for a version such as a.b, or one of 5,000 digits
+            encoder, content_type = choose_encoder("")
         return encoder(self._registry), content_type
 
     # -- counted as it happens

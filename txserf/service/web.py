@@ -62,15 +62,18 @@ class _Pages(resource.Resource):
 
     def render(self, request: server.Request) -> bytes:
         """Answer a request."""
+        body = self._body(request)
+        request.setHeader("content-length", str(len(body)))
+        return b"" if request.method == b"HEAD" else body
+
+    def _body(self, request: server.Request) -> bytes:
         page = self._pages.get(request.path)
         if page is None:
             return _text(request, http.NOT_FOUND, "there are /health and /metrics")
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("allow", "GET, HEAD")
             return _text(request, http.NOT_ALLOWED, "only GET and HEAD are allowed")
-        body = page(request)
-        request.setHeader("content-length", str(len(body)))
-        return body if request.method == b"GET" else b""
+        return page(request)
 
 
 class Site(server.Site):
@@ -102,7 +105,9 @@ class Site(server.Site):
     def _scrape(self, request: server.Request) -> bytes:
         if self._metrics is None:
             return _text(request, http.NOT_IMPLEMENTED, _NO_METRICS)
-        body, content_type = self._metrics.exposition(request.getHeader("accept") or "")
+        # A header may have any bytes. Twisted decodes it as UTF-8, and fails, only if it is asked for by a str.
+        accept: bytes = request.getHeader(b"accept") or b""
+        body, content_type = self._metrics.exposition(accept.decode("latin-1"))
         request.setHeader("content-type", content_type)
         return body
 
