@@ -8,8 +8,10 @@ of which a row of `txserf.commands` makes an `InvalidRequest`. Nothing here know
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -217,6 +219,20 @@ def count(value: Any, what: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise InvalidRequest(f"{what} must be an int of at least 1, not {value!r}")
+
+
+_FILE_KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+
+
+def what_it_is(path: Path) -> str | None:
+    """
+    Return the kind of what is at a path, for a refusal: "a FIFO", to read which would wait for its writer.
+
+    :returns: None for a regular file, and for a link to one.
+    :raises OSError: `FileNotFoundError` if nothing is there, for instance.
+    """
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else _FILE_KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 def nanoseconds(timeout: float | None) -> int:

@@ -171,12 +171,33 @@ class FileTests(SynchronousTestCase):
     def test_without_a_file_nothing_was_handled(self) -> None:
         self.assertEqual(self.loaded().last, 0)
 
+    def test_an_empty_file_is_a_new_one(self) -> None:
+        self.path.touch()
+        self.assertEqual(self.loaded().last, 0)
+
+    def test_where_it_is_a_link_its_target_is_written_and_the_link_stays(self) -> None:
+        (folder := new_folder(self) / "elsewhere").mkdir()
+        target = folder / "target"
+        self.path.symlink_to(target)
+        for number in (1, 2):  # a target that is not there yet, and one that is
+            self.handled(UserEvent("a", b"", number))
+            self.ltimes.save(self.path)
+            self.assertTrue(self.path.is_symlink())
+            self.assertEqual(list(folder.iterdir()), [target])
+            self.assertEqual(self.loaded().last, number)
+        self.assertEqual(list(self.path.parent.iterdir()), [self.path])
+
+    def test_what_is_no_regular_file_is_refused_and_not_waited_for(self) -> None:
+        os.mkfifo(self.path)
+        error = self.assertRaises(StateError, self.loaded)
+        self.assertEqual(str(error), f"{self.path} can't be read: it is a FIFO")
+
     def test_what_is_none_of_ours_is_refused_by_its_path(self) -> None:
         good = {"version": 1, "last": 1, "recent": [[1, "a", 0]]}
         self.path.write_text(json.dumps(good))
         self.assertEqual(self.loaded().last, 1)
         for bad in (
-            "", "[]", "{}", "no json", "\xff", "null",
+            " ", "[]", "{}", "no json", "\xff", "null",
             *(json.dumps({**good, name: value}) for name, value in (
                 ("version", 2), ("last", "x"), ("last", None), ("recent", 5), ("recent", [[1, "a"]]),
                 ("recent", [["1", "a", 0]]), ("recent", [[1, 2, 0]]), ("recent", [[1, "a", "0"]]),

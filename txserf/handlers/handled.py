@@ -20,6 +20,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from txserf.arguments import what_it_is
 from txserf.errors import SerfError, reason_text
 from txserf.model import UserEvent
 
@@ -96,12 +97,18 @@ class LTimes:
 
     def load(self, path: Path) -> None:
         """
-        Read the events of a file. A file that does not exist has none.
+        Read the events of a file. A file that does not exist has none, and neither has an empty one.
 
         :raises StateError: for a file that can't be read or is no state file of txserf. Nothing of it is remembered then.
         """
         try:
-            state: Any = json.loads(path.read_bytes())
+            kind = what_it_is(path)
+            if kind is not None:
+                raise StateError(f"{path} can't be read: it is {kind}")
+            content = path.read_bytes()
+            if not content:
+                return
+            state: Any = json.loads(content)
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
@@ -121,19 +128,22 @@ class LTimes:
         """
         Write the events that were handled to a file, in one piece or not at all.
 
+        If *path* is a link, its target is written, and the link stays.
+
         :raises StateError: if it can't be written.
         """
         recent = [key for key, handled in self._handled.items() if handled]
         last = max((key[0] for key in recent), default=0)
         text = json.dumps({"version": _VERSION, "last": last, "recent": recent})
+        target = Path(os.path.realpath(path))  # os.replace() would replace a link itself
         try:
-            fd, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            fd, new = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             try:
                 with os.fdopen(fd, "w") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(new, path)
+                os.replace(new, target)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(new)
