@@ -102,7 +102,11 @@ class OptionsTests(OptionsCase):
         self.assertIn("--monitor 'LOUD'", self.refusal("--config", self.file('monitor = "LOUD"')))
 
     def test_at_a_reload_it_is_refused_as_well(self) -> None:
-        for text, told in (('stream = "foo"', "--stream 'foo'"), ('monitor = "LOUD"', "--monitor 'LOUD'")):
+        for text, told in (
+            ('stream = "foo"', "--stream 'foo'"),
+            ('monitor = "LOUD"', "--monitor 'LOUD'"),
+            ("app = " + "[" * 5000, "nested too deep"),
+        ):
             options = self.options("--config", self.file('handler = ["true"]'))
             self.file(f'handler = ["false"]\n{text}')
             self.assertIn(told, str(self.assertRaises(ConfigError, options.read, again=True)))

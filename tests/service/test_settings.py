@@ -101,6 +101,32 @@ class LoadTests(FileCase):
         self.assertIn("FILE is not TOML: ", self.refusal("agent = = 1"))
         self.assertIn("line 1", self.refusal("agent = = 1"))
 
+    def test_what_is_nested_too_deep_is_refused(self) -> None:
+        for text in ("[" * 5000, "[" * 5000 + "]" * 5000, "{a = " * 5000):
+            self.assertEqual(self.refusal(f"handler = {text}"), "FILE is not TOML: it is nested too deep")
+
+    def test_a_number_of_any_length_is_taken_or_refused_in_a_sentence(self) -> None:
+        long = "0x" + "f" * 10_000
+        for name in ("handler-timeout", "embedded", "embedded-port", "format"):
+            told = self.refusal(f"{name} = {long}")
+            self.assertEqual(
+                told, f"FILE: {name} is {settings.BY_NAME[name].rule}, not a number of 21 digits or more"
+            )
+        self.assertIn("is not TOML", self.refusal("concurrency = " + "9" * 10_000))
+
+    def test_an_embedded_cluster_has_at_most_1000_agents(self) -> None:
+        self.assertEqual(
+            self.refusal("embedded = 1001"), "FILE: embedded is a whole number from 1 to 1000, not 1001"
+        )
+        self.refusal("embedded = 1" + "0" * 26)
+
+    def test_what_is_no_regular_file_is_refused_and_not_waited_for(self) -> None:
+        path = new_folder(self) / "fifo"
+        os.mkfifo(path)
+        for name, kind in ((path, "a FIFO"), (path.parent, "a directory"), (Path("/dev/zero"), "a device")):
+            told = str(self.assertRaises(ConfigError, settings.load, name))
+            self.assertEqual(told, f"{name} can't be read: it is {kind}")
+
     def test_what_is_not_utf8_is_refused(self) -> None:
         self.assertIn("FILE is not TOML: ", self.refusal(b'agent = "\xff"'))
 
@@ -189,6 +215,38 @@ class CheckTests(SynchronousTestCase):
 
     def test_the_folder_of_a_state_has_to_be_there(self) -> None:
         self.assertIn("no directory /nowhere", self.refusal(state="/nowhere/x", handler=["true"]))
+        link = new_folder(self) / "link"
+        link.symlink_to("/nowhere/x")
+        self.assertIn("no directory /nowhere", self.refusal(state=str(link), handler=["true"]))
 
-    def test_a_state_is_no_folder(self) -> None:
-        self.assertIn("is a directory", self.refusal(state="/", handler=["true"]))
+    def test_a_state_is_a_regular_file(self) -> None:
+        folder = new_folder(self)
+        os.mkfifo(folder / "fifo")
+        (folder / "link").symlink_to("fifo")
+        for path, kind in {
+            "/": "a directory",
+            "/dev/null": "a device",
+            str(folder / "fifo"): "a FIFO",
+            str(folder / "link"): "a FIFO",
+        }.items():
+            self.assertEqual(self.refusal(state=path, handler=["true"]), f"--state {path} is {kind}")
+
+    def test_a_state_that_the_system_refuses_is_refused_by_name(self) -> None:
+        folder = new_folder(self)
+        (folder / "file").touch()
+        (folder / "loop").symlink_to("loop")
+        for path, told in {
+            f"/{'a' * 5000}": "File name too long",
+            str(folder / "file" / "x"): "Not a directory",
+            str(folder / "loop"): "Too many levels of symbolic links",
+            "/tmp/a\0b": "null byte",
+        }.items():
+            self.assertIn(told, self.refusal(state=path, handler=["true"]))
+
+    def test_a_state_may_be_there_already_or_not_and_may_be_a_link(self) -> None:
+        folder = new_folder(self)
+        (folder / "file").touch()
+        (folder / "link").symlink_to("file")
+        (folder / "later").symlink_to("not-yet")
+        for name in ("file", "link", "later", "new"):
+            settings.check(settings.merged({"state": str(folder / name), "handler": ["true"]}, {}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -17,7 +18,7 @@ from typing import Any
 import attrs
 
 from txserf import constant
-from txserf.arguments import count, did_you_mean, seconds
+from txserf.arguments import count, did_you_mean, seconds, what_it_is
 from txserf.commands import LOG_LEVELS
 from txserf.connection.hosts import parse_hosts
 from txserf.errors import InvalidHostURL, InvalidRequest
@@ -41,6 +42,9 @@ class Takes(enum.Enum):
 # The names of TOML for the types of Python that its values have.
 _TOML_TYPES = {"str": "text", "int": "a number", "float": "a number", "bool": "true or false"}
 _TOML_TYPES |= {"list": "an array", "dict": "a table"}
+
+# Python makes no text of a number with more than 4,300 digits, and nobody would read it.
+_LONG = 10**20
 
 
 @attrs.frozen
@@ -187,6 +191,7 @@ SETTINGS = (
         "embedded",
         Takes.NUMBER,
         "Run a cluster of this many agents in this process, and use it: no Serf is needed.",
+        highest=1000,
     ),
     Setting(
         "embedded-port",
@@ -218,11 +223,20 @@ def load(path: Path) -> dict[str, Any]:
     """
     loads = _toml().loads
     try:
-        found: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
+        kind = what_it_is(path)
+        text = path.read_text(encoding="utf-8") if kind is None else ""
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except ValueError as error:  # it is not UTF-8, or not TOML
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    if kind is not None:
+        raise ConfigError(f"{path} can't be read: it is {kind}")
+    try:
+        found: dict[str, Any] = loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not TOML: it is nested too deep") from None
     for name, value in found.items():
         setting = BY_NAME.get(name)
         if setting is None or not setting.in_file:
@@ -230,11 +244,18 @@ def load(path: Path) -> dict[str, Any]:
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             raise ConfigError(f"{path}: there is no option {name!r}{hint}")
         if not setting.accepts(value):
-            shown = repr(value) if setting.kind in (Takes.NUMBER, Takes.SECONDS) or setting.choices else None
-            if shown is None or not isinstance(value, (str, int, float)):
-                shown = _TOML_TYPES.get(type(value).__name__, "a date or time")
-            raise ConfigError(f"{path}: {name} is {setting.rule}, not {shown}")
+            raise ConfigError(f"{path}: {name} is {setting.rule}, not {_shown(value, setting)}")
     return found
+
+
+def _shown(value: object, setting: Setting) -> str:
+    """Return a value of the file for a refusal: the value itself if it can't be secret, else its type."""
+    if isinstance(value, int) and abs(value) >= _LONG:
+        return "a number of 21 digits or more"
+    public = setting.kind in (Takes.NUMBER, Takes.SECONDS) or setting.choices
+    if public and isinstance(value, (str, int, float)):
+        return repr(value)
+    return _TOML_TYPES.get(type(value).__name__, "a date or time")
 
 
 def _toml() -> Any:
@@ -287,7 +308,16 @@ def _check_shown(stream: str | None, monitor: str | None) -> None:
 
 
 def _check_state(path: Path) -> None:
-    if path.is_dir():
-        raise ConfigError(f"--state {path} is a directory")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--state {path}: there is no directory {path.parent}")
+    try:
+        kind = what_it_is(path)
+    except FileNotFoundError:  # it will be made
+        kind = None
+    except OSError as error:
+        raise ConfigError(f"--state {path}: {error.strerror}") from None
+    except ValueError as error:  # it has a NUL
+        raise ConfigError(f"--state {str(path)!r}: {error}") from None
+    if kind is not None:
+        raise ConfigError(f"--state {path} is {kind}")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise ConfigError(f"--state {path}: there is no directory {folder}")
