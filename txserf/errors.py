@@ -7,12 +7,18 @@ Data is in keyword-only attributes with defaults, so that each error survives
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.python.failure import Failure
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class SerfError(Exception):
@@ -152,3 +158,40 @@ def failures_text(failures: Iterable[tuple[str, BaseException]]) -> str:
 def encodable(text: str) -> str:
     """Return *text* with escapes for characters that UTF-8 lacks: a line with one would turn a log's observer off."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def hides_arguments(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """
+    Decorate a function whose arguments may hold a key: no traceback of it has them.
+
+    Trackers of errors, and Twisted's own ``Failure`` where it is asked to, record the local variables of each frame of
+    a traceback. Of an error that leaves *function* the frames stay, for they say where it was raised, and the
+    variables in them are gone. Those of its callers stay as they are.
+    """
+
+    @functools.wraps(function)
+    def hidden(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        handled = sys.exc_info()[1]  # the program's own, which becomes the context of an error
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            _forget_variables(error, handled)
+            raise
+        finally:
+            del args, kwargs, handled
+
+    return hidden
+
+
+def _forget_variables(error: BaseException, handled: BaseException | None) -> None:
+    """Clear the frames of *error*, and of all errors that it was raised for, up to *handled*."""
+    errors: list[BaseException | None] = [error]
+    seen = {id(handled), id(None)}
+    while errors:
+        each = errors.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            errors += (each.__cause__, each.__context__)
+            if each.__suppress_context__:
+                each.__context__ = handled  # those between may show in their text what was given

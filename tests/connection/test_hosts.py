@@ -159,9 +159,9 @@ class RefusalTests(SynchronousTestCase):
             self.assertIn("empty entry", self.refused(hosts))
 
     def test_the_environments_list_is_refused_by_its_variable(self) -> None:
-        text = self.refused(None, SERF_RPC_ADDR="a,x:y")
+        text = self.refused(None, SERF_RPC_ADDR="a,x:0")
         self.assertIn("$SERF_RPC_ADDR", text)
-        self.assertIn("x:y", text)
+        self.assertIn("x:0", text)
         self.assertNotIn("SERF_RPC_ADDR", self.refused("x:y", SERF_RPC_ADDR="a"))
 
     def test_an_ipv6_address_without_brackets_is_refused(self) -> None:
@@ -198,7 +198,7 @@ class RefusalTests(SynchronousTestCase):
         ):
             text = self.refused(entry)
             self.assertNotIn("s3cret", text)
-            self.assertIn("a", text)
+            self.assertIn("***", text)
 
     def test_userinfo_with_a_sign_of_a_query_in_it_is_blotted_out(self) -> None:
         for entry in (
@@ -208,6 +208,50 @@ class RefusalTests(SynchronousTestCase):
             "serf://a?Key=x@s3cret",
         ):
             self.assertNotIn("s3cret", self.refused(entry))
+
+    def test_whatever_may_be_a_key_is_blotted_out_and_the_host_is_not(self) -> None:
+        for entry, shown in (
+            ("serf://db1.example/s3cret", "serf://db1.example/***"),
+            ("serf://db1.example:7373/s3cret", "serf://db1.example:7373/***"),
+            ("serf://db1.example#s3cret", "serf://db1.example#***"),
+            ("serf://db1.example:s3cret", "serf://db1.example:***"),
+            ("db1.example:s3cret", "db1.example:***"),
+            ("db1.example:7s3cret", "db1.example:***"),
+            ("db1.example:7373s3cret", "db1.example:***"),
+            ("db1.example:7373:s3cret", "db1.example:7373:***"),
+            ("db1.example:s3cret:7373", "db1.example:***"),
+            ("db1.example:7373/s3cret", "db1.example:7373/***"),
+            ("db1.example s3cret", "db1.example***"),
+            ("db1.example;s3cret", "db1.example;***"),
+            ("db1.example?s3cret", "db1.example?***"),
+            ("https://db1.example/s3cret", "https://db1.example/***"),
+            ("[::1]:s3cret", "[::1]:***"),
+            ("[::1]/s3cret", "[::1]/***"),
+            ("[::1]s3cret", "***"),
+            ("[s3cret]", "***"),
+            ("[fe80::1%s3cret!;]", "[fe80::1%***]"),
+            ("s3cret=", "***"),
+            ("s3cret+x=", "***"),
+            ("db1.example:s3@cret", "***"),
+            ("s3@cret", "***"),
+            ("fe80::1:7373", "fe80::1:7373"),
+        ):
+            text = self.refused(f"good.example,{entry}")
+            self.assertIn(repr(shown), text)
+            for part in ("s3", "cret"):
+                self.assertNotIn(part, text)
+
+    def test_a_number_that_can_be_no_port_may_be_a_key(self) -> None:
+        self.assertNotIn("1234567", self.refused("db1.example:1234567"))
+        self.assertNotIn("1234567", self.refused("serf://db1.example:1234567"))
+        self.assertIn("70000", self.refused("serf://db1.example:70000"))
+
+    def test_what_follows_a_bare_comma_of_a_key_is_not_shown(self) -> None:
+        text = self.refused("serf://db1.example?AuthKey=s3,cret!:x")
+        self.assertIn("serf://db1.example?***", text)
+        self.assertIn("%2C", text)
+        for part in ("s3", "cret"):
+            self.assertNotIn(part, text)
 
     def test_an_unknown_parameter_is_refused(self) -> None:
         for query in ("authkey=s3cret", "AuthKey=s3cret&Timeout=1", "s3cret", "Key=s3cret", "AuthKey"):
@@ -337,11 +381,13 @@ class HostTests(SynchronousTestCase):
             {"port": "7373"},
             {"port": True},
             {"port": None},
+            {"port": "s3cret"},
             {"auth_key": b"k"},
             {"endpoint": "tcp:a:1"},
         ]
         for fields in wrong:
-            self.assertRaises(InvalidHostURL, Host, **fields)
+            error = self.assertRaises(InvalidHostURL, Host, **fields)
+            self.assertNotIn("s3cret", str(error))
 
     def test_a_url_in_place_of_an_address_is_refused_without_its_key(self) -> None:
         for address in (

@@ -18,10 +18,11 @@ import attrs
 import hyperlink
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.reflect import safe_repr
 
 from txserf import constant, wire
 from txserf.arguments import did_you_mean
-from txserf.errors import InvalidHostURL
+from txserf.errors import InvalidHostURL, hides_arguments
 
 # The name of a host, or of a zone. A character that could separate a key from it is not allowed.
 _NAME = re.compile(r"[^\s\x00-\x20\x7f\ud800-\udfff/\\?#@:%\[\];&=,]+")
@@ -32,9 +33,15 @@ _AUTHORITY = re.compile(
 # The zone of an IPv6 address, which hyperlink does not take.
 _ZONE = re.compile(r"(?:[\w+.-]+://)?\[[^]/?#%]*(%[^]/?#%]+)\]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# The parts of an entry that can't be a key; the rest of it may be one.
+_SHOWN = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)?(?P<host>\[[^]]*\](?=$|[:/?#;&\s])|[\w.-]+(?=$|[:/?#;&%\s]))?"
+    r"(?P<port>:[0-9]{1,5}(?=$|[:/?#;&\s]))?(?P<sign>[:/?#;&]?)(?P<rest>.*)",
+    re.DOTALL,
+)
 
 
-@attrs.frozen
+@attrs.frozen(init=False, repr=False)
 class Host:
     """
     An agent's RPC.
@@ -45,10 +52,21 @@ class Host:
     :ivar endpoint: dialled instead of address and port, if given: an ``IStreamClientEndpoint``.
     """
 
-    address: str = constant.DEFAULT_HOST
-    port: int = constant.DEFAULT_PORT
-    auth_key: str | None = attrs.field(default=None, repr=lambda key: "None" if key is None else "'***'")
-    endpoint: IStreamClientEndpoint | None = attrs.field(default=None, kw_only=True)
+    address: str
+    port: int
+    auth_key: str | None
+    endpoint: IStreamClientEndpoint | None = attrs.field(kw_only=True)
+
+    @hides_arguments
+    def __init__(
+        self,
+        address: str = constant.DEFAULT_HOST,
+        port: int = constant.DEFAULT_PORT,
+        auth_key: str | None = None,
+        *,
+        endpoint: IStreamClientEndpoint | None = None,
+    ) -> None:
+        self.__attrs_init__(address, port, auth_key, endpoint=endpoint)
 
     def __attrs_post_init__(self) -> None:
         if self.endpoint is not None:
@@ -58,9 +76,19 @@ class Host:
             shown = _blotted(self.address) if isinstance(self.address, str) else type(self.address).__name__
             raise InvalidHostURL(f"not a host name or an IP address: {shown!r}")
         elif not isinstance(self.port, int) or isinstance(self.port, bool) or not 1 <= self.port <= 65535:
-            raise InvalidHostURL(f"the port of {self.address} is not from 1 to 65535: {self.port!r}")
+            # A key may be in its place.
+            shown = repr(self.port) if type(self.port) is int and 0 <= self.port <= 99999 else "***"
+            raise InvalidHostURL(f"the port of {self.address} is not a number from 1 to 65535: {shown}")
         if self.auth_key is not None:
             self._check_key(self.auth_key)
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "endpoint"):  # tracebacks show objects that are half made
+            return "<Host: not made>"
+        key = "None" if self.auth_key is None else "'***'"
+        address = _blotted(self.address) if isinstance(self.address, str) else type(self.address).__name__
+        endpoint = safe_repr(self.endpoint)
+        return f"Host(address={address!r}, port={self.port!r}, auth_key={key}, endpoint={endpoint})"
 
     def _check_key(self, key: object) -> None:
         if not isinstance(key, str):
@@ -79,7 +107,7 @@ class Host:
         if self.endpoint is not None:
             kind = type(self.endpoint)
             if kind.__repr__ is not object.__repr__:
-                return repr(self.endpoint)
+                return str(safe_repr(self.endpoint))
             return f"{kind.__name__} at {id(self.endpoint):#x}"
         return address_label(self.address, self.port)
 
@@ -115,6 +143,7 @@ HostItem: TypeAlias = "str | Host | IStreamClientEndpoint"
 Hosts: TypeAlias = "HostItem | Iterable[HostItem] | None"
 
 
+@hides_arguments
 def parse_hosts(hosts: Hosts = None, environ: Mapping[str, str] | None = None) -> tuple[Host, ...]:
     """
     Read a host list.
@@ -136,7 +165,10 @@ def parse_hosts(hosts: Hosts = None, environ: Mapping[str, str] | None = None) -
     else:
         found = [Host(constant.DEFAULT_HOST, constant.DEFAULT_PORT)]
     key = environ.get("SERF_RPC_AUTH") or None
-    return tuple(attrs.evolve(host, auth_key=key) if host.auth_key is None else host for host in found)
+    return tuple(
+        Host(host.address, host.port, key, endpoint=host.endpoint) if host.auth_key is None else host
+        for host in found
+    )
 
 
 def _parse_list(hosts: HostItem | Iterable[HostItem]) -> list[Host]:
@@ -156,10 +188,26 @@ def _parse_item(item: object) -> list[Host]:
     if isinstance(item, Host):
         return [item]
     if isinstance(item, str):
-        return [_parse_entry(entry.strip()) for entry in item.split(",")]
+        return _parse_text(item)
     if IStreamClientEndpoint.providedBy(item):
         return [Host(endpoint=item)]
     raise InvalidHostURL(f"neither a str, a Host nor an IStreamClientEndpoint: {type(item).__name__}")
+
+
+def _parse_text(text: str) -> list[Host]:
+    found: list[Host] = []
+    before = ""
+    for entry in map(str.strip, text.split(",")):
+        try:
+            found.append(_parse_entry(entry))
+        except InvalidHostURL:
+            if "?" in before:  # the rest of a key with a comma in it
+                raise InvalidHostURL(
+                    f"no host follows the comma behind {_blotted(before)!r}; a comma of the key is %2C"
+                ) from None
+            raise
+        before = entry
+    return found
 
 
 def _parse_entry(entry: str) -> Host:
@@ -168,6 +216,8 @@ def _parse_entry(entry: str) -> Host:
     shown = _blotted(entry)
     if "://" not in entry and ("?" in entry or "#" in entry):
         raise InvalidHostURL(f"an AuthKey needs a URL, serf://HOST:PORT?AuthKey=KEY: {shown!r}")
+    if "@" in entry.partition("?")[0]:
+        raise InvalidHostURL(f"neither a user nor a key goes before a host: {shown!r}")
     bare, zone = _without_zone(entry)
     try:
         url = hyperlink.URL.from_text(bare if "://" in bare else f"serf://{bare}")
@@ -207,11 +257,15 @@ def _without_zone(entry: str) -> tuple[str, str]:
 
 
 def _blotted(entry: str) -> str:
-    """Return *entry* without anything that could be a key, for errors and log lines."""
-    if re.search(r"[?#].*@", entry, flags=re.DOTALL):  # a key in front of the @, or one with an @ in it
-        return re.sub(r"^([\w+.-]+://)?.*", r"\1***", entry, flags=re.DOTALL)
-    shown = re.sub(r"[?#].*", "?***", entry, flags=re.DOTALL)
-    # A misspelt query, and userinfo, which may have any of these characters in it.
-    shown = re.sub(r"(authkey).*", r"\1***", shown, flags=re.DOTALL | re.IGNORECASE)
-    shown = re.sub(r"^([\w+.-]+://)?.*@", r"\1***@", shown, flags=re.DOTALL)
-    return re.sub(r"([;&=]).*", r"\1***", shown, flags=re.DOTALL)
+    """Return *entry* without anything that could be a key, for errors and log lines: its host is left."""
+    if _is_ipv6(entry) and "%" not in entry:  # it lacks its brackets
+        return entry
+    found = _SHOWN.fullmatch(entry)
+    assert found is not None, "it matches any text"
+    scheme, host, port, sign, rest = (part or "" for part in found.groups())
+    if "@" in entry or (host.startswith("[") and not _is_ipv6(host[1:-1].partition("%")[0])):
+        return f"{scheme}***"  # a key on either side of the @
+    if "%" in host:
+        host = host.partition("%")[0] + "%***]"
+    shown = f"{scheme}{host}{port}" + (f"{sign}***" if sign or rest else "")
+    return re.sub(r"(authkey).*", r"\1***", shown, flags=re.DOTALL | re.IGNORECASE)
