@@ -19,8 +19,8 @@ from txserf.client.batch import Batch
 from txserf.client.requests import QueuedCommand, Response, Responses, UnderWay
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
-from txserf.connection.session import Session
-from txserf.errors import InvalidRequest
+from txserf.connection.session import Session, summary
+from txserf.errors import InvalidRequest, hides_arguments
 
 _log = Logger(namespace="txserf.client")
 
@@ -47,8 +47,9 @@ def _command(method: _Method) -> _Method:
             self._queued.append(QueuedCommand(row, row.arguments(given)))
         return self
 
-    queue.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # inspect and Sphinx read it
-    return queue  # type: ignore[return-value]  # as above: the signature is the method's
+    queued: Any = hides_arguments(queue) if row.has_secret else queue
+    queued.__signature__ = inspect.signature(method)  # inspect and Sphinx read it
+    return queued  # type: ignore[no-any-return]  # as above: the signature is the method's
 
 
 class Client:
@@ -69,6 +70,7 @@ class Client:
     :raises InvalidHostURL: at once, for a host list that is not understood.
     """
 
+    @hides_arguments
     def __init__(
         self,
         hosts: Hosts = None,
@@ -91,9 +93,7 @@ class Client:
         self._closing: Deferred[None] | None = None
 
     def __repr__(self) -> str:
-        factory = self.factory
-        hosts = ",".join(host.label for host in factory.hosts)
-        return f"<Client: {hosts}, {factory.phase.value}>"
+        return f"<Client: {summary(self)}>"
 
     @property
     def factory(self) -> SerfClientFactory:

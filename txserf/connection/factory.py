@@ -23,7 +23,7 @@ from twisted.internet.protocol import ReconnectingClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf import constant
+from txserf import commands, constant
 from txserf.arguments import reactor_or_global, seconds
 from txserf.connection.audience import Audience, ConnectionObserver
 from txserf.connection.diallers import (
@@ -47,6 +47,7 @@ from txserf.errors import (
     InvalidRequest,
     SerfError,
     failures_text,
+    hides_arguments,
     reason_text,
 )
 
@@ -116,6 +117,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         }
     )
 
+    @hides_arguments
     def __init__(
         self,
         hosts: Hosts = None,
@@ -156,6 +158,16 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._gave_up: SerfError | None = None  # the reason, where it is idle but was not stopped
         self._going_on = False
 
+    def __repr__(self) -> str:
+        return f"<SerfClientFactory: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """The hosts and the phase, for a repr. It never fails: tracebacks show objects that are half made."""
+        if "phase" not in vars(self):
+            return "not made"
+        return f"{','.join(host.label for host in self.hosts)}, {self.phase.value}"
+
     # For users
 
     def start(self) -> None:
@@ -172,7 +184,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         return self._keys.current
 
     @auth_key.setter
+    @hides_arguments
     def auth_key(self, key: str | None) -> None:
+        if key is not None:
+            commands.AUTH.body(commands.AUTH.arguments({"AuthKey": key}))
         self._keys.accept(key)
 
     @property

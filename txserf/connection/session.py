@@ -316,3 +316,9 @@ class Session:
             else:
                 by_lane.append(operation)
         return main, by_lane
+
+
+def summary(face: object) -> str:
+    """Return the hosts and the phase of a client, for its repr. It never fails, as that of the factory."""
+    session: Session | None = vars(face).get("_session")
+    return "not made" if session is None else session.factory.summary

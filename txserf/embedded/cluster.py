@@ -14,6 +14,7 @@ from txserf.embedded.agent import EmbeddedAgent, tcp_endpoint
 from txserf.embedded.keyring import Keyring
 from txserf.embedded.network import Network, Pool
 from txserf.embedded.process import AgentProcess
+from txserf.errors import hides_arguments
 
 _FIRST_PORT = 7946
 _MOST_PORTS = 50_000
@@ -34,6 +35,7 @@ class EmbeddedCluster:
         for no encryption, on which all key commands fail.
     """
 
+    @hides_arguments
     def __init__(
         self,
         reactor: object | None = None,

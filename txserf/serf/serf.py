@@ -14,8 +14,15 @@ from txserf.arguments import count, nanoseconds, seconds
 from txserf.commands import Command
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
-from txserf.connection.session import Session
-from txserf.errors import Disconnected, InvalidRequest, JoinError, RpcError, failures_text
+from txserf.connection.session import Session, summary
+from txserf.errors import (
+    Disconnected,
+    InvalidRequest,
+    JoinError,
+    RpcError,
+    failures_text,
+    hides_arguments,
+)
 from txserf.filters import parse_filter
 from txserf.model import Coordinate, KeyReply, Member, MemberStatus
 from txserf.serf.call import Call, Ping
@@ -50,6 +57,7 @@ class Serf(Service):
     :raises InvalidHostURL: at once, for a host list that is not understood.
     """
 
+    @hides_arguments
     def __init__(
         self,
         hosts: Hosts = None,
@@ -67,8 +75,7 @@ class Serf(Service):
         self._closed = False
 
     def __repr__(self) -> str:
-        factory = self._session.factory
-        return f"<Serf: {','.join(host.label for host in factory.hosts)}, {factory.phase.value}>"
+        return f"<Serf: {summary(self)}>"
 
     # A service, and a context
 
@@ -329,6 +336,7 @@ class Serf(Service):
 
     # Keys
 
+    @hides_arguments
     def install_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
         """
         Add a key to every node's keyring.
@@ -340,10 +348,12 @@ class Serf(Service):
         """
         return self._call(commands.INSTALL_KEY, timeout, key=key).result
 
+    @hides_arguments
     def use_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
         """Make a key of the keyrings the primary one; as `install_key`. Wire: ``use-key``."""
         return self._call(commands.USE_KEY, timeout, key=key).result
 
+    @hides_arguments
     def remove_key(self, key: str, *, timeout: float | None = None) -> Deferred[KeyReply]:
         """Take a key out of every node's keyring; as `install_key`. Wire: ``remove-key``."""
         return self._call(commands.REMOVE_KEY, timeout, key=key).result
