@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import tracemalloc
 from collections.abc import Iterable
 from typing import Any
@@ -290,9 +292,23 @@ class OpeningTests(SynchronousTestCase):
         begun = wire.Decoder(Recorder(), first_limit=100)
         self.assertRaises(ProtocolError, begun.feed, header(WITH_BODY) + body[:150])
 
-    def test_until_it_is_open_the_small_limit_holds_for_members_too(self) -> None:
-        decoder = wire.Decoder(Recorder(), first_limit=100)
-        self.assertRaises(ProtocolError, decoder.feed, b"\xdc\x00\x65")
+    def test_until_it_is_open_no_container_has_more_than_a_few_members(self) -> None:
+        for claim in (b"\xdc\x00\x11", b"\xde\x00\x11", b"\xdd\x00\x00\x00\x11", b"\xdf\x00\x00\x00\x11"):
+            decoder = wire.Decoder(Recorder(), first_limit=100)
+            self.assertRaises(ProtocolError, decoder.feed, claim)
+
+    def test_until_it_is_open_nested_claims_take_a_few_hundred_kilobytes_at_the_most(self) -> None:
+        for claim in (b"\xdd\x00\x00\xff\xff", b"\xdd\x00\x00\x00\x10", b"\x9f", b"\x9f" + b"\x80" * 14):
+            decoder = wire.Decoder(Recorder(), first_limit=wire.GREETING_LIMIT)
+            tracemalloc.start()
+            try:
+                with contextlib.suppress(ProtocolError):
+                    for _ in range(16):
+                        decoder.feed(claim * (1024 // len(claim)))
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertLess(peak, 1_000_000, claim)
 
     def test_the_smaller_limit_holds_in_any_case(self) -> None:
         opening = Opening(first_limit=1000, size_limit=100)
@@ -333,6 +349,48 @@ class OpeningTests(SynchronousTestCase):
         closing.decoder.feed(header(WITHOUT_BODY) + header(WITHOUT_BODY) + b"\xc1")
         closing.decoder.feed(header(WITHOUT_BODY))
         self.assertEqual(len(closing.records), 1)
+
+
+class ClosingTests(SynchronousTestCase):
+    def held(self, *chunks: bytes) -> int:
+        """Return the bytes that a decoder holds once it is closed, without help of the garbage collector."""
+        decoder = wire.Decoder(Recorder())
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for chunk in chunks:
+                try:
+                    decoder.feed(chunk)
+                except ProtocolError:
+                    break
+            decoder.close()
+            del chunk
+            return tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+    def test_a_closed_decoder_holds_nothing(self) -> None:
+        unfinished = header(WITH_BODY) + wire.pack({"Log": "x" * 900_000})[:-1]
+        nested = b"\x81\xa1k" * 600 + b"\x80"
+        for chunks in (
+            [unfinished],
+            [b"\xdd\x00\x00\xff\xff" * 1000],
+            [header(WITH_BODY), nested],
+            [b"\xc1"],
+        ):
+            self.assertLess(self.held(*chunks), 50_000)
+
+    def test_a_closed_decoder_takes_no_more_bytes(self) -> None:
+        recorder = Recorder()
+        decoder = wire.Decoder(recorder)
+        decoder.close()
+        decoder.close()
+        for chunk in (header(WITHOUT_BODY), b"\xc1"):
+            decoder.feed(chunk)
+        self.assertEqual(recorder.records, [])
 
 
 class TextTests(SynchronousTestCase):

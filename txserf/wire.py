@@ -24,15 +24,16 @@ from txserf.errors import ProtocolError
 # How text that is not UTF-8 survives both ways.
 _ERRORS = "surrogateescape"
 
-# An array of this many members would be far over any message's size. Without a
-# cap of its own five bytes could make the unpacker set aside half a gigabyte. It bounds no
-# message: arrays hold arrays. One of empty maps becomes some 90 times its bytes in Python, so what a
-# stranger can make of us is 90 * (GREETING_LIMIT + a bite), 6 MB; the agent of an open connection
+# An array of this many members would be far over any message's size. Without a cap of its own five bytes could make
+# the unpacker set aside half a gigabyte. The cap does not bound the memory of a message: arrays can hold arrays,
+# and one of empty maps takes some 90 times its bytes in Python. So the agent of an open connection can take
 # 90 * MESSAGE_SIZE_LIMIT. To look at each container would cost time for each real reply.
 _MOST_ITEMS = 1 << 20
 
-#: Bytes that an answer to handshake or auth may have: a header alone, with an error of Serf's.
-GREETING_LIMIT = 1 << 16
+#: Bytes of one object, and members of one container, before the handshake is through. A header is a map of two,
+#: and Serf's longest error is well below this size. A stranger can take 90 * (GREETING_LIMIT + a bite): 0.7 MB.
+GREETING_LIMIT = 1 << 12
+GREETING_ITEMS = 16
 
 # What is fed to the unpacker at once: its buffer grows by no more than this
 # beyond the message that it is waiting for.
@@ -95,7 +96,7 @@ class Unpacker:
         self._limit = constant.MESSAGE_SIZE_LIMIT if size_limit is None else size_limit
         # Each level of nesting takes a byte, so that no small object is too deep.
         self._unchecked = min(self._limit, constant.NESTING_LIMIT)
-        self._unpacker = msgpack.Unpacker(
+        self._unpacker: Any = msgpack.Unpacker(
             raw=False,
             unicode_errors=_ERRORS,
             max_buffer_size=self._limit + _SLICE,
@@ -107,6 +108,12 @@ class Unpacker:
 
         #: What broke the rules, once something did; nothing is unpacked after it.
         self.failure: ProtocolError | None = None
+
+    def close(self) -> None:
+        """Unpack no more, and let go of the bytes and the unfinished object that are held."""
+        self._unpacker = None
+        if self.failure is None:
+            self.failure = ProtocolError("nothing is unpacked any more")
 
     @property
     def waiting(self) -> int:
@@ -147,7 +154,7 @@ class Unpacker:
             if fed - taken > self._limit:
                 self.failure = ProtocolError(f"a message of more than {self._limit} bytes")
         except ProtocolError as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)  # its frames would hold this and the objects in a cycle
         except Exception as error:  # whatever the unpacker raises: it has read a stranger's bytes
             self.failure = ProtocolError(f"not MessagePack: {type(error).__name__}")
         self._taken = taken
@@ -190,7 +197,8 @@ class Decoder:
     :param receiver: is told of each, and says for each header whether a body comes behind it.
     :param size_limit: bytes that one object may have; None takes
         `constant.MESSAGE_SIZE_LIMIT`.
-    :param first_limit: bytes that one object may have, and members, until `open`; None: as later.
+    :param first_limit: bytes that one object may have until `open`, with containers of
+        `GREETING_ITEMS` at the most; None: as later.
     """
 
     def __init__(
@@ -201,7 +209,7 @@ class Decoder:
         if first_limit is None:
             self._unpacker = Unpacker(self._limit)
         else:
-            self._unpacker = Unpacker(min(self._limit, first_limit), first_limit)
+            self._unpacker = Unpacker(min(self._limit, first_limit), GREETING_ITEMS)
         self._feed_slice: Callable[[bytes], list[Any]] = self._unpacker.feed_slice
         self._opened = False  # just now: the bytes that wait are to go to an unpacker with the real limit
         # The header whose body is due, or one of the two below; None where a header is due.
@@ -212,8 +220,9 @@ class Decoder:
         self._opened = True
 
     def close(self) -> None:
-        """Tell no more: what is not told yet is thrown away."""
+        """Tell no more: what is not told yet is thrown away, and nothing is held."""
         self._due = _NOTHING
+        self._unpacker.close()
 
     def feed(self, data: bytes) -> None:
         """
@@ -260,9 +269,9 @@ class Decoder:
     def _reopen(self, bite: bytes) -> Callable[[bytes], list[Any]]:
         # The header that opened it came with this bite, and so did all behind it.
         self._opened = False
-        rest = bite[len(bite) - self._unpacker.waiting :]
-        self._unpacker = Unpacker(self._limit)
-        self._feed_slice = self._unpacker.feed_slice
         if self._due is not _NOTHING:
+            rest = bite[len(bite) - self._unpacker.waiting :]
+            self._unpacker = Unpacker(self._limit)
+            self._feed_slice = self._unpacker.feed_slice
             self.feed(rest)
         return self._feed_slice
