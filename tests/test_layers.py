@@ -27,7 +27,7 @@ ORDER = """
 
 # The same for the modules of one folder, from the first to the last.
 INSIDE = {
-    "connection": "exchange replies heartbeat deadlines protocol operation hosts keys rounds diallers audience factory lanes session",
+    "connection": "exchange replies heartbeat deadlines protocol operation hosts keys failover diallers observers factory lanes session",
     "embedded": "agenda memory re2 sizes log membership network queries keyring events process joining requests rpc server agent cluster",
     "client": "requests batch client",
     "serf": "call feed streams logs query serf",

@@ -16,10 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.fakes import ADDRESS, MEMBERS, Agent, Endpoint, ImmediateEndpoint, Log, RaisingEndpoint, Reactor
-from txserf.connection.audience import DialBeside
 from txserf.connection.exchange import Exchange
 from txserf.connection.factory import Phase, SerfClientFactory
 from txserf.connection.hosts import Host
+from txserf.connection.observers import DialBeside
 from txserf.connection.protocol import SerfProtocol
 from txserf.errors import (
     AuthenticationError,

@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 
 from txserf import commands, constant
 from txserf.arguments import reactor_or_global, seconds
-from txserf.connection.audience import Audience, ConnectionObserver
 from txserf.connection.diallers import (
     Attempt,
     ConnectorDialler,
@@ -36,10 +35,11 @@ from txserf.connection.diallers import (
     exception_of,
 )
 from txserf.connection.exchange import Exchange
+from txserf.connection.failover import Rounds, jittered
 from txserf.connection.hosts import Hosts, address_label, parse_hosts
 from txserf.connection.keys import Keys
+from txserf.connection.observers import Audience, ConnectionObserver
 from txserf.connection.protocol import SerfProtocol, State
-from txserf.connection.rounds import Rounds, jittered
 from txserf.errors import (
     AuthenticationError,
     ConnectError,

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from txserf.commands import Road
-from txserf.connection.audience import DialBeside
 from txserf.connection.diallers import Attempt, Listener
 from txserf.connection.exchange import Exchange
+from txserf.connection.observers import DialBeside
 from txserf.connection.operation import Operation
 from txserf.connection.protocol import SerfProtocol, State
 from txserf.errors import (

@@ -22,13 +22,13 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from txserf import constant
 from txserf.commands import Road
-from txserf.connection.audience import DialBeside
 from txserf.connection.deadlines import Deadline, Deadlines
 from txserf.connection.exchange import Exchange
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
 from txserf.connection.keys import Greetings, Keys
 from txserf.connection.lanes import Lanes
+from txserf.connection.observers import DialBeside
 from txserf.connection.operation import Operation
 from txserf.connection.protocol import SerfProtocol, State
 from txserf.errors import AuthenticationError, ConnectionLost, Disconnected, SerfError, failures_text

@@ -1,8 +1,8 @@
 """
-The order in which hosts are tried, those that have refused the key, and the wait between two rounds.
+Which host replaces a lost one: the order in which hosts are tried, and the wait between two rounds.
 
-A *round* tries each host once, in order. This module uses no reactor and no Deferred:
-`SerfClientFactory` acts on its answers.
+A *round* tries each host once, in order; one that has refused the key is left out while another may do. This
+module uses no reactor and no Deferred: `SerfClientFactory`, in ``factory.py``, acts on its answers.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.connection.rounds import Rounds, jittered
+from txserf.connection.failover import Rounds, jittered
 from txserf.errors import AuthenticationError, ConnectionLost
 
 

@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Agent
 from txserf.commands import MEMBERS
-from txserf.connection.audience import Audience, DialBeside
 from txserf.connection.diallers import Attempt, Listener
 from txserf.connection.exchange import Awaited, Exchange
+from txserf.connection.observers import Audience, DialBeside
 from txserf.connection.protocol import SerfProtocol
 from txserf.errors import ConnectionLost, Disconnected, SerfError
 
