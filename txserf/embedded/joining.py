@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from txserf.embedded import sizes
-from txserf.embedded.process import BROADCAST_TIMEOUT, LEAVE_PROPAGATE_DELAY, AgentProcess, State
+from txserf.embedded.process import BROADCAST_TIMEOUT, LEAVE_PROPAGATE_DELAY, AgentProcess, AgentState
 from txserf.embedded.queries import GOSSIP_INTERVAL, Refused
 from txserf.model import Tags
 
@@ -31,7 +31,7 @@ async def join(process: AgentProcess, addresses: Iterable[str], replay: bool) ->
     existing = tuple(addresses)
     flag = "true" if replay else "false"
     process.log.write("INFO", f"agent: joining: [{' '.join(existing)}] replay: {flag}")
-    if process.state is not State.ALIVE:
+    if process.state is not AgentState.ALIVE:
         raise _not_joined(process, "Serf can't Join after Leave or Shutdown")
     await process.join_lock.acquire()
     try:
@@ -115,11 +115,11 @@ async def leave(process: AgentProcess) -> None:
     """
     process.log.write("INFO", "agent.ipc: Graceful leave triggered")
     process.log.write("INFO", "agent: requesting graceful leave from Serf")
-    if process.state is State.LEAVING:
+    if process.state is AgentState.LEAVING:
         process.log.write("ERR", "agent.ipc: leave failed: Leave already in progress")
         raise Refused("Leave already in progress")
     await process.readable()
-    process.state = State.LEAVING
+    process.state = AgentState.LEAVING
     knowledge, name = process.knowledge, process.name
     knowledge.refutes = False
     ltime = knowledge.clock.time
@@ -134,7 +134,7 @@ async def leave(process: AgentProcess) -> None:
     await process.gossip()
     await process.agenda.sleep(LEAVE_PROPAGATE_DELAY)
     if process.running:
-        process.state = State.LEFT
+        process.state = AgentState.LEFT
 
 
 async def force_leave(process: AgentProcess, node: str, prune: bool) -> None:
@@ -168,7 +168,7 @@ async def set_tags(process: AgentProcess, new: Mapping[str, str], deleted: Itera
     await process.readable()
     process.tags = tags
     process.seat.incarnation += 1
-    if process.state is not State.ALIVE:  # nobody hears of it any more
+    if process.state is not AgentState.ALIVE:  # nobody hears of it any more
         await process.agenda.sleep(BROADCAST_TIMEOUT)
         raise Refused("timeout waiting for update broadcast")
     process.broadcast_alive()

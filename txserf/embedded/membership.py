@@ -93,8 +93,8 @@ class Known:
         return Known(attrs.evolve(self.member, status=status), self.status_ltime, since)
 
 
-class Listener(Protocol):
-    """Who is told what changes."""
+class Watcher(Protocol):
+    """Is told of changes in a node's knowledge."""
 
     def seconds(self) -> float:
         """The time."""
@@ -125,7 +125,7 @@ class Knowledge:
     :ivar present: the names of those that it takes to be there, in order of joining.
     """
 
-    def __init__(self, own: str | None, listener: Listener) -> None:
+    def __init__(self, own: str | None, listener: Watcher) -> None:
         self.own = own
         self.refutes = own is not None
         self.members: dict[str, Known] = {}
@@ -140,7 +140,7 @@ class Knowledge:
         self._event_times: deque[int] = deque()
         self._least_event_time = 0
 
-    def copy(self, own: str, listener: Listener) -> Knowledge:
+    def copy(self, own: str, listener: Watcher) -> Knowledge:
         """Return the same knowledge, as another node's."""
         other = Knowledge(own, listener)
         for name in ("members", "records", "present", "_intents"):

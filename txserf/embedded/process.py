@@ -36,8 +36,8 @@ BROADCAST_TIMEOUT = 5.0
 _MOST_HELD = 4096
 
 
-class State(enum.Enum):
-    """Where an agent is in its life."""
+class AgentState(enum.Enum):
+    """A stage in the life of an agent's process."""
 
     ALIVE = "running"
     LEAVING = "leaving"
@@ -45,7 +45,7 @@ class State(enum.Enum):
     SHUTDOWN = "ended"
 
 
-class Stream(Protocol):
+class EventSink(Protocol):
     """Gets this agent's events."""
 
     def handle(self, event: AgentEvent) -> None:
@@ -109,10 +109,10 @@ class AgentProcess:
         self.agenda = network.agenda
         self.pool = pool
         self.started_at = started_at
-        self.state = State.ALIVE
+        self.state = AgentState.ALIVE
         self.frozen_at: float | None = None
         self.connections: dict[Connection, None] = {}
-        self.streams: dict[Stream, None] = {}
+        self.streams: dict[EventSink, None] = {}
         self.log = AgentLog(network.date)
         self.keys = KeyCommands(self, owner)
         self.queries = Queries(self, network, handlers, self.keys.answer, self._post)
@@ -165,7 +165,7 @@ class AgentProcess:
             self.ended()
         self.network.look_for_the_unreachable()
 
-    # -- what it knows (membership.Listener)
+    # -- its knowledge (membership.Watcher)
 
     def seconds(self) -> float:
         return self.agenda.seconds()
@@ -204,7 +204,7 @@ class AgentProcess:
 
     def _reap(self) -> None:
         self._reaping = None
-        due = self.knowledge.reap() if self.state is not State.SHUTDOWN else None
+        due = self.knowledge.reap() if self.state is not AgentState.SHUTDOWN else None
         if due is not None:
             # Serf looks each 15 s.
             self._reaping = self.agenda.later(due - self.seconds() + 15.0, self._reap)
@@ -226,7 +226,7 @@ class AgentProcess:
 
     @property
     def running(self) -> bool:
-        return self.state is not State.SHUTDOWN
+        return self.state is not AgentState.SHUTDOWN
 
     @property
     def frozen(self) -> bool:
@@ -320,7 +320,7 @@ class AgentProcess:
         """End at once; its connections are lost."""
         if not self.running:
             return
-        self.state = State.SHUTDOWN
+        self.state = AgentState.SHUTDOWN
         self.network.ended(self)
         self._on_end()
         if self._reaping is not None:

@@ -1,8 +1,8 @@
 """
-The commands of the RPC, as one connection sees them.
+The commands of the RPC, on one connection.
 
-A method a row of the table. What a reply carries is the table's to say; here is
-what the agent does, in the order in which Serf's does it.
+There is a method for each row of the table. The table says what a reply carries. The methods do the work of Serf's
+agent, in its order.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ STREAM_QUEUE = 512
 Values = Mapping[str, Any]
 
 
-class Answer(NamedTuple):
+class Result(NamedTuple):
     """
-    What is replied to a request.
+    The reply to a request.
 
     :ivar error: empty for success.
     :ivar body: its bytes; empty for none.
@@ -49,7 +49,7 @@ class Closed(Exception):
 
 
 class Records(Protocol):
-    """Where a stream's records go: see `server.StreamQueue`."""
+    """The way of a stream's records to the client: see `server.StreamQueue`."""
 
     def put(self, record: Callable[[], dict[str, Any]]) -> bool:
         """Send a record, or keep it while the client does not read; False where it is dropped."""
@@ -64,29 +64,31 @@ class Peer(Protocol):
     name: str
 
     def open_stream(self, seq: int, limit: int | None) -> Records:
-        """Return where records of a Seq go; *limit* is how many may wait."""
+        """Return the way of the records of a Seq; at most *limit* of them wait, or any number where it is None."""
 
 
-class EventStream:
+class Events:
     """A ``stream`` of a connection."""
 
-    def __init__(self, session: Session, filters: tuple[EventFilter, ...], records: Records) -> None:
-        self._session = session
+    def __init__(
+        self, conversation: Conversation, filters: tuple[EventFilter, ...], records: Records
+    ) -> None:
+        self._conversation = conversation
         self._filters = filters
         self.records = records
 
     def handle(self, event: AgentEvent) -> None:
         name = None if isinstance(event, MemberEvent) else event.name
         if any(element.matches(event.type, name) for element in self._filters):
-            if not self.records.put(lambda: self._session.event_record(event)):
-                self._session.dropped("event")
+            if not self.records.put(lambda: self._conversation.event_record(event)):
+                self._conversation.dropped("event")
 
 
-class LogStream:
+class Lines:
     """The ``monitor`` of a connection."""
 
-    def __init__(self, session: Session, level: str, records: Records, seq: int) -> None:
-        self._session = session
+    def __init__(self, conversation: Conversation, level: str, records: Records, seq: int) -> None:
+        self._conversation = conversation
         self._level = level
         self.records = records
         self.seq = seq
@@ -99,10 +101,10 @@ class LogStream:
             self._dropping = False
         elif not self._dropping:
             self._dropping = True  # once, not for each line: this is one
-            self._session.dropped("logs")
+            self._conversation.dropped("logs")
 
 
-class Session:
+class Conversation:
     """
     A connection's state: handshake and auth, its streams, the queries that it may answer.
 
@@ -116,8 +118,8 @@ class Session:
         self._peer = peer
         self.shaken = False
         self.authenticated = False
-        self._streams: dict[int, EventStream] = {}
-        self._monitor: LogStream | None = None
+        self._streams: dict[int, Events] = {}
+        self._monitor: Lines | None = None
         self._last_id = 0
         self._pending: dict[int, ReceivedQuery] = {}
 
@@ -125,9 +127,9 @@ class Session:
     def needs_auth(self) -> bool:
         return bool(self._auth_key) and not self.authenticated
 
-    def run(self, row: Command, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+    def run(self, row: Command, values: Values, seq: int) -> Result | Coroutine[Any, Any, Result]:
         """
-        Do what a request asks for.
+        Carry out a request.
 
         :raises Closed: also out of the coroutine.
         """
@@ -144,28 +146,28 @@ class Session:
     def dropped(self, what: str) -> None:
         self._process.log.write("WARN", f"agent.ipc: Dropping {what} to ipc.client: {self._peer.name}")
 
-    # -- the session itself
+    # -- handshake and auth
 
-    def handshake(self, values: Values, seq: int) -> Answer:
+    def handshake(self, values: Values, seq: int) -> Result:
         if values["Version"] != 1:
-            return Answer("Unsupported IPC version")
+            return Result("Unsupported IPC version")
         if self.shaken:
-            return Answer("Handshake already performed")
+            return Result("Handshake already performed")
         self.shaken = True
-        return Answer()
+        return Result()
 
-    def auth(self, values: Values, seq: int) -> Answer:
+    def auth(self, values: Values, seq: int) -> Result:
         if values["AuthKey"] != self._auth_key:
-            return Answer("Invalid authentication token")
+            return Result("Invalid authentication token")
         self.authenticated = True
-        return Answer()
+        return Result()
 
     # -- members
 
-    def members(self, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+    def members(self, values: Values, seq: int) -> Result | Coroutine[Any, Any, Result]:
         return self._when_readable(lambda: self._listed(lambda known: True))
 
-    def members_filtered(self, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
+    def members_filtered(self, values: Values, seq: int) -> Result | Coroutine[Any, Any, Result]:
         try:
             tags = {tag: compile_pattern(f"^{pattern}$") for tag, pattern in values["Tags"].items()}
             status = compile_pattern(f"^{values['Status']}$")
@@ -183,88 +185,88 @@ class Session:
 
         return self._when_readable(lambda: self._listed(wanted))
 
-    def _listed(self, wanted: Callable[[Known], bool]) -> Answer:
+    def _listed(self, wanted: Callable[[Known], bool]) -> Result:
         known = list(self._process.knowledge.members.values())
         # In Go a map's order changes from one look to the next.
         start = self._process.network.rng.randrange(len(known) or 1)
         packed = [each.packed for each in known[start:] + known[:start] if wanted(each)]
-        return Answer(body=b"\x81" + pack("Members") + pack_list(packed))
+        return Result(body=b"\x81" + pack("Members") + pack_list(packed))
 
-    def _when_readable(self, answer: Callable[[], Answer]) -> Answer | Coroutine[Any, Any, Answer]:
+    def _when_readable(self, answer: Callable[[], Result]) -> Result | Coroutine[Any, Any, Result]:
         if self._process.members_locked is None:
             return answer()
 
-        async def later() -> Answer:
+        async def later() -> Result:
             await self._process.readable()
             return answer()
 
         return later()
 
-    async def join(self, values: Values, seq: int) -> Answer:
+    async def join(self, values: Values, seq: int) -> Result:
         try:
             joined = await joining.join(self._process, values["Existing"], values["Replay"])
         except Refused as refusal:
-            return Answer(str(refusal), pack({"Num": 0}))
-        return Answer(body=pack({"Num": joined}))
+            return Result(str(refusal), pack({"Num": 0}))
+        return Result(body=pack({"Num": joined}))
 
-    async def leave(self, values: Values, seq: int) -> Answer:
+    async def leave(self, values: Values, seq: int) -> Result:
         error = ""
         try:
             await joining.leave(self._process)
         except Refused as refusal:
             error = str(refusal)
-        return Answer(error, then=lambda: self._process.end(abort=False))
+        return Result(error, then=lambda: self._process.end(abort=False))
 
-    async def force_leave(self, values: Values, seq: int) -> Answer:
+    async def force_leave(self, values: Values, seq: int) -> Result:
         await joining.force_leave(self._process, values["Node"], values["Prune"])
-        return Answer()
+        return Result()
 
-    async def tags(self, values: Values, seq: int) -> Answer:
+    async def tags(self, values: Values, seq: int) -> Result:
         try:
             await joining.set_tags(self._process, values["Tags"], values["DeleteTags"])
         except Refused as refusal:
-            return Answer(str(refusal))
-        return Answer()
+            return Result(str(refusal))
+        return Result()
 
-    def stats(self, values: Values, seq: int) -> Answer | Coroutine[Any, Any, Answer]:
-        return self._when_readable(lambda: Answer(body=pack(self._process.stats())))
+    def stats(self, values: Values, seq: int) -> Result | Coroutine[Any, Any, Result]:
+        return self._when_readable(lambda: Result(body=pack(self._process.stats())))
 
-    def get_coordinate(self, values: Values, seq: int) -> Answer:
+    def get_coordinate(self, values: Values, seq: int) -> Result:
         coordinate = self._process.network.coordinate(self._process, values["Node"])
-        return Answer(body=pack(Coordinate.to_wire(coordinate)))
+        return Result(body=pack(Coordinate.to_wire(coordinate)))
 
     # -- streams
 
-    def stream(self, values: Values, seq: int) -> Answer:
+    def stream(self, values: Values, seq: int) -> Result:
         try:
             filters = parse_filter(values["Type"] or "*")
         except InvalidRequest:
-            return Answer("Invalid event filter")
+            return Result("Invalid event filter")
         if seq in self._streams:
-            return Answer("Stream with given sequence exists")
-        stream = self._streams[seq] = EventStream(self, filters, self._peer.open_stream(seq, STREAM_QUEUE))
+            return Result("Stream with given sequence exists")
+        stream = self._streams[seq] = Events(self, filters, self._peer.open_stream(seq, STREAM_QUEUE))
 
         def register() -> None:
             self._process.streams[stream] = None
 
-        return Answer(then=register)
+        return Result(then=register)
 
-    def monitor(self, values: Values, seq: int) -> Answer:
+    def monitor(self, values: Values, seq: int) -> Result:
         level = values["LogLevel"].upper()
         if level not in commands.LOG_LEVELS:
-            return Answer(f"Unknown log level: {level}")
+            return Result(f"Unknown log level: {level}")
         if self._monitor is not None:
-            return Answer("Monitor already exists")
-        monitor = self._monitor = LogStream(self, level, self._peer.open_stream(seq, STREAM_QUEUE), seq)
-        return Answer(then=lambda: self._process.log.follow(monitor.handle))
+            return Result("Monitor already exists")
+        monitor = self._monitor = Lines(self, level, self._peer.open_stream(seq, STREAM_QUEUE), seq)
+        return Result(then=lambda: self._process.log.follow(monitor.handle))
 
-    def stop(self, values: Values, seq: int) -> Answer:
+    def stop(self, values: Values, seq: int) -> Result:
         if self._monitor is not None and self._monitor.seq == values["Stop"]:
             self._stop_monitor()
         stream = self._streams.pop(values["Stop"], None)
         if stream is not None:
             self._process.streams.pop(stream, None)
-        return Answer()
+        return Result()
 
     def _stop_monitor(self) -> None:
         if self._monitor is not None:
@@ -285,7 +287,7 @@ class Session:
 
     # -- events and queries
 
-    def event(self, values: Values, seq: int) -> Answer:
+    def event(self, values: Values, seq: int) -> Result:
         name, payload, coalesce = values["Name"], values["Payload"], values["Coalesce"]
         flag = "true" if coalesce else "false"
         log = self._process.log
@@ -295,13 +297,13 @@ class Session:
             self._process.send_user_event(name, payload, coalesce)
         except Refused as refusal:
             log.write("WARN", f"agent: failed to send user event: {refusal}")
-            return Answer(str(refusal))
-        return Answer()
+            return Result(str(refusal))
+        return Result()
 
-    def query(self, values: Values, seq: int) -> Answer:
+    def query(self, values: Values, seq: int) -> Result:
         name, log = values["Name"], self._process.log
         if name.startswith(INTERNAL) and (name != f"{INTERNAL}ping" or values["Payload"]):
-            return Answer(f"Queries cannot contain the '{INTERNAL}' prefix")
+            return Result(f"Queries cannot contain the '{INTERNAL}' prefix")
         log.write("DEBUG", f"agent: Requesting query send: {name}. Payload: {quoted(values['Payload'])}")
         records = self._peer.open_stream(seq, None)
 
@@ -326,39 +328,39 @@ class Session:
             )
         except Refused as refusal:
             log.write("WARN", f"agent: failed to start user query: {refusal}")
-            return Answer(str(refusal))
-        return Answer()
+            return Result(str(refusal))
+        return Result()
 
-    def respond(self, values: Values, seq: int) -> Answer:
+    def respond(self, values: Values, seq: int) -> Result:
         query = self._pending.get(values["ID"])
         if query is None:
-            return Answer("No pending queries matching ID")
+            return Result("No pending queries matching ID")
         try:
             query.respond(values["Payload"])
         except Refused as refusal:
-            return Answer(str(refusal))
-        return Answer()
+            return Result(str(refusal))
+        return Result()
 
     # -- keys
 
-    async def list_keys(self, values: Values, seq: int) -> Answer:
+    async def list_keys(self, values: Values, seq: int) -> Result:
         return await self._keys("list-keys", "")
 
-    async def install_key(self, values: Values, seq: int) -> Answer:
+    async def install_key(self, values: Values, seq: int) -> Result:
         return await self._keys("install-key", values["Key"])
 
-    async def use_key(self, values: Values, seq: int) -> Answer:
+    async def use_key(self, values: Values, seq: int) -> Result:
         return await self._keys("use-key", values["Key"])
 
-    async def remove_key(self, values: Values, seq: int) -> Answer:
+    async def remove_key(self, values: Values, seq: int) -> Result:
         return await self._keys("remove-key", values["Key"])
 
-    async def _keys(self, command: str, key: str) -> Answer:
+    async def _keys(self, command: str, key: str) -> Result:
         error, reply = await self._process.keys.run(command, key)
-        return Answer(error, pack(reply.to_wire(listing=command == "list-keys")))
+        return Result(error, pack(reply.to_wire(listing=command == "list-keys")))
 
 
 # By wire name: a row has no hash.
-_METHODS: dict[str, Callable[[Session, Values, int], Answer | Coroutine[Any, Any, Answer]]] = {
-    row.wire: getattr(Session, row.wire.replace("-", "_")) for row in commands.TABLE
+_METHODS: dict[str, Callable[[Conversation, Values, int], Result | Coroutine[Any, Any, Result]]] = {
+    row.wire: getattr(Conversation, row.wire.replace("-", "_")) for row in commands.TABLE
 }

@@ -1,16 +1,16 @@
 """
 The server's side of a connection: bytes in, requests one after the other, replies and records out.
 
-Serf's agent reads the next request once it has answered the last, and everything
-that it sends on a connection goes one way: who does not read gets no answers
-either, and loses what comes beyond its streams' queues.
+Serf's agent reads the next request once it has answered the last, and sends replies and records one after the other.
+A client that does not read gets no replies either, and loses the records for which its streams' queues have no room.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -24,7 +24,7 @@ from txserf.commands import Command
 from txserf.embedded.agenda import Entry
 from txserf.embedded.process import AgentProcess
 from txserf.embedded.requests import BadRequest, decode_body, decode_header
-from txserf.embedded.rpc import Answer, Closed, Session
+from txserf.embedded.rpc import Closed, Conversation, Result
 from txserf.wire import Unpacker, pack
 
 _log = Logger(namespace="txserf.embedded")
@@ -33,8 +33,25 @@ _log = Logger(namespace="txserf.embedded")
 REQUEST_LIMIT = 512 * 1024
 _MOST_ITEMS = 65536
 
-# Seconds that a client has to read the last of a connection.
+# Seconds that a client has to read the last bytes of a connection.
 _LINGER = 5.0
+
+# Stands behind the last request of a connection that sends nothing more, or nothing that can be read.
+_END = object()
+
+
+class ServerState(enum.Enum):
+    """A stage in the life of a connection, as the agent sees it."""
+
+    READING = "takes the next request"
+    WORKING = "carries one out"
+    HELD = "has its result, which a pause of the agent holds back"
+    ENDING = "closed by the agent; waiting for the transport"
+    GONE = "lost"
+
+
+# Read for every request and record: an Enum's member takes 40 ns to look up.
+_READING, _ENDING, _GONE = ServerState.READING, ServerState.ENDING, ServerState.GONE
 
 
 def _header(seq: int, error: str = "") -> bytes:
@@ -90,21 +107,28 @@ class ServerProtocol(Protocol):
     :ivar queues: the streams that have records waiting.
     """
 
+    _MOVES: ClassVar[dict[ServerState, set[ServerState]]] = {
+        ServerState.READING: {ServerState.WORKING, ServerState.ENDING, ServerState.GONE},
+        ServerState.WORKING: {ServerState.READING, ServerState.HELD, ServerState.ENDING, ServerState.GONE},
+        ServerState.HELD: {ServerState.READING, ServerState.ENDING, ServerState.GONE},
+        ServerState.ENDING: {ServerState.GONE},
+        ServerState.GONE: set(),
+    }
+
     def __init__(self, process: AgentProcess, auth_key: str) -> None:
+        self.state = ServerState.READING
         self._process = process
         self._unpacker = Unpacker(REQUEST_LIMIT, _MOST_ITEMS)
         self._inbox: deque[Any] = deque()
-        self._session = Session(process, auth_key, self)
+        self._conversation = Conversation(process, auth_key, self)
         self._command, self._seq = "", 0  # the last header's
         self._due: Command | None = None  # the command whose body comes next
-        self._busy = False
-        self._held: Answer | None = None  # what came while the agent was paused
-        self._ended = False  # the client sends nothing more
-        self._clogged = False  # the client does not read
-        self._running = False
+        self._at_work: Command | None = None  # the command that is carried out
+        self._held: Result | None = None  # its result, in state HELD
+        # The transport's: whether the client does not read, and whether we do.
+        self._clogged = False
         self._reads = True
         self._lingering: Entry | None = None
-        self.gone = False
         self.queues: dict[StreamQueue, None] = {}
         self.name = ""
 
@@ -122,14 +146,14 @@ class ServerProtocol(Protocol):
         self._throttle()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.gone = True
+        self._move(_GONE)
         if self._lingering is not None:
             self._lingering.cancel()
         self._inbox.clear()
         for queue in self.queues:
             queue.close()
         self.queues.clear()
-        self._session.close()
+        self._conversation.close()
         self._process.connections.pop(self, None)
         self._process.agenda.unobserved()
 
@@ -137,7 +161,7 @@ class ServerProtocol(Protocol):
         """End the connection; *abort* throws away what is under way."""
         if self.gone or self.transport is None:
             return
-        self.gone = True
+        self._move(_ENDING)
         if abort:
             self.transport.abortConnection()  # type: ignore[attr-defined]  # every transport of a stream has it
         else:
@@ -146,12 +170,21 @@ class ServerProtocol(Protocol):
             self._lingering = self._process.agenda.later(_LINGER, self.transport.abortConnection)  # type: ignore[attr-defined]
 
     def readConnectionLost(self) -> None:
-        """The client has said all: what it has sent is answered first."""
-        self._ended = True
+        """The client sends nothing more: the requests that it has sent are answered first."""
+        self._inbox.append(_END)
         self._work()
 
     def writeConnectionLost(self) -> None:
         """The client reads no more."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.state is _ENDING or self.state is _GONE
+
+    def _move(self, state: ServerState) -> None:
+        assert state in self._MOVES[self.state], f"from {self.state} to {state}"
+        self.state = state
 
     # -- back-pressure (IPushProducer: the transport tells whether the client reads)
 
@@ -167,25 +200,26 @@ class ServerProtocol(Protocol):
         self._flow()
 
     def stopProducing(self) -> None:
-        """The connection is lost, which `connectionLost` is told."""
+        """The connection is lost: `connectionLost` is called for it."""
 
     def resumed(self) -> None:
         """The agent goes on after a pause."""
         self._flow()
 
     def _flow(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            self._finished(held)
+        if self._held is not None and not self._process.frozen:
+            held, self._held = self._held, None
+            self._reply(held)
+            self._work()
         for queue in tuple(self.queues):
             queue.flush()
         self._work()
 
     def _throttle(self) -> None:
         """Read on only when the last request has been answered."""
-        if self.gone or self._ended or self.transport is None:
+        if self.gone or self.transport is None:
             return
-        reads = not (self._busy or self._inbox) and self.writable
+        reads = self.state is _READING and not self._inbox and self.writable
         if reads != self._reads:
             self._reads = reads
             if reads:
@@ -198,30 +232,33 @@ class ServerProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self.gone:
             self._inbox.extend(self._unpacker.feed(data))
+            if self._unpacker.failure is not None:
+                self._inbox.append(_END)
             self._work()
 
     def _work(self) -> None:
         """Do all that can be done now, one request after the other."""
-        if self._running:
-            return
-        self._running = True
-        try:
-            while self._inbox and not self._busy and self.writable:
+        while self._inbox and self.state is _READING and not self._process.frozen:
+            if self._inbox[0] is _END:
+                self._end()
+            elif self._clogged:
+                break
+            else:
                 self._take(self._inbox.popleft())
-        finally:
-            self._running = False
-        if not self._inbox and not self._busy and not self.gone and not self._process.frozen:
-            if self._unpacker.failure is not None:
-                self._close(f"failed to decode request header: {self._unpacker.failure}")
-            elif self._ended:
-                self._close("Failed to evaluate request: decode failed: EOF" if self._due else "")
         self._throttle()
+
+    def _end(self) -> None:
+        failure = self._unpacker.failure
+        if failure is not None:
+            self._close(f"failed to decode request header: {failure}")
+        else:
+            self._close("Failed to evaluate request: decode failed: EOF" if self._due else "")
 
     def _close(self, reason: str) -> None:
         if reason:
             self._process.log.write("ERR", f"agent.ipc: {reason}")
         self._inbox.clear()
-        self._session.close()
+        self._conversation.close()
         self.drop(abort=False)
 
     def _take(self, value: Any) -> None:
@@ -251,10 +288,10 @@ class ServerProtocol(Protocol):
 
     def _checked(self) -> Command | None:
         """Return the row of the header's command, unless that alone is answered already."""
-        session, row = self._session, commands.BY_WIRE.get(self._command)
-        if row is not commands.HANDSHAKE and not session.shaken:
+        conversation, row = self._conversation, commands.BY_WIRE.get(self._command)
+        if row is not commands.HANDSHAKE and not conversation.shaken:
             self._refuse("Handshake required", "Handshake required")
-        elif session.needs_auth and row not in (commands.HANDSHAKE, commands.AUTH):
+        elif conversation.needs_auth and row not in (commands.HANDSHAKE, commands.AUTH):
             self._process.log.write("WARN", "agent.ipc: Client sending commands before auth")
             self.send(_header(self._seq, commands.AUTHENTICATION_REQUIRED))
         elif row is None:
@@ -268,46 +305,45 @@ class ServerProtocol(Protocol):
         self._close(f"Failed to evaluate request: {reason}")
 
     def _run(self, row: Command, values: dict[str, Any]) -> None:
-        seq = self._seq
-        answer = self._session.run(row, values, seq)
-        if isinstance(answer, Answer):
-            self._reply(row, seq, answer)
+        self._move(ServerState.WORKING)
+        self._at_work = row
+        result = self._conversation.run(row, values, self._seq)
+        if isinstance(result, Result):
+            self._reply(result)
+            return
+        waiting: Deferred[Result] = Deferred.fromCoroutine(result)
+        waiting.addCallback(self._finished)
+        if self.state is ServerState.WORKING:
+            # After one that has its result at once the loop that called this goes on.
+            waiting.addCallback(lambda _: self._work())
+        waiting.addErrback(self._failed, row)
+
+    def _failed(self, failure: Failure, row: Command) -> None:
+        _log.failure("{command} failed in the embedded agent", failure, command=row.wire)
+        self.drop(abort=True)
+
+    def _finished(self, result: Result) -> None:
+        """Reply to a request that took its time, unless the agent is paused."""
+        if self.state is ServerState.WORKING and self._process.frozen:
+            self._held = result
+            self._move(ServerState.HELD)
         else:
-            self._busy = True
-            self._await(row, seq, answer)
+            self._reply(result)
 
-    def _await(self, row: Command, seq: int, answer: Coroutine[Any, Any, Answer]) -> None:
-        def failed(failure: Failure) -> None:
-            _log.failure("{command} failed in the embedded agent", failure, command=row.wire)
-            self.drop(abort=True)
-
-        self._current = (row, seq)
-        waiting: Deferred[Answer] = Deferred.fromCoroutine(answer)
-        waiting.addCallback(self._finished).addErrback(failed)
-
-    def _finished(self, answer: Answer) -> None:
-        """Reply to the request that took its time, and go on to the next."""
-        if self.gone:
-            self._busy = False
-            if answer.then is not None:
-                answer.then()
-        elif self._process.frozen:
-            self._held = answer
-        else:
-            self._busy = False
-            self._reply(*self._current, answer)
-            self._work()
-
-    def _reply(self, row: Command, seq: int, answer: Answer) -> None:
-        has_body = row.body_on_error if answer.error else row.body_on_success
-        assert bool(answer.body) == has_body, (
+    def _reply(self, result: Result) -> None:
+        row = self._at_work
+        assert row is not None, "there is a command to reply to"
+        has_body = row.body_on_error if result.error else row.body_on_success
+        assert bool(result.body) == has_body, (
             f"{row.wire} is answered with a body, or without, against the table"
         )
-        self.send(_header(seq, answer.error) + answer.body)
-        if answer.then is not None:
-            answer.then()
+        self.send(_header(self._seq, result.error) + result.body)
+        if not self.gone:
+            self._move(_READING)
+        if result.then is not None:
+            result.then()
 
-    # -- what goes out
+    # -- sending
 
     def send(self, data: bytes) -> None:
         """Send one reply or record, whole."""
