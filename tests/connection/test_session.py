@@ -37,6 +37,18 @@ SHARED = [row for row in commands.TABLE if row.road is Road.MAIN]
 
 
 class ConnectingTests(SessionCase):
+    def test_continue_trying_that_is_put_to_0_on_its_factory_ends_what_waits(self) -> None:
+        session = self.session()
+        waiting = self.call(session, MEMBERS)
+        session.factory.continueTrying = 0
+        self.host.refuse()
+        self.failureResultOf(waiting, ConnectError)
+        self.clock.advance(1000)
+        self.assertEqual((self.host.attempts, self.clock.getDelayedCalls()), (1, []))
+        # A later request starts afresh, as after any other end of the trying.
+        self.submit(session, MEMBERS)
+        self.assertEqual(self.host.attempts, 2)
+
     def test_nothing_is_dialled_before_it_is_used(self) -> None:
         self.session()
         self.assertEqual((self.host.attempts, self.clock.getDelayedCalls()), (0, []))
