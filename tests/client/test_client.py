@@ -507,6 +507,26 @@ class CollectingTests(ClientCase):
         bodies = [response.body for response in self.successResultOf(waiting)]
         self.assertEqual([body["Type"] for body in bodies], ["ack", "response", "done"])
 
+    def test_a_query_that_finds_no_agent_fails_past_the_default_timeout(self) -> None:
+        client = self.client(auto_reconnect=True)
+        waiting = client.query(Name="q").request()
+        for host in self.hosts:
+            host.refuse()
+        self.clock.advance(constant.DEFAULT_TIMEOUT)
+        error = self.reason(waiting, RequestTimeout)
+        self.assertIn("query", str(error))
+        self.assertIn("no connection", str(error))
+        self.hosts[0].accept_and_greet()
+        self.assertEqual(self.hosts[0].agents[-1].asked(), [])
+
+    def test_a_query_whose_reply_never_comes_fails_past_the_default_timeout(self) -> None:
+        client, agent = self.connected()
+        waiting = client.query(Name="q").request()
+        self.clock.advance(constant.DEFAULT_TIMEOUT)
+        self.reason(waiting, RequestTimeout)
+        agent.send(header(1), reply(1, answer("n1", b"x")), reply(1, DONE))
+        self.assertFalse(agent.closed_by_client)
+
     def test_a_query_with_a_timeout_fails_past_it(self) -> None:
         client, agent = self.connected()
         waiting = client.query(Name="q").request(timeout=1)

@@ -34,7 +34,7 @@ class Batch:
 
     :param queue: the commands, in order.
     :param timeout: seconds for all of it; None: no limit.
-    :param patient: whether a query may take longer than *timeout*.
+    :param patient: whether a query may take longer than *timeout*, once the agent has taken it.
     :param watch: whether streams run until they are stopped.
     :param under_way: counts this one until it is over and its Deferred has fired.
     :ivar result: a Deferred of `Responses`.
@@ -236,7 +236,7 @@ class Batch:
     def _is_late(self, queued: QueuedCommand) -> bool:
         if queued.command.subscribes:
             return not queued.opened  # else its time to collect records is over
-        return not (self._patient and queued.command.ends)
+        return not (self._patient and queued.command.ends and queued.opened)
 
 
 def _parts(queue: list[QueuedCommand]) -> list[list[QueuedCommand]]:

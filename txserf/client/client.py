@@ -246,7 +246,8 @@ class Client:
         :returns: a Deferred of `Responses`, in order of Seq; an agent's error is a
             `Response` with ``error`` set. ``stream`` and ``monitor`` collect records until
             the timeout and are stopped; ``query`` collects until ``done``, however
-            long that takes if no *timeout* is given. Cancelling it leaves the connection good.
+            long that takes if no *timeout* is given and the agent has taken it within
+            `constant.DEFAULT_TIMEOUT`. Cancelling it leaves the connection good.
         :raises InvalidRequest: for a timeout that is none.
             The Deferred fails with `RequestTimeout` (with what did arrive in ``.responses``),
             `ConnectError`, `AuthenticationError`, `ConnectionLost`, `Disconnected`,
