@@ -215,6 +215,11 @@ class Decoder:
         # The header whose body is due, or one of the two below; None where a header is due.
         self._due: tuple[int, str] | None = None
 
+    @property
+    def due(self) -> int | None:
+        """The Seq of the header whose body is due; None where a header is due, or nothing more is told."""
+        return None if self._due is None or self._due[0] < 0 else self._due[0]
+
     def open(self) -> None:
         """Take objects of any size within the limit, from the header on that the receiver is told of now."""
         self._opened = True

@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 
-from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, user_event
+from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, header, user_event
 from tests.session_case import SessionCase, Told
-from txserf import commands
-from txserf.commands import EVENT, MEMBERS, QUERY, STATS, STREAM, Road
+from txserf import commands, constant
+from txserf.commands import EVENT, MEMBERS, MEMBERS_FILTERED, QUERY, STATS, STREAM, Road
 from txserf.connection.hosts import Host
 from txserf.connection.session import Session
 from txserf.errors import (
@@ -18,6 +18,7 @@ from txserf.errors import (
     ConnectionLost,
     Disconnected,
     InvalidRequest,
+    ProtocolError,
     RequestTimeout,
 )
 
@@ -34,6 +35,68 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 #: The commands that use the main connection.
 SHARED = [row for row in commands.TABLE if row.road is Road.MAIN]
+
+
+class BrokenReplyTests(SessionCase):
+    """A reply that breaks the rules costs the call that it belongs to, and the connection, for the codec lost step."""
+
+    #: Headers of Seq 1 with such a body, and whether the size of a message is limited to 1,000 bytes.
+    BROKEN = (
+        (b"\x81\xa7Members\x91\x81\xa4Tags\x81\x01\xa1x", False),  # a tag's key is an int
+        (b"\x81\xa7Members\xc6\x00\x00\x08\x00" + bytes(1500), True),
+        (b"\xc1", False),
+        (header(2), False),
+    )
+
+    def test_its_call_fails_with_a_protocol_error_and_is_not_sent_again(self) -> None:
+        for body, limited in self.BROKEN:
+            if limited:
+                self.patch(constant, "MESSAGE_SIZE_LIMIT", 1000)
+            session = self.connected()
+            waiting = self.call(session, MEMBERS)
+            beside = self.call(session, STATS)
+            self.assertEqual([asked.seq for asked in self.agent.asked()], [1, 2])
+            self.agent.send(header(1), body)
+            self.assertTrue(self.agent.closed_by_client)
+            self.reconnect()
+            self.failureResultOf(waiting, ProtocolError)
+            self.agent.reply(self.agent.asked_one("stats").seq, {})
+            self.successResultOf(beside)
+            self.disconnect(session)
+
+    def test_where_it_is_nobodys_all_that_only_reads_is_sent_again(self) -> None:
+        session = self.connected()
+        waiting = self.call(session, MEMBERS)
+        self.agent.asked()
+        self.agent.send(b"\xc1")
+        self.reconnect()
+        self.agent.reply(self.agent.asked_one("members").seq, NO_MEMBERS)
+        self.successResultOf(waiting)
+        self.disconnect(session)
+
+    def test_a_broken_record_of_a_stream_costs_no_call(self) -> None:
+        session = self.connected()
+        stream = self.submit(session, STREAM, Type="*")
+        waiting = self.call(session, MEMBERS)
+        self.agent.asked()
+        self.agent.send(header(1), header(1), b"\xc1")
+        self.reconnect()
+        self.assertEqual(self.agent.asked_names(), ["stream", "members"])
+        self.assertEqual(stream.told, ["replied", "interrupted"])
+        self.assertNoResult(waiting)
+        self.disconnect(session)
+        self.failureResultOf(waiting, Disconnected)
+
+    def test_what_it_is_the_reply_of_is_told_by_a_lane_too(self) -> None:
+        session = self.connected()
+        waiting = self.call(session, MEMBERS_FILTERED, Name="(")
+        lane = self.host.accept_and_greet()
+        lane.send(header(lane.asked_one("members-filtered").seq), b"\xc1")
+        lane.finish_closing()
+        self.failureResultOf(waiting, ProtocolError)
+        self.clock.advance(1)
+        self.assertEqual(self.host.waiting, 0)
+        self.disconnect(session)
 
 
 class ConnectingTests(SessionCase):

@@ -173,6 +173,7 @@ class SerfProtocol(Protocol):
             if self.state is _DRAINING:
                 self._close_if_drained()
         except ProtocolError as broken:
+            self._replies.broke_off(self._decoder.due)
             self._give_up(ProtocolError(f"{self.host}: {broken}"))
         finally:
             self._corked = False

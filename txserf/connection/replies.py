@@ -103,6 +103,12 @@ class Replies:
                 return exchange.command.subscribes
         return False
 
+    def broke_off(self, seq: int | None) -> None:
+        """Take that the bytes at which the decoder has stopped belong to the reply of *seq*; None: to no reply."""
+        exchange = None if seq is None else self.calls.get(seq)
+        if exchange is not None:
+            exchange.broken = True
+
     def at_work(self, now: float) -> bool:
         """Whether the agent may be busy with a slow command, and so answers nothing else, at the time *now*."""
         # The command's own timeout limits that for its caller; the agent goes on all the same.

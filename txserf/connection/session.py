@@ -5,8 +5,8 @@ A `Session` has one connection that everything shares, and *lanes*: further
 connections to the same agent for operations that would hold up the others or might take
 the connection down. Both APIs stand on it.
 
-After a loss, with ``reconnect``, a command that only reads is sent again,
-a subscription is opened again, and a command that changes something fails, since
+After a loss, with ``reconnect``, a command that only reads is sent again unless its own reply
+broke the rules, a subscription is opened again, and a command that changes something fails, since
 nobody knows whether it was carried out. Each keeps its Seq for life, so that a Seq
 that a user holds means the same after a reconnect.
 """
@@ -236,7 +236,7 @@ class Session:
             if exchange.done or not exchange.asked_again:  # done: a stream whose ``stop`` was under way
                 continue
             reads = exchange.command.subscribes or not exchange.command.changes
-            if not closed and (untouched or (self.reconnect and reads)):
+            if not closed and not exchange.broken and (untouched or (self.reconnect and reads)):
                 again.append(exchange)
                 if exchange.command.subscribes and not untouched:
                     interrupted.append(exchange)
