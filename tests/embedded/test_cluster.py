@@ -108,6 +108,11 @@ class MakingTests(ClusterTestCase):
 
 
 class FailureTests(ClusterTestCase):
+    def test_an_agent_that_nobody_looked_at_takes_connections_after_a_node_that_runs_was_pruned(self) -> None:
+        cluster = self.cluster()
+        self.ask(self.connect(cluster), "force-leave", {"Node": "n2", "Prune": True}, within=7.0)
+        self.assertEqual(self.statuses(self.connect(cluster, "n3")), {"n1": "alive", "n3": "alive"})
+
     def test_a_failed_agent_loses_its_connections_and_refuses_new_ones(self) -> None:
         cluster = self.cluster()
         line = self.connect(cluster)

@@ -155,13 +155,15 @@ class AgentProcess:
         self.network.watched[self] = None
         self.log.keep()
         self.log.write("INFO", "agent: Serf agent starting")
-        for name in sorted(own.present, key=lambda name: (name != self.name, name)):
+        # A node that runs is no member after it was pruned.
+        there = own.present.keys() & own.members.keys()
+        for name in sorted(there, key=lambda name: (name != self.name, name)):
             member = own.members[name].member
             if started:  # its streams are still to hear of its own start
                 self.member_changed("join", member)
             else:
                 self.log.write("INFO", f"serf: EventMemberJoin: {name} {member.address}")
-        if len(own.present) < len(own.members):
+        if len(there) < len(own.members):
             self.ended()
         self.network.look_for_the_unreachable()
 
