@@ -108,6 +108,18 @@ class MakingTests(ClusterTestCase):
 
 
 class FailureTests(ClusterTestCase):
+    def test_a_recovered_node_and_a_new_one_join_those_that_have_joined_a_stranger(self) -> None:
+        cluster = self.cluster(2)
+        alone = cluster.add("x1", join=False)
+        line = self.connect(cluster)
+        self.assertEqual(self.ask(line, "join", {"Existing": [alone.bind]}, within=1.0)[-1], {"Num": 1})
+        cluster.fail("n2")
+        self.run_for(2.0)
+        cluster.recover("n2")
+        cluster.add("n3")
+        self.run_for(1.0)
+        self.assertEqual(self.statuses(line), dict.fromkeys(["n1", "n2", "x1", "n3"], "alive"))
+
     def test_an_agent_that_nobody_looked_at_takes_connections_after_a_node_that_runs_was_pruned(self) -> None:
         cluster = self.cluster()
         self.ask(self.connect(cluster), "force-leave", {"Node": "n2", "Prune": True}, within=7.0)

@@ -49,10 +49,9 @@ class EmbeddedCluster:
         self._encrypt_key = encrypt_key
         self._network: Network[AgentProcess] = Network(reactor, seed)
         self._agents: dict[str, EmbeddedAgent] = {}
-        self._pool = Pool(self._network.agenda)
         for number in range(1, nodes + 1):
             # They have been up for ever.
-            self._new_agent(f"n{number}", {}).start(self._pool, float("-inf"))
+            self._new_agent(f"n{number}", {}).start(self._network.home, float("-inf"))
 
     def __repr__(self) -> str:
         return f"<EmbeddedCluster of {len(self._agents)}>"
@@ -103,7 +102,7 @@ class EmbeddedCluster:
         if sizes.tags(tags or {}) > sizes.TAGS_LIMIT:
             raise ValueError(f"the tags of {name!r} are over the limit of {sizes.TAGS_LIMIT} bytes")
         agent = self._new_agent(name, tags or {})
-        agent.start(self._pool if join else Pool(network.agenda), network.agenda.seconds())
+        agent.start(network.home if join else Pool(network.agenda), network.agenda.seconds())
         return agent
 
     def _new_agent(self, name: str, tags: Mapping[str, str]) -> EmbeddedAgent:
@@ -148,7 +147,7 @@ class EmbeddedCluster:
         agent = self._agent(name)
         self._network.agenda.catch_up()
         if agent.process is None:
-            agent.start(self._pool, self._network.agenda.seconds())
+            agent.start(self._network.home, self._network.agenda.seconds())
 
     def leave(self, name: str) -> Deferred[None]:
         """

@@ -164,6 +164,7 @@ class Network(Generic[N]):
     :param seed: of all that is random; None for another run each time.
     :ivar seats: by name, in order of their adding; those of agents that are down too.
     :ivar detection: seconds until a node that can't be reached counts as failed.
+    :ivar home: the pool of the first nodes, and of those that join them as they start.
     :ivar watched: the nodes that keep a view of their own.
     """
 
@@ -171,6 +172,7 @@ class Network(Generic[N]):
         self.agenda = Agenda(reactor)
         self.rng = random.Random(seed)
         self.seats: dict[str, Seat[N]] = {}
+        self.home = Pool(self.agenda)
         self.detection = 1.0
         self.watched: dict[N, None] = {}
         self._by_address: dict[tuple[str, int], Seat[N]] = {}
@@ -349,6 +351,8 @@ class Network(Generic[N]):
             target.knowledge.merge(joiner.knowledge)
         if ours is theirs:
             return
+        if ours is self.home:
+            self.home = theirs
         theirs.common.merge(ours.common)
         for side, others in ((ours, theirs), (theirs, ours)):
             for node in before[id(side)]:
