@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 # Seconds that an agent may need to start, to join or to end.
@@ -139,9 +140,21 @@ class Agent:
     :ivar bind: ``127.0.0.1:port`` of its gossip.
     :ivar rpc_auth: the key of its RPC; None for no key.
     :ivar process: the running process; None before `start` and after its end.
+
+    :param interface: the address that its gossip listens on. ``0.0.0.0`` is Serf's default.
+    :param enter: the beginning of a command line that runs ``serf`` in another network namespace.
     """
 
-    def __init__(self, name: str, folder: Path, *, rpc_auth: str | None = None, **config: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        rpc_auth: str | None = None,
+        interface: str = "127.0.0.1",
+        enter: Sequence[str] = (),
+        **config: Any,
+    ) -> None:
         self.name = name
         self.rpc_auth = rpc_auth
         self.process: subprocess.Popen[bytes] | None = None
@@ -149,7 +162,8 @@ class Agent:
         self._config = {"profile": "local", "log_level": "debug"} | config
         self._config_file = folder / f"{name}.json"
         self._log_file = folder / f"{name}.log"
-        self._binary = serf_binary()
+        self._interface = interface
+        self._serf = [*enter, str(serf_binary())]
 
     def __repr__(self) -> str:
         return f"<Agent {self.name}: RPC on {self.rpc}, gossip on {self.bind}>"
@@ -183,7 +197,8 @@ class Agent:
                 raise AgentFailed(f"{self} ended at its start:\n{self.log}")
 
     def _launch(self, join: list[str]) -> None:
-        config = self._config | {"node_name": self.name, "bind": self.bind, "rpc_addr": self.rpc}
+        bind = self.bind.replace("127.0.0.1", self._interface)
+        config = self._config | {"node_name": self.name, "bind": bind, "rpc_addr": self.rpc}
         if self.rpc_auth is not None:
             config["rpc_auth"] = self.rpc_auth  # the agent has no flag for it
         if join:
@@ -193,7 +208,7 @@ class Agent:
         self._config_file.write_text(json.dumps(config))
         with self._log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [self._binary, "agent", f"-config-file={self._config_file}"],
+                [*self._serf, "agent", f"-config-file={self._config_file}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -233,7 +248,7 @@ class Agent:
         :returns: its output, followed by its standard error.
         """
         environ = os.environ | {"SERF_RPC_ADDR": self.rpc, "SERF_RPC_AUTH": self.rpc_auth or ""}
-        argv, nothing = [str(self._binary), *arguments], subprocess.DEVNULL
+        argv, nothing = [*self._serf, *arguments], subprocess.DEVNULL
         done = subprocess.run(
             argv, env=environ, check=check, timeout=timeout, stdin=nothing, capture_output=True, text=True
         )
@@ -279,7 +294,7 @@ def cluster(
     rpc_auth: str | None = None,
     encrypt: str | None = None,
     tags: Sequence[Mapping[str, str]] = (),
-    **config: object,
+    **config: Any,
 ) -> Iterator[list[Agent]]:
     """
     Start agents ``n1``, ``n2``..., yield them once each sees all of them alive, and kill them at the end.
@@ -293,7 +308,7 @@ def cluster(
     :param rpc_auth: the key of every agent's RPC.
     :param encrypt: the key of their gossip, as `new_encrypt_key` makes one.
     :param tags: the tags of the first agents, in order; the others have none.
-    :param config: more keys for the agents' configuration files.
+    :param config: more arguments of each `Agent`, and more keys for the agents' configuration files.
     :raises SerfMissing: see `serf_binary`.
     """
     if encrypt is not None:
@@ -302,7 +317,7 @@ def cluster(
     # The stack comes last: it kills the agents before the folder is deleted.
     with tempfile.TemporaryDirectory(prefix="txserf-agents-") as folder, contextlib.ExitStack() as stack:
         for index in range(n):
-            own = {"tags": dict(tags[index])} if index < len(tags) else {}
+            own: dict[str, Any] = {"tags": dict(tags[index])} if index < len(tags) else {}
             agent = Agent(f"n{index + 1}", Path(folder), rpc_auth=rpc_auth, **config, **own)
             stack.callback(agent.kill)
             agent.start(join=agents)

@@ -101,6 +101,12 @@ class MemberTests(ModelCase):
         member = Member.from_wire({**MEMBER, "Addr": bytes(15) + b"\x01"})
         self.assertEqual(member.address, ipaddress.IPv6Address("::1"))
 
+    def test_an_ipv4_address_in_sixteen_bytes_is_an_ipv4_address(self) -> None:
+        member = Member.from_wire({**MEMBER, "Addr": bytes(10) + b"\xff\xff\x0a\x09\x08\x07"})
+        self.assertEqual(member.address, ipaddress.IPv4Address("10.9.8.7"))
+        self.assertEqual(member, Member.from_wire({**MEMBER, "Addr": b"\x0a\x09\x08\x07"}))
+        self.assertEqual(member, attrs.evolve(member, address=ipaddress.IPv6Address("::ffff:10.9.8.7")))
+
     def test_a_member_without_an_address_has_none(self) -> None:
         for absent in (None, b""):
             self.assertIsNone(Member.from_wire({**MEMBER, "Addr": absent}).address)

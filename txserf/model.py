@@ -30,14 +30,11 @@ _Record = Mapping[str, Any]
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def address_text(address: IPAddress) -> str:
-    """
-    Return an address as Serf prints it.
-
-    An agent that listens on 0.0.0.0 sends IPv4 in 16 bytes, as ``::ffff:10.0.0.1``: that is written ``10.0.0.1``.
-    """
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+def _unmapped(address: IPAddress | None) -> IPAddress | None:
+    # An agent that listens on 0.0.0.0, Serf's default, sends its IPv4 address in 16 bytes, as ::ffff:10.0.0.1.
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address
+    return address
 
 
 def _take(record: _Record, field: str, kind: type[_T]) -> _T:
@@ -115,7 +112,8 @@ class Member:
     A node of the cluster, as the agent knows it.
 
     :ivar name: the node's name.
-    :ivar address: the IP address of its gossip; None if the agent sent none.
+    :ivar address: the IP address of its gossip; None if the agent sent none. An IPv4 address is always an
+        ``IPv4Address``, though an agent that listens on 0.0.0.0 sends it as an IPv6 one.
     :ivar port: the port of its gossip (not of its RPC).
     :ivar tags: its tags.
     :ivar status: its `MemberStatus`.
@@ -124,7 +122,7 @@ class Member:
     """
 
     name: str
-    address: IPAddress | None = None
+    address: IPAddress | None = attrs.field(default=None, converter=_unmapped)
     port: int = 0
     tags: Tags = attrs.field(factory=Tags, converter=Tags)
     status: MemberStatus = attrs.field(default=MemberStatus.ALIVE, converter=MemberStatus)
@@ -139,10 +137,11 @@ class Member:
         status = _STATUS.get(_take(record, "Status", str))
         if status is None:
             raise ProtocolError(f"unknown status of a member: {record['Status']!r}")
+        packed = _take(record, "Addr", bytes) if record.get("Addr") else b""
         try:
-            address = ipaddress.ip_address(_take(record, "Addr", bytes)) if record.get("Addr") else None
-        except ValueError as error:
-            raise ProtocolError(f"Addr is no IP address: {error}") from None
+            address = ipaddress.ip_address(packed) if packed else None
+        except ValueError:
+            raise ProtocolError(f"Addr is no IP address: it has {len(packed)} bytes") from None
         return cls(
             name=_take(record, "Name", str),
             address=address,

@@ -70,6 +70,12 @@ def encrypted(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     yield from _fresh(request, 2, encrypt_key=new_encrypt_key())
 
 
+@pytest.fixture(params=BOTH)
+def default_bind(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Two agents whose gossip listens on 0.0.0.0, as Serf's does by default, for one test only."""
+    yield from _fresh(request, 2, default_bind=True)
+
+
 @pytest.fixture(scope="session", params=BOTH)
 def _locked(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     wait_for(turns(0))

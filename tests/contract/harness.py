@@ -28,6 +28,7 @@ from tests.in_reactor import UNUSED as UNUSED
 from tests.in_reactor import in_reactor as in_reactor
 from tests.in_reactor import reactor as reactor
 from tests.in_reactor import wait_for as wait_for
+from tests.namespace import Namespace
 from txserf import commands, wire
 from txserf.embedded import EmbeddedCluster
 
@@ -302,7 +303,11 @@ class Nodes:
 
 
 class RealCluster:
-    """A cluster of ``serf agent`` processes."""
+    """
+    A cluster of ``serf agent`` processes.
+
+    :param default_bind: let their gossip listen on 0.0.0.0, in a network namespace of their own.
+    """
 
     kind = "real"
 
@@ -312,14 +317,27 @@ class RealCluster:
         *,
         auth_key: str | None = None,
         encrypt_key: str | None = None,
+        default_bind: bool = False,
     ) -> None:
-        self._stack = contextlib.ExitStack()
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="txserf-contract-")))
-        running = agents.cluster(len(tags), rpc_auth=auth_key, encrypt=encrypt_key, tags=tags)
-        self._agents = list(self._stack.enter_context(running))
+        agents.serf_binary()  # without it no other reason for a skip counts
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="txserf-contract-"))
+            self._folder = Path(folder)
+            self._namespace: Namespace | None = None
+            own: dict[str, Any] = {}
+            if default_bind:
+                self._namespace = stack.enter_context(contextlib.closing(Namespace(self._folder)))
+                own = {"interface": "0.0.0.0", "enter": self._namespace.enter}
+            running = agents.cluster(len(tags), rpc_auth=auth_key, encrypt=encrypt_key, tags=tags, **own)
+            self._agents = list(stack.enter_context(running))
+            if self._namespace is not None:
+                self._namespace.relay([agent.rpc.rpartition(":")[2] for agent in self._agents])
+            self._stack = stack.pop_all()
 
     def endpoint(self, index: int) -> IStreamClientEndpoint:
         host, _, port = self._agents[index].rpc.rpartition(":")
+        if self._namespace is not None:
+            return self._namespace.endpoint(port)
         endpoint: IStreamClientEndpoint = TCP4ClientEndpoint(reactor, host, int(port))
         return endpoint
 
@@ -360,8 +378,11 @@ class EmbeddedNodes:
         *,
         auth_key: str | None = None,
         encrypt_key: str | None = None,
+        default_bind: bool = False,
     ) -> None:
-        self._cluster = EmbeddedCluster(reactor, nodes=0, auth_key=auth_key, encrypt_key=encrypt_key)
+        self._cluster = EmbeddedCluster(
+            reactor, nodes=0, auth_key=auth_key, encrypt_key=encrypt_key, default_bind=default_bind
+        )
         for number, own in enumerate(tags, 1):
             self._cluster.add(f"n{number}", own)
         self._names = list(self._cluster.agents)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
 
 from tests.contract.harness import CLOSED, Nodes, in_reactor
 from txserf import commands
+from txserf.model import Member
 
 FIELDS = [
     "Addr",
@@ -50,6 +52,21 @@ async def test_members_lists_all_with_all_fields(shared: Nodes) -> None:
         assert member["Status"] == "alive"
     assert members["n1"]["Tags"] == {"role": "web", "dc": "east"}
     assert members["n2"]["Tags"] == {"role": "db"}
+
+
+@in_reactor
+async def test_an_agent_with_the_default_bind_sends_its_ipv4_address_in_16_bytes(default_bind: Nodes) -> None:
+    raw = await default_bind.connect()
+    events = await raw.opened("stream", {"Type": "member-failed"})
+    members = (await raw.ok("members"))["Members"]
+    default_bind.cluster.fail(1)
+    members += (await raw.record_where(events, lambda record: True))["Members"]
+    assert [member["Name"] for member in members].count("n2") == 2
+    for member in members:
+        assert (len(member["Addr"]), member["Addr"][:12]) == (16, bytes(10) + b"\xff\xff")
+        address = Member.from_wire(member).address
+        assert address == ipaddress.IPv4Address(member["Addr"][12:])
+        assert address.is_private and not address.is_loopback
 
 
 @in_reactor

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from tests.embedded.helpers import ClusterTestCase, Line
 from txserf.embedded import EmbeddedCluster, Keyring, agenda
-from txserf.model import QueryEvent
+from txserf.model import QueryEvent, members_from_wire
 
 
 class MakingTests(ClusterTestCase):
@@ -86,6 +86,19 @@ class MakingTests(ClusterTestCase):
         line = self.connect(cluster)
         self.assertEqual(self.ask(line, "members")[0]["Error"], "Authentication required")
         self.assertEqual(self.ask(line, "auth", {"AuthKey": "s3cret"})[0]["Error"], "")
+
+    def test_agents_with_the_default_bind_have_addresses_of_their_own_and_can_be_joined(self) -> None:
+        cluster = self.cluster(1, default_bind=True)
+        self.assertEqual(
+            [cluster.agents["n1"].bind, cluster.add("n2").bind], ["10.0.0.1:7946", "10.0.0.2:7946"]
+        )
+        cluster.add("n3", join=False)
+        line = self.connect(cluster, "n3")
+        self.assertEqual(self.ask(line, "join", {"Existing": ["10.0.0.2"]}, within=0.1)[-1], {"Num": 1})
+        members = members_from_wire(self.ask(line, "members")[-1])
+        self.assertEqual(
+            sorted(str(member.address) for member in members), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        )
 
     def test_the_reactor_is_taken_at_the_first_use_that_needs_the_time(self) -> None:
         clock = Clock()

@@ -112,6 +112,7 @@ class EmbeddedAgent:
         tags: Mapping[str, str],
         address: tuple[ipaddress.IPv4Address, int],
         *,
+        default_bind: bool,
         auth_key: str,
         keyring: Keyring | None,
     ) -> None:
@@ -120,7 +121,7 @@ class EmbeddedAgent:
         self._initial_tags = Tags(tags)
         self._handlers: dict[str, QueryHandler] = {}
         self._network = network
-        self._seat = network.new_seat(name, *address)
+        self._seat = network.new_seat(name, *address, default_bind=default_bind)
         self._auth_key = auth_key
         self._factory = _AgentFactory(self)
         self._ports: list[_Port] = []

@@ -33,6 +33,9 @@ class EmbeddedCluster:
     :param seed: of all that is random.
     :param encrypt_key: the key of their gossip, in base64 as ``serf keygen`` makes one; None
         for no encryption, on which all key commands fail.
+    :param default_bind: whether their gossip listens on 0.0.0.0, as that of an agent without ``-bind`` does. Each has
+        an address of its own then, ``10.0.0.1`` and so on, which it sends in 16 bytes. Otherwise all are on
+        127.0.0.1, and send 4 bytes.
     """
 
     @hides_arguments
@@ -44,9 +47,11 @@ class EmbeddedCluster:
         auth_key: str | None = None,
         seed: int | None = None,
         encrypt_key: str | None = None,
+        default_bind: bool = False,
     ) -> None:
         self._auth_key = auth_key or ""
         self._encrypt_key = encrypt_key
+        self._default_bind = default_bind
         self._network: Network[AgentProcess] = Network(reactor, seed)
         self._agents: dict[str, EmbeddedAgent] = {}
         for number in range(1, nodes + 1):
@@ -107,13 +112,18 @@ class EmbeddedCluster:
 
     def _new_agent(self, name: str, tags: Mapping[str, str]) -> EmbeddedAgent:
         number = len(self._agents)
-        address = ipaddress.IPv4Address("127.0.0.1") + number // _MOST_PORTS
+        if self._default_bind:
+            address, port = ipaddress.IPv4Address("10.0.0.1") + number, _FIRST_PORT
+        else:
+            address = ipaddress.IPv4Address("127.0.0.1") + number // _MOST_PORTS
+            port = _FIRST_PORT + number % _MOST_PORTS
         keyring = None if self._encrypt_key is None else Keyring(self._encrypt_key)
         agent = self._agents[name] = EmbeddedAgent(
             self._network,
             name,
             tags,
-            (address, _FIRST_PORT + number % _MOST_PORTS),
+            (address, port),
+            default_bind=self._default_bind,
             auth_key=self._auth_key,
             keyring=keyring,
         )

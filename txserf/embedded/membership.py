@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -48,15 +48,29 @@ class LamportClock:
             self.time = time + 1
 
 
+@attrs.frozen(kw_only=True)
+class WideMember(Member):
+    """A member whose gossip listens on 0.0.0.0: its IPv4 address takes 16 bytes on the wire."""
+
+    def to_wire(self) -> dict[str, Any]:
+        assert self.address is not None
+        return {**super().to_wire(), "Addr": bytes(10) + b"\xff\xff" + self.address.packed}
+
+
 @attrs.frozen(eq=False)
 class NodeRecord:
-    """What a node says of itself; a newer one has a higher *incarnation*."""
+    """
+    What a node says of itself; a newer one has a higher *incarnation*.
+
+    :ivar kind: the class of member that it is.
+    """
 
     name: str
     address: ipaddress.IPv4Address
     port: int
     tags: Tags
     incarnation: int
+    kind: type[Member] = Member
 
 
 class Known:
@@ -196,7 +210,7 @@ class Knowledge:
             intent, ltime = self._intents[record.name]
             if intent == "leave":
                 status = MemberStatus.LEAVING
-        member = Member(
+        member = record.kind(
             name=record.name, address=record.address, port=record.port, tags=record.tags, status=status
         )
         self.members[record.name] = Known(member, ltime)

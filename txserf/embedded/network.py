@@ -105,6 +105,7 @@ class Seat(Generic[N]):
     An agent's part of the network, which outlives each of its processes.
 
     :ivar address: of its gossip.
+    :ivar default_bind: whether its gossip listens on 0.0.0.0.
     :ivar incarnation: the number of times that it said something new of itself.
     :ivar node: what runs there; None while it is down.
     :ivar stopped_at: since when it is down.
@@ -113,6 +114,7 @@ class Seat(Generic[N]):
     name: str = attrs.field(on_setattr=attrs.setters.frozen)
     address: ipaddress.IPv4Address = attrs.field(on_setattr=attrs.setters.frozen)
     port: int = attrs.field(on_setattr=attrs.setters.frozen)
+    default_bind: bool = attrs.field(on_setattr=attrs.setters.frozen)
     place: Place = attrs.field(on_setattr=attrs.setters.frozen)
     incarnation: int = 0
     node: N | None = None
@@ -192,10 +194,12 @@ class Network(Generic[N]):
 
     # -- who is there
 
-    def new_seat(self, name: str, address: ipaddress.IPv4Address, port: int) -> Seat[N]:
+    def new_seat(
+        self, name: str, address: ipaddress.IPv4Address, port: int, *, default_bind: bool
+    ) -> Seat[N]:
         """Add a node's part, at a place of its own."""
         seat = self.seats[name] = self._by_address[str(address), port] = Seat(
-            name, address, port, Place(self.rng)
+            name, address, port, default_bind, Place(self.rng)
         )
         return seat
 

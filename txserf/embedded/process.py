@@ -20,7 +20,7 @@ from txserf.embedded.agenda import Entry
 from txserf.embedded.events import QUIET, AgentEvent, MemberCoalescer, UserCoalescer, describe
 from txserf.embedded.keyring import KeyCommands, KeyOwner
 from txserf.embedded.log import AgentLog
-from txserf.embedded.membership import Knowledge, NodeRecord
+from txserf.embedded.membership import Knowledge, NodeRecord, WideMember
 from txserf.embedded.network import Network, Pool, Seat
 from txserf.embedded.queries import GOSSIP_INTERVAL, Queries, QueryHandler, ReceivedQuery, Refused
 from txserf.model import Member, MemberStatus, Tags, UserEvent
@@ -224,7 +224,8 @@ class AgentProcess:
     def record(self) -> NodeRecord:
         """What it says of itself."""
         seat = self.seat
-        return NodeRecord(seat.name, seat.address, seat.port, self.tags, seat.incarnation)
+        kind = WideMember if seat.default_bind else Member
+        return NodeRecord(seat.name, seat.address, seat.port, self.tags, seat.incarnation, kind)
 
     @property
     def running(self) -> bool:

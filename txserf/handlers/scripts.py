@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from txserf.errors import InvalidRequest, SerfError
 from txserf.filters import EventFilter, parse_filter
-from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent, address_text
+from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent
 from txserf.wire import as_bytes
 
 #: How much of a script's output counts: its last bytes.
@@ -143,7 +143,7 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
         return text.replace("\t", "\\t").replace("\n", "\\n")
 
     pairs = ",".join(f"{tag}={value}" for tag, value in tags.items())
-    fields = (clean(name), "<nil>" if address is None else address_text(address), clean(role), clean(pairs))
+    fields = (clean(name), "<nil>" if address is None else str(address), clean(role), clean(pairs))
     return as_bytes("\t".join(fields) + "\n")
 
 

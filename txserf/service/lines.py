@@ -17,7 +17,6 @@ from txserf.model import (
     MemberEvent,
     QueryEvent,
     UserEvent,
-    address_text,
 )
 
 #: A record that can be shown.
@@ -57,7 +56,7 @@ def _shown(payload: bytes) -> str:
 
 
 def _where(member: Member) -> str:
-    return "-" if member.address is None else address_label(address_text(member.address), member.port)
+    return "-" if member.address is None else address_label(str(member.address), member.port)
 
 
 def _tags(member: Member) -> str:
@@ -107,7 +106,7 @@ def _named(event: UserEvent | QueryEvent) -> dict[str, Any]:
 def _member(member: Member) -> dict[str, Any]:
     return {
         "name": member.name,
-        "address": None if member.address is None else address_text(member.address),
+        "address": None if member.address is None else str(member.address),
         "port": member.port,
         "status": member.status.value,
         "tags": member.tags,
