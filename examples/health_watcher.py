@@ -20,7 +20,7 @@ class Health:
     """Prints each change of a member's status; keeps the last one."""
 
     def __init__(self) -> None:
-        self.status: dict[str, txserf.MemberStatus] = {}
+        self.status: dict[str, str] = {}
 
     def update(self, members: Iterable[txserf.Member]) -> None:
         for member in members:

@@ -91,7 +91,11 @@ class Tags(dict[str, str]):
 
 
 class MemberStatus(str, enum.Enum):
-    """The status of a member, as the agent sees it. Each is equal to Serf's own word for it."""
+    """
+    The status of a member, as the agent sees it. Each is equal to Serf's own word for it.
+
+    The ``status`` of a `Member` may be another one, from an agent of a newer release.
+    """
 
     NONE = "none"
     ALIVE = "alive"
@@ -106,6 +110,13 @@ class MemberStatus(str, enum.Enum):
 _STATUS = {status.value: status for status in MemberStatus}
 
 
+def _status(word: str) -> MemberStatus | str:
+    # A newer agent may have a status that this txserf does not know.
+    if not isinstance(word, str):
+        raise TypeError(f"the status of a member is text, not {type(word).__name__}")
+    return _STATUS.get(word, word)
+
+
 @attrs.frozen(kw_only=True)
 class Member:
     """
@@ -116,7 +127,7 @@ class Member:
         ``IPv4Address``, though an agent that listens on 0.0.0.0 sends it as an IPv6 one.
     :ivar port: the port of its gossip (not of its RPC).
     :ivar tags: its tags.
-    :ivar status: its `MemberStatus`.
+    :ivar status: its `MemberStatus`; the agent's own word, as a str, where that is none of these.
     :ivar protocol: of memberlist's protocol, the lowest, the highest and the current version.
     :ivar delegate: the same of Serf's protocol.
     """
@@ -125,7 +136,7 @@ class Member:
     address: IPAddress | None = attrs.field(default=None, converter=_unmapped)
     port: int = 0
     tags: Tags = attrs.field(factory=Tags, converter=Tags)
-    status: MemberStatus = attrs.field(default=MemberStatus.ALIVE, converter=MemberStatus)
+    status: MemberStatus | str = attrs.field(default=MemberStatus.ALIVE, converter=_status)
     protocol: tuple[int, int, int] = (1, 5, 2)
     delegate: tuple[int, int, int] = (2, 5, 5)
 
@@ -134,9 +145,6 @@ class Member:
         """Read a member; wire: ``Member`` of Serf's ``client/const.go``."""
         if record.__class__ is not dict:
             raise ProtocolError(f"a member is {type(record).__name__}, not a map")
-        status = _STATUS.get(_take(record, "Status", str))
-        if status is None:
-            raise ProtocolError(f"unknown status of a member: {record['Status']!r}")
         packed = _take(record, "Addr", bytes) if record.get("Addr") else b""
         try:
             address = ipaddress.ip_address(packed) if packed else None
@@ -147,7 +155,7 @@ class Member:
             address=address,
             port=_take(record, "Port", int),
             tags=Tags(_take_map(record, "Tags", str)),
-            status=status,
+            status=_take(record, "Status", str),
             protocol=_take_versions(record, "Protocol"),
             delegate=_take_versions(record, "Delegate"),
         )
@@ -158,7 +166,7 @@ class Member:
             "Addr": self.address.packed if self.address else b"",
             "Name": self.name,
             "Port": self.port,
-            "Status": self.status.value,
+            "Status": str(self.status),
             "Tags": dict(self.tags),
         }
         for prefix, versions in (("Protocol", self.protocol), ("Delegate", self.delegate)):

@@ -156,7 +156,7 @@ async def test_leave_fires_although_a_second_one_ends_the_agent_without_an_answe
 
 
 async def serf_is_leaving(serf: txserf.Serf) -> None:
-    while [member.status.value for member in await serf.members()] == ["alive"]:
+    while [str(member.status) for member in await serf.members()] == ["alive"]:
         pass
 
 

@@ -105,6 +105,15 @@ class CallTests(SerfCase):
         self.agent.reply(second.seq, {})
         self.assertEqual(self.successResultOf(good), {})
 
+    def test_members_of_a_status_that_nobody_knows_are_members(self) -> None:
+        members = self.serf.members()
+        record = {**MEMBER, "Name": "n2", "Status": "suspect"}
+        self.agent.reply(self.asked_one("members").seq, {"Members": [record, MEMBER]})
+        self.assertEqual(
+            [(member.name, member.status) for member in self.successResultOf(members)],
+            [("n1", "alive"), ("n2", "suspect")],
+        )
+
     def test_rtt_is_the_distance_of_two_coordinates(self) -> None:
         rtt = self.serf.rtt("n1", "n2")
         for asked in self.agent.asked():

@@ -6,6 +6,7 @@ import ipaddress
 import json
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, Tags, UserEvent
@@ -37,6 +38,11 @@ class TextTests(SynchronousTestCase):
 
     def test_a_query_has_its_name_ltime_and_payload(self) -> None:
         self.assertEqual(as_text(QueryEvent(1, "load", b"15m", 3)), "query load ltime=3 15m")
+
+    def test_a_status_that_nobody_knows_is_shown_so_that_it_can_not_steer_a_terminal(self) -> None:
+        suspect = attrs.evolve(WEB, status="sus\x1bpect")
+        self.assertEqual(as_text(suspect), r"member n1 10.0.0.1:7946 sus\x1bpect role=web")
+        self.assertEqual(json.loads(as_json(suspect))["status"], "sus\x1bpect")
 
     def test_a_member_event_names_the_members(self) -> None:
         self.assertEqual(as_text(MemberEvent("failed", (WEB,))), "member-failed n1")

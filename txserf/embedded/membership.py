@@ -165,9 +165,9 @@ class Knowledge:
         other._event_times = deque(self._event_times)
         return other
 
-    def counts(self) -> dict[MemberStatus, int]:
+    def counts(self) -> dict[str, int]:
         """Return how many members are in each status."""
-        counts = dict.fromkeys(MemberStatus, 0)
+        counts: dict[str, int] = dict.fromkeys(MemberStatus, 0)
         for known in self.members.values():
             counts[known.member.status] += 1
         return counts

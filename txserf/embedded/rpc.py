@@ -179,7 +179,7 @@ class Conversation:
             member = known.member
             return (
                 all(pattern.matches(member.tags.get(tag, "")) for tag, pattern in tags.items())
-                and (not values["Status"] or status.matches(member.status.value))
+                and (not values["Status"] or status.matches(str(member.status)))
                 and (not values["Name"] or name.matches(member.name))
             )
 

@@ -31,7 +31,7 @@ def as_text(record: Record) -> str:
     match record:
         case Member():
             name, tags = _printable(record.name), _printable(_tags(record))
-            return f"member {name} {_where(record)} {record.status} {tags}".rstrip()
+            return f"member {name} {_where(record)} {_printable(str(record.status))} {tags}".rstrip()
         case UserEvent() | QueryEvent():
             name, payload = _printable(record.name), _shown(record.payload)
             return f"{record.type} {name} ltime={record.ltime} {payload}".rstrip()
@@ -108,7 +108,7 @@ def _member(member: Member) -> dict[str, Any]:
         "name": member.name,
         "address": None if member.address is None else str(member.address),
         "port": member.port,
-        "status": member.status.value,
+        "status": str(member.status),
         "tags": member.tags,
     }
 
