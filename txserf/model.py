@@ -37,6 +37,14 @@ def _unmapped(address: IPAddress | None) -> IPAddress | None:
     return address
 
 
+# Of text that an agent sent, an error shows no more characters: it may have millions of them.
+_MOST_SHOWN = 60
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+
+
 def _take(record: _Record, field: str, kind: type[_T]) -> _T:
     value = record.get(field)
     # The exact class, for a bool is no int here, and MessagePack has no subclasses.
@@ -352,7 +360,7 @@ def event_from_wire(record: _Record) -> Event:
     """Read a record of ``stream``."""
     read = _EVENTS.get(_take(record, "Event", str))
     if read is None:
-        raise ProtocolError(f"unknown event: {record['Event']!r}")
+        raise ProtocolError(f"unknown event: {_shown(record['Event'])}")
     return read(record)
 
 
@@ -442,7 +450,7 @@ def query_record_from_wire(record: _Record) -> Ack | Answer | None:
     if kind == "response":
         payload = record.get("Payload")
         return Answer(node, payload if payload.__class__ is bytes else _take_payload(record))
-    raise ProtocolError(f"unknown record of a query: {kind!r}")
+    raise ProtocolError(f"unknown record of a query: {_shown(kind)}")
 
 
 @attrs.frozen

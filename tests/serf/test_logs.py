@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.fakes import reply
 from tests.serf_case import SerfCase
-from txserf.errors import ProtocolError, RpcError
+from txserf.errors import RpcError
 from txserf.serf.logs import LogStream
 
 
@@ -130,9 +130,9 @@ class SharingTests(LogCase):
     def test_behind_an_end_the_next_one_has_a_monitor_of_its_own(self) -> None:
         ended = self.serf.monitor()
         self.agree()
-        self.agent.reply(self.seq, {"Log": None})
-        self.failureResultOf(ended.when_active(), ProtocolError)
-        self.agent.asked()
+        self.reconnect()
+        self.agent.reply(self.asked_one("monitor").seq, error="Monitor already exists")
+        self.failureResultOf(ended.when_active(), RpcError)
         stream, texts = self.monitor()
         self.agree()
         self.write("a")

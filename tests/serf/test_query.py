@@ -6,12 +6,11 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 
-from tests.fakes import DONE, answer
+from tests.fakes import DONE, Log, answer
 from tests.serf_case import SerfCase
 from txserf.errors import (
     ConnectionLost,
     Disconnected,
-    ProtocolError,
     QueryError,
     RequestTimeout,
     StopReceiveData,
@@ -106,18 +105,20 @@ class QueryTests(SerfCase):
             error = self.failureResultOf(failed, QueryError).value
             self.assertEqual((error.command, error.message), ("query", "query exceeds limit of 1024 bytes"))
 
-    def test_a_record_that_is_none_fails_it_alone(self) -> None:
-        query, stats = self.serf.query("load"), self.serf.stats()
-        asked, other = self.agent.asked()
+    def test_a_record_that_can_not_be_read_is_left_out_counted_and_logged(self) -> None:
+        log = Log(self)
+        query, seq = self.ask(expect=2)
         done = query.when_done()
-        self.agent.reply(asked.seq)
-        self.agent.reply(asked.seq, answer("n1", None, "nack"))
-        error = self.failureResultOf(done, ProtocolError).value
-        self.assertEqual(str(error), "query: unknown record of a query: 'nack'")
-        self.agent.reply(asked.seq, answer("n2"))
-        self.agent.reply(asked.seq, DONE)
-        self.agent.reply(other.seq, {})
-        self.successResultOf(stats)
+        broken: list[dict[str, Any]] = [answer("n1", None, "nack"), {**answer("n1"), "Payload": 7}]
+        self.send(seq, answer("n2"), *broken)
+        self.assertNoResult(done)
+        self.send(seq, answer("n1", b"1"))
+        self.assertEqual(self.successResultOf(done).responses, {"n2": b"", "n1": b"1"})
+        self.assertEqual(query.unreadable, 2)
+        why = "<Query: 'load', 0 acks, 1 responses>: a record can't be read and is left out:"
+        self.assertEqual(
+            log.texts, [f"{why} unknown record of a query: 'nack'", f"{why} Payload is int, not bytes"]
+        )
 
     def test_a_loss_fails_it_with_the_answers_so_far_and_it_is_not_asked_again(self) -> None:
         query, seq = self.ask()

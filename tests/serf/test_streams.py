@@ -8,13 +8,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 
-from tests.fakes import DONE, MEMBER, Asked, user_event
+from tests.fakes import DONE, MEMBER, Asked, Log, user_event
 from tests.serf_case import SerfCase
 from txserf.errors import (
     AuthenticationError,
     ConnectionLost,
     Disconnected,
-    ProtocolError,
     RpcError,
     StopReceiveData,
 )
@@ -25,6 +24,22 @@ from txserf.serf.streams import EventStream
 
 def log_line(text: str, level: str = "INFO") -> dict[str, Any]:
     return {"Log": f"2026/11/24 00:47:08 [{level}] agent: {text}"}
+
+
+# Records that can't be read, and what is logged.
+UNREADABLE: list[tuple[dict[str, Any], str]] = [
+    ({"Event": "member-promoted", "Members": []}, "unknown event: 'member-promoted'"),
+    ({"Event": "x" * 100_000}, f"unknown event: '{'x' * 60}...'"),
+    ({"Event": "user", "LTime": 1, "Name": "a", "Payload": b"s3cret"}, "Coalesce is NoneType, not bool"),
+    ({**user_event(), "Payload": ["s3cret"]}, "Payload is list, not bytes"),
+    ({"Event": "member-join", "Members": [{**MEMBER, "Tags": {"a": 1}}]}, "Tags is not a map of str to str"),
+    (
+        {"Event": "member-join", "Members": [{**MEMBER, "Addr": b"s3cret"}]},
+        "Addr is no IP address: it has 6 bytes",
+    ),
+    ({"Event": "query", "ID": "1", "Name": "a", "LTime": 1, "Payload": b"s3cret"}, "ID is str, not int"),
+    ({}, "Event is NoneType, not str"),
+]
 
 
 class StreamCase(SerfCase):
@@ -211,25 +226,37 @@ class EventStreamTests(StreamCase):
         self.clock.advance(10)
         self.assertIsNone(self.successResultOf(stopping))
 
-    def test_an_event_that_is_none_ends_that_stream_alone(self) -> None:
-        stream, other = self.serf.stream("*"), self.serf.stream("user")
+    def test_a_record_that_can_not_be_read_is_left_out_counted_and_logged(self) -> None:
+        log = Log(self)
+        stream, other = self.serf.stream("*", gaps=True), self.serf.stream("user:b")
         first, second = self.agent.asked()
         self.agent.reply(first.seq)
         self.agent.reply(second.seq)
         self.agent.asked()
-        active, event = stream.when_active(), self.serf.event("deploy")
-        asked = self.asked_one("event")
-        self.agent.reply(first.seq, {"Event": "member-promoted", "Members": None})
-        for waiting in (active, self.next(stream)):
-            error = self.failureResultOf(waiting, ProtocolError).value
-            self.assertEqual(str(error), "stream: unknown event: 'member-promoted'")
-        self.assertEqual(self.asked_one("stop").body, {"Stop": first.seq})
-        self.send(first.seq, "late")
-        self.send(second.seq, "a")
-        self.assertEqual(self.names(other, 1), ["a"])
-        self.agent.reply(asked.seq)
-        self.successResultOf(event)
+        for number, (record, why) in enumerate(UNREADABLE, 1):
+            self.send(first.seq, "a")
+            self.agent.reply(first.seq, record)
+            self.assertEqual(stream.unreadable, number)
+            self.send(first.seq, "b")
+            self.assertEqual(self.names(stream, 2), ["a", "b"])
+            line = f"<EventStream: *>: a record can't be read and is left out: {why}"
+            self.assertEqual(log.texts[number - 1 :], [line])
+        self.assertNotIn("s3cret", "".join(log.texts))
+        self.assertEqual((other.unreadable, stream.dropped, self.agent.asked()), (0, 0, []))
         self.assertFalse(self.agent.closed_by_client)
+
+    def test_a_record_that_can_not_be_read_in_a_gap_or_behind_the_end_harms_nothing(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        self.open()
+        self.reconnect()
+        opening, confirmation = self.agree()
+        self.agent.reply(opening.seq, {"Event": "member-promoted"})
+        self.send(opening.seq, "a")
+        self.agent.reply(confirmation.seq)
+        self.assertEqual((self.names(stream, 2), stream.unreadable), (["Gap", "a"], 1))
+        stream.stop()
+        self.agent.reply(opening.seq, {"Event": "member-promoted"})
+        self.assertEqual(stream.unreadable, 1)
 
     def test_sys_exit_in_a_callback_costs_neither_the_connection_nor_the_next_event(
         self,
@@ -451,16 +478,16 @@ class LogStreamTests(StreamCase):
         self.send_lines(seq, "a")
         self.assertEqual(self.texts(good), ["a"])
 
-    def test_a_record_that_is_no_line_ends_all_of_them_and_nothing_else(self) -> None:
+    def test_a_record_that_is_no_line_is_left_out_of_all_of_them(self) -> None:
+        log = Log(self)
         streams = [self.serf.monitor("INFO"), self.serf.monitor("WARN")]
         seq = self.open("monitor")
-        stats = self.serf.stats()
-        asked = self.asked_one("stats")
         self.agent.reply(seq, {"Log": None})
+        self.send_lines(seq, "a", level="WARN")
         for stream in streams:
-            self.failureResultOf(self.next(stream), ProtocolError)
-        self.agent.reply(asked.seq, {})
-        self.successResultOf(stats)
+            self.assertEqual((self.texts(stream), stream.unreadable), (["a"], 1))
+        why = "a record can't be read and is left out: Log is NoneType, not str"
+        self.assertEqual(log.texts, [f"<LogStream: {level}>: {why}" for level in ("INFO", "WARN")])
 
     def test_a_slow_reader_of_one_takes_nothing_from_another(self) -> None:
         slow, quick = self.serf.monitor(buffer=1), self.serf.monitor()

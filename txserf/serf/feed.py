@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf.callbacks import Callback, Chain, check_callables
-from txserf.errors import Disconnected, StopReceiveData
+from txserf.errors import Disconnected, ProtocolError, StopReceiveData
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,6 +33,7 @@ class Feed(Generic[T]):
         self._limit = buffer
         self._items: deque[T] = deque()
         self._dropped = 0
+        self._unreadable = 0
         self._iterated = False
         self._functions: list[Callback[T]] = []
         self._chain: Chain[T] | None = None
@@ -63,6 +64,11 @@ class Feed(Generic[T]):
     def dropped(self) -> int:
         """How many items were lost to a full buffer."""
         return self._dropped + (self._chain.dropped if self._chain is not None else 0)
+
+    @property
+    def unreadable(self) -> int:
+        """How many records came that could not be read, and were left out; the log has a line for each."""
+        return self._unreadable
 
     @property
     def error(self) -> BaseException | None:
@@ -100,6 +106,12 @@ class Feed(Generic[T]):
             self._dropped += 1
         if self._readers:
             self._readers.popleft().callback(None)
+
+    def _leave_out(self, why: ProtocolError) -> None:
+        """Count and log a record that could not be read; *why* must not have its payload."""
+        if not self._ended:
+            self._unreadable += 1
+            _log.error("{feed}: a record can't be read and is left out: {why}", feed=repr(self), why=str(why))
 
     def _end(self, error: BaseException | None, discard: bool = False) -> None:
         """Take no more; a reader gets *error* behind the last item."""

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from txserf import commands
 from txserf.connection.session import Session
-from txserf.errors import SerfError
+from txserf.errors import ProtocolError, SerfError
 from txserf.model import LogLine
 from txserf.serf.streams import Stream, Subscriber, Subscription
 
@@ -86,9 +86,10 @@ class LogStream(Stream[LogLine]):
         super().__init__(buffer)
         self.level = level.upper()
         self._monitors = monitors
-        self._share = Share(
-            self.level, Subscriber(self._activated, self._interrupted, self._deliver, self._over)
+        subscriber = Subscriber(
+            self._activated, self._interrupted, self._deliver, self._leave_out, self._over
         )
+        self._share = Share(self.level, subscriber)
         monitors.add(self._share)
 
     def __repr__(self) -> str:
@@ -137,7 +138,9 @@ class Monitors:
             self._rank = share.rank
             self._is_active = False
             self._history = _History()
-            subscriber = Subscriber(self._activated, self._interrupted, self._line, self._over)
+            subscriber = Subscriber(
+                self._activated, self._interrupted, self._line, self._unreadable, self._over
+            )
             self._subscription = self._open(share.level, subscriber)
         else:
             self._shares.append(share)
@@ -186,6 +189,10 @@ class Monitors:
         self._history.takes(line)
         for share in list(self._shares):
             share.take(line)
+
+    def _unreadable(self, why: ProtocolError) -> None:
+        for share in list(self._shares):
+            share.subscriber.unreadable(why)
 
     def _over(self, reason: SerfError) -> None:
         shares, self._shares = self._shares, []

@@ -29,6 +29,7 @@ class Asking(Operation):
     :param timeout: seconds that the agents wait for answers; None: their own, and
         ``done`` may come however late.
     :param deliver: called with each `Ack` and `Answer`, of each node the first one.
+    :param unreadable: called with the reason for each record that can't be decoded.
     :param over: called once, with the `QueryResult` or with the error that ended it.
     :ivar acks: the nodes that have acknowledged it, in order.
     :ivar responses: the answers by node, in order.
@@ -42,6 +43,7 @@ class Asking(Operation):
         patience: float,
         timeout: float | None,
         deliver: Callable[[Ack | Answer], None],
+        unreadable: Callable[[ProtocolError], None],
         over: Callable[[QueryResult | BaseException], None],
     ) -> None:
         super().__init__(commands.QUERY, values)
@@ -52,6 +54,7 @@ class Asking(Operation):
         self._patience = patience
         self._timeout = timeout
         self._deliver = deliver
+        self._unreadable = unreadable
         self._over = over
         session.deadlines.watch(patience, self)
 
@@ -84,9 +87,7 @@ class Asking(Operation):
         try:
             record: Ack | Answer = self.command.decode_record(body)
         except ProtocolError as broken:
-            # As a reply of a wrong shape, it ends this query and not the connection.
-            self.abandon()
-            self._over(ProtocolError(f"{self.command.wire}: {broken}"))
+            self._unreadable(broken)
             return
         if isinstance(record, Ack):
             if record.node not in self.acks:
@@ -129,7 +130,9 @@ class Query(Feed["Ack | Answer"]):
         self.name: str = values["Name"]
         self._result: QueryResult | None = None
         self._askers: deque[Deferred[QueryResult]] = deque()
-        self._asking = Asking(session, values, expect, patience, timeout, self._deliver, self._over)
+        self._asking = Asking(
+            session, values, expect, patience, timeout, self._deliver, self._leave_out, self._over
+        )
         session.submit_one(self._asking)
 
     def __repr__(self) -> str:

@@ -31,12 +31,14 @@ class Subscriber(NamedTuple):
     :ivar active: called when no record that comes from then on is missed.
     :ivar interrupted: called when the connection is lost; the subscription will be opened again.
     :ivar record: called with each record, decoded as the table says.
+    :ivar unreadable: called instead, with the reason, for a record that can't be decoded.
     :ivar over: called at most once, with the reason: it ended, and will not be opened again.
     """
 
     active: Callable[[], None]
     interrupted: Callable[[], None]
     record: Callable[[Any], None]
+    unreadable: Callable[[ProtocolError], None]
     over: Callable[[SerfError], None]
 
 
@@ -86,9 +88,7 @@ class Subscription(Operation):
         try:
             record = self.command.decode_record(body)
         except ProtocolError as broken:
-            # As a reply of a wrong shape, it ends this stream and not the connection.
-            self._session.abandon(self)
-            self._subscriber.over(ProtocolError(f"{self.command.wire}: {broken}"))
+            self._subscriber.unreadable(broken)
             return
         self._subscriber.record(record)
 
@@ -195,7 +195,7 @@ class EventStream(Stream["Event | Gap"]):
         self._most_held = buffer
         self._lost_at: float | None = None  # the beginning of a gap that has not ended yet
         self._held: list[Event] = []  # the events behind that gap
-        subscriber = Subscriber(self._activated, self._interrupted, self._event, self._over)
+        subscriber = Subscriber(self._activated, self._interrupted, self._event, self._leave_out, self._over)
         self._subscription = Subscription(session, commands.STREAM, values, subscriber)
         session.submit_one(self._subscription)
 
