@@ -247,6 +247,18 @@ class OverlapTests(SerfCase):
             self.agent.reply(asked.seq)
         self.assertEqual(len(self.got), 1)
 
+    def test_records_that_can_not_be_read_are_counted_over_all_streams(self) -> None:
+        broken = {"Event": "member-promoted", "Members": []}
+        self.agent.reply(self.old, broken)
+        self.agent.reply(self.new, broken)
+        self.assertEqual(self.intake.unreadable, 2)
+        self.stopped()
+        self.agent.reply(self.new, broken)
+        self.agent.reply(self.new, user_event("a", 1))
+        self.assertEqual((self.names(), self.intake.unreadable), (["a"], 3))
+        self.intake.follow(None)
+        self.assertEqual(self.intake.unreadable, 3)
+
     def test_where_a_filter_is_refused_that_nobody_wants_any_more_the_wanted_one_is_followed(self) -> None:
         self.stopped()
         *before, stream = self.follow("member-reap")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.fakes import new_folder, user_event
 from tests.router_case import RouterCase
 from tests.serf_case import SerfCase
 from txserf import Disconnected, InvalidRequest, QueryEvent, Router, Serf, UserEvent
+from txserf.embedded import rpc
 
 
 class LifeTests(RouterCase):
@@ -191,6 +194,25 @@ class LifeTests(RouterCase):
         self.send("a")
         self.assertEqual((self.names(), service.unready), (["a"], None))
         self.assertEqual(len(self.logged("events may have been missed in")), 1)
+
+    def test_a_record_that_can_not_be_read_costs_that_record_only(self) -> None:
+        self.router.any(self.got.append)
+        service = self.bind()
+        event_record = rpc.Conversation.event_record
+
+        def newer_record(conversation: rpc.Conversation, event: Any) -> dict[str, Any]:
+            record = event_record(conversation, event)
+            return {"Event": "member-promoted", "Members": []} if event.name == "broken" else record
+
+        self.patch(rpc.Conversation, "event_record", newer_record)
+        self.send("a", "broken", "b", payload=b"s3cret")
+        self.assertEqual((self.names(), service.unreadable, service.unready), (["a", "b"], 1, None))
+        self.assertEqual(
+            self.logged("can't be read"),
+            ["<EventStream: *>: a record can't be read and is left out: unknown event: 'member-promoted'"],
+        )
+        self.successResultOf(service.stopService())
+        self.assertEqual(service.unreadable, 1)
 
     def test_it_tells_when_no_event_is_missed_any_more(self) -> None:
         self.router.user_event()(self.got.append)

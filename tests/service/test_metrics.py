@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from tests.router_case import RouterCase
 from txserf import Serf, UserEvent
+from txserf.embedded import rpc
 from txserf.handlers.running import RouterService
 from txserf.service.metrics import ROWS, Metrics
 
@@ -144,6 +145,13 @@ class HandlerTests(MetricsCase):
         self.assertEqual(self.value("txserf_dropped_total"), 1)
         going[0].callback(None)
         self.assertEqual((self.value("txserf_working"), self.value("txserf_queued")), (1, 1))
+
+    def test_records_that_can_not_be_read_are_counted(self) -> None:
+        self.router.any(self.got.append)
+        self.observed()
+        self.patch(rpc.Conversation, "event_record", lambda conversation, event: {"Event": "member-promoted"})
+        self.send("a", "b")
+        self.assertEqual(self.value("txserf_unreadable_total"), 2)
 
     def test_a_stream_that_came_back_is_a_gap(self) -> None:
         self.router.any(self.got.append)

@@ -48,11 +48,21 @@ class Intake:
         # While two streams overlap: for each, the events that it has brought and the other one has not yet.
         self._ahead: dict[EventStream, Counter[Hashable]] | None = None
         self._failure: BaseException | None = None
+        self._unreadable = 0  # by streams that have ended
 
     @property
     def failure(self) -> BaseException | None:
         """The error that ended the stream for good; None while there is none."""
         return self._failure or (self._stream.error if self._stream is not None else None)
+
+    @property
+    def unreadable(self) -> int:
+        """How many records the streams have left out, for they could not be read."""
+        return self._unreadable + sum(stream.unreadable for stream in self._streams)
+
+    @property
+    def _streams(self) -> set[EventStream]:
+        return {stream for stream in (self._stream, self._next, *(self._ahead or ())) if stream is not None}
 
     @property
     def is_active(self) -> bool:
@@ -76,25 +86,27 @@ class Intake:
         self._failure = None
         if self._next is not None:
             return  # a change is under way, and at its end this is asked again
-        if self._stream is not None and self._stream.error is not None:
-            self._stream = None  # that stream has ended
+        if self._stream is not None and (type is None or self._stream.error is not None):
+            self._end(self._stream)
+            self._stream = None
         if self._stream is None:
             if type is not None:
                 self._stream = self._open(type)
                 self._stream.when_active().addCallbacks(lambda _: self._active(None), self._over)
-        elif type is None:
-            self._stream.stop()
-            self._stream = None
-        elif self._stream.type != type:
+        elif type is not None and self._stream.type != type:
             self._change(self._stream, type)
 
     def stop(self) -> None:
         """End the streams."""
         self._wanted = None
-        streams = {stream for stream in (self._stream, self._next) if stream is not None}
+        streams = self._streams
         self._stream = self._next = self._ahead = None
         for stream in streams:
-            stream.stop()
+            self._end(stream)
+
+    def _end(self, stream: EventStream) -> None:
+        self._unreadable += stream.unreadable
+        stream.stop()
 
     def _open(self, type: str) -> EventStream:
         stream = self._serf.stream(type, gaps=True)
@@ -144,6 +156,7 @@ class Intake:
         def stopped(_: object) -> None:
             if self._next is new:
                 self._next = self._ahead = None
+                self._end(old)
                 self.follow(self._wanted)
 
         # One round trip brings the events that the old stream had under way when the new one was registered.

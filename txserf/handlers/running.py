@@ -146,6 +146,11 @@ class RouterService(Service):
         return self._backlog.dropped
 
     @property
+    def unreadable(self) -> int:
+        """How many records of the stream could not be read and were left out; the log has a line for each."""
+        return self._intake.unreadable
+
+    @property
     def unready(self) -> str | None:
         """The reason why events may be missed now; None if there is none."""
         if self._state is not ServiceState.RUNNING:

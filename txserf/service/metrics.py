@@ -61,6 +61,11 @@ DROPPED = Row(
     MetricKind.COUNTER,
     "Events that were lost to a full queue, or to the end of the service.",
 )
+UNREADABLE = Row(
+    "txserf_unreadable_total",
+    MetricKind.COUNTER,
+    "Records of the events' stream that could not be read, and were left out.",
+)
 QUEUED = Row("txserf_queued", MetricKind.GAUGE, "Events that wait for their handlers.")
 WORKING = Row("txserf_working", MetricKind.GAUGE, "Events whose handlers are at work.")
 SECONDS = Row("txserf_handler_seconds", MetricKind.HISTOGRAM, "How long handlers took.", ("handler",))
@@ -72,7 +77,7 @@ RESULTS = Row(
 )
 
 ROWS = (
-    CONNECTED, CONNECTIONS, FAILOVERS, GAPS, EVENTS, DUPLICATES, DROPPED, QUEUED, WORKING, SECONDS, RESULTS,
+    CONNECTED, CONNECTIONS, FAILOVERS, GAPS, EVENTS, DUPLICATES, DROPPED, UNREADABLE, QUEUED, WORKING, SECONDS, RESULTS,
 )  # fmt: skip
 
 
@@ -140,6 +145,7 @@ class Metrics(Observer, Collector):
         yield _count(FAILOVERS, factory.failovers)
         if self.service is not None:
             yield _count(DROPPED, self.service.dropped)
+            yield _count(UNREADABLE, self.service.unreadable)
             yield _gauge(QUEUED, self.service.queued)
             yield _gauge(WORKING, self.service.working)
 
