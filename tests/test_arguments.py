@@ -9,8 +9,99 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.arguments import count, did_you_mean, nanoseconds, seconds
+from txserf.arguments import count, did_you_mean, nanoseconds, seconds, whole
+from txserf.embedded.re2 import BadPattern, compile_pattern
 from txserf.errors import InvalidRequest
+
+
+class WholePatternTests(SynchronousTestCase):
+    def test_an_alternation_gets_a_group(self) -> None:
+        for pattern in (
+            "a|b",
+            "|",
+            "a|",
+            "(?i)x|y",
+            "(a)|b",
+            "(a|b)|c",
+            "[|]|b",
+            "[]|]|b",
+            "[^]]|b",
+            "[[:alpha:]]|b",
+            "\\||b",
+            "\\(|b",
+            "\\Q|)\\E|b",
+            "[\\]]|b",
+            "a|b\\Q)\\E",
+        ):
+            self.assertEqual(whole(pattern), f"(?:{pattern})")
+
+    def test_a_quote_without_an_end_gets_one(self) -> None:
+        for pattern in ("a|\\Qb", "a|\\Q", "a|\\Qb\\", "\\Qa\\E|\\Q|"):
+            self.assertEqual(whole(pattern), f"(?:{pattern}\\E)")
+
+    def test_what_has_no_alternation_outside_of_groups_stays_as_it_is(self) -> None:
+        for pattern in (
+            "",
+            "a",
+            "(?i)a",
+            "\\Qa",
+            "(a|b)",
+            "((a)|b)c",
+            "[a|b]",
+            "[]|]",
+            "\\|",
+            "a\\Q|",
+            "\\Q\\|\\E",
+        ):
+            self.assertEqual(whole(pattern), pattern)
+
+    def test_a_pattern_that_a_group_could_make_valid_stays_as_it_is(self) -> None:
+        for pattern in ("a)|(b", "a|b)", "a|b)(", ")|("):
+            self.assertEqual(whole(pattern), pattern)
+
+    @given(
+        parts=st.lists(
+            st.sampled_from(
+                [
+                    "a",
+                    "b",
+                    "|",
+                    "|",
+                    "(",
+                    ")",
+                    "[",
+                    "]",
+                    "^",
+                    "$",
+                    "-",
+                    "\\",
+                    "\\Q",
+                    "\\E",
+                    "*",
+                    "(?i)",
+                    "(?:",
+                    "[:alpha:]",
+                ]
+            ),
+            max_size=9,
+        ),
+        text=st.text("abAB|()", max_size=4),
+    )
+    @settings(deadline=None, max_examples=500)
+    def test_a_group_changes_neither_what_is_valid_nor_what_matches_whole_texts(
+        self, parts: list[str], text: str
+    ) -> None:
+        pattern = "".join(parts)
+        grouped = whole(pattern)
+        if grouped == pattern:
+            return
+        try:
+            alone = compile_pattern(pattern)
+        except BadPattern:
+            self.assertRaises(BadPattern, compile_pattern, f"^{grouped}$")
+            return
+        matches = compile_pattern(f"^{grouped}$").matches(text)
+        self.assertEqual(matches, alone._compiled.fullmatch(text) is not None)
 
 
 class SecondsTests(SynchronousTestCase):

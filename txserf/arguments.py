@@ -8,6 +8,7 @@ of which a row of `txserf.commands` makes an `InvalidRequest`. Nothing here know
 from __future__ import annotations
 
 import math
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -33,12 +34,14 @@ class Kind:
     The values that an argument may have.
 
     :ivar name: their description in the docs.
-    :ivar convert: checks a value, and returns the one to be packed. Raises TypeError or ValueError
+    :ivar convert: checks a value, and returns the one that a request shows. Raises TypeError or ValueError
         with the rest of a sentence that begins with the argument's name.
+    :ivar on_wire: makes of that the value to be packed; None: it is the same.
     """
 
     name: str
     convert: Callable[[Any], Any]
+    on_wire: Callable[[Any], Any] | None = None
 
 
 def _type(value: object) -> str:
@@ -141,10 +144,60 @@ def _text_map(value: Any) -> dict[str, str]:
     return {_plain(key): _plain(item) for key, item in value.items()}
 
 
+def _payload_on_wire(payload: bytes) -> bytes | None:
+    # An empty payload goes as nil: a 0.10 agent refuses a ``_serf_ping`` with an empty bin.
+    return payload or None
+
+
+# The parts of a pattern of Go's in which an alternation or a group may begin or end. Quoted text, escapes and
+# classes are parts of their own; the last of them may have no end.
+_PATTERN_PART = re.compile(
+    r"""
+    (?P<quote> \\Q (?: (?!\\E). )* (?P<end> \\E )? )
+    | \\.
+    | \[ \^? \]? (?: \[:\^?\w+:\] | \\. | [^\]\\] )* \]?
+    | [(|)]
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def whole(pattern: str) -> str:
+    """
+    Return a pattern that matches whole texts where an agent puts it between ``^`` and ``$``.
+
+    The agent does so without a group, so that ``a|b`` would match all that begins with a or ends in b. One that
+    has such an alternation gets a group. All others are returned as they are, also one with a ``)`` too many:
+    a group could make it valid.
+    """
+    if "|" not in pattern:
+        return pattern
+    depth, alternation, end = 0, False, ""
+    for part in _PATTERN_PART.finditer(pattern):
+        end = ""
+        match part.group():
+            case "(":
+                depth += 1
+            case ")":
+                depth -= 1
+                if depth < 0:
+                    return pattern
+            case "|":
+                alternation = alternation or depth == 0
+            case _ if part["quote"] and not part["end"]:
+                end = "\\E"  # else the end of the group would be quoted, too
+    return f"(?:{pattern}{end})" if alternation else pattern
+
+
+def _whole_texts(patterns: dict[str, str]) -> dict[str, str]:
+    return {tag: whole(pattern) for tag, pattern in patterns.items()}
+
+
 TEXT = Kind("str", _text)
 FILLED_TEXT = Kind("str, not empty", _filled_text)
-PAYLOAD = Kind("bytes or str", _payload)
-EVENT_PAYLOAD = Kind("bytes or str, up to constant.PAYLOAD_SIZE_LIMIT", _event_payload)
+PATTERN = Kind("str", _text, whole)
+PAYLOAD = Kind("bytes or str", _payload, _payload_on_wire)
+EVENT_PAYLOAD = Kind("bytes or str, up to constant.PAYLOAD_SIZE_LIMIT", _event_payload, _payload_on_wire)
 FLAG = Kind("bool", _flag)
 VERSION = Kind("1", _version)
 UINT8 = Kind("int, 0 to 255", _integer(255))
@@ -153,6 +206,7 @@ NANOSECONDS = Kind("int of nanoseconds (0: the agent's default) or timedelta", _
 DURATION = Kind("number or timedelta", _duration)
 TEXTS = Kind("list of str", _texts)
 TEXT_MAP = Kind("dict of str to str", _text_map)
+PATTERN_MAP = Kind("dict of str to str", _text_map, _whole_texts)
 
 #: The default of an argument that has to be given.
 REQUIRED: Any = object()

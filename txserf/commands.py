@@ -26,6 +26,8 @@ from txserf.arguments import (
     FILLED_TEXT,
     FLAG,
     NANOSECONDS,
+    PATTERN,
+    PATTERN_MAP,
     PAYLOAD,
     REQUIRED,
     TEXT,
@@ -36,6 +38,7 @@ from txserf.arguments import (
     VERSION,
     Arg,
     did_you_mean,
+    whole,
 )
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
 
@@ -129,6 +132,9 @@ class Command:
     _defaults: dict[str, Any] = attrs.field(init=False, repr=False, eq=False)
     _checks: tuple[tuple[str, Callable[[Any], Any]], ...] = attrs.field(init=False, repr=False, eq=False)
     _only: tuple[str, Callable[[Any], Any]] | None = attrs.field(init=False, repr=False, eq=False)
+    _fields: tuple[tuple[str, Callable[[Any], Any] | None], ...] = attrs.field(
+        init=False, repr=False, eq=False
+    )
     _as_is: bool = attrs.field(init=False, repr=False)  # the checked arguments are the body
 
     @prefix.default
@@ -179,9 +185,13 @@ class Command:
     def _only_check(self) -> tuple[str, Callable[[Any], Any]] | None:
         return self._checks[0] if len(self._checks) == 1 else None
 
+    @_fields.default
+    def _body_fields(self) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+        return tuple((arg.name, arg.kind.on_wire) for arg in self.args if arg.sent)
+
     @_as_is.default
     def _is_body(self) -> bool:
-        return all(arg.sent and arg.kind not in (PAYLOAD, EVENT_PAYLOAD) for arg in self.args)
+        return all(arg.sent and arg.kind.on_wire is None for arg in self.args)
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -237,14 +247,12 @@ class Command:
         """
         if not self.args:
             return b""
-        # An empty payload goes as nil: a 0.10 agent refuses a ``_serf_ping`` with an empty bin.
         sent = (
             values
             if self._as_is
             else {
-                arg.name: None if values[arg.name] == b"" else values[arg.name]
-                for arg in self.args
-                if arg.sent
+                name: values[name] if on_wire is None else on_wire(values[name])
+                for name, on_wire in self._fields
             }
         )
         try:
@@ -310,12 +318,12 @@ def can_match(pattern: str, texts: Iterable[str]) -> bool:
     """
     Tell whether a filter of ``members-filtered`` matches any of *texts*; True where that can't be known.
 
-    The agent puts it between ``^`` and ``$``, without a group.
+    It is sent as `whole` makes it.
     """
     if not _KNOWN_ALIKE.fullmatch(pattern) or sum(map(pattern.count, "*+?")) > _FEW:
         return True
     try:
-        return any(re.search(f"^{pattern}$", text) for text in texts)
+        return any(re.search(f"^{whole(pattern)}$", text) for text in texts)
     except re.error:
         return True
 
@@ -391,8 +399,12 @@ MEMBERS = Command(
 )
 MEMBERS_FILTERED = Command(
     "members-filtered",
-    "Return the members that match all filters (Go's RE2, anchored at both ends).",
-    (Arg("Tags", TEXT_MAP, "tags", {}), Arg("Status", TEXT, "status", ""), Arg("Name", TEXT, "name", "")),
+    "Return the members that match all filters (Go's RE2, for the whole text).",
+    (
+        Arg("Tags", PATTERN_MAP, "tags", {}),
+        Arg("Status", PATTERN, "status", ""),
+        Arg("Name", PATTERN, "name", ""),
+    ),
     reply=Answered.BODY,
     shape=_MEMBERS,
     decode=_members_by_name,

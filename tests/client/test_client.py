@@ -155,6 +155,18 @@ class QueueTests(ClientCase):
         self.assertEqual([name for name, _, _ in asked], ["members"] + ["members-filtered"] * 3)
         self.assertEqual(body_of(asked[3]), {"Tags": {"role": "web"}, "Status": "", "Name": ""})
 
+    def test_a_filter_with_an_alternation_is_sent_in_a_group_and_shown_as_it_was_given(self) -> None:
+        client, agent = self.connected()
+        answer = client.members(Name="a|b", Status="alive", Tags={"role": "web|dbx", "dc": "e.*"}).request()
+        asked = agent.asked_one("members-filtered")
+        self.assertEqual(
+            body_of(asked),
+            {"Tags": {"role": "(?:web|dbx)", "dc": "e.*"}, "Status": "alive", "Name": "(?:a|b)"},
+        )
+        agent.reply(asked.seq, {"Members": []})
+        (response,) = self.successResultOf(answer)
+        self.assertEqual(response.request.values["Name"], "a|b")
+
     def test_a_wrong_call_raises_at_the_call_and_queues_nothing(self) -> None:
         client, agent = self.connected()
         wrong: list[Callable[[], object]] = [

@@ -27,8 +27,17 @@ FIELDS = [
 
 
 async def names(nodes: Nodes, **filters: Any) -> list[str]:
+    """Return the names of the members that match, by filters that are sent as they are."""
     raw = await nodes.connect()
     body = await raw.ok("members-filtered", filters)
+    return sorted(member["Name"] for member in body["Members"])
+
+
+async def names_of_whole(nodes: Nodes, **filters: Any) -> list[str]:
+    """Return the names of the members that match, by filters that are sent as both APIs do."""
+    row = commands.MEMBERS_FILTERED
+    raw = await nodes.connect()
+    body = await raw.ok(row.wire, row.body(row.arguments(filters)))
     return sorted(member["Name"] for member in body["Members"])
 
 
@@ -179,6 +188,42 @@ async def test_a_name_is_filtered_by_a_pattern_of_go(
 @in_reactor
 async def test_filters_have_all_to_match(filters: dict[str, Any], expected: list[str], shared: Nodes) -> None:
     assert await names(shared, **filters) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"Tags": {"role": "web|dbx"}}, ["n1"]),
+        ({"Tags": {"role": "we|db"}}, ["n2"]),
+        ({"Tags": {"role": "web|b"}}, ["n1"]),
+        ({"Tags": {"role": "w.*|d.*"}}, ["n1", "n2"]),
+        ({"Tags": {"dc": "east|"}}, ["n1", "n2"]),
+        ({"Status": "x|ive"}, []),
+        ({"Status": "alive|x"}, ["n1", "n2"]),
+        ({"Name": "n|2"}, []),
+        ({"Name": "n1|zz"}, ["n1"]),
+        ({"Name": "(?i)zz|N1"}, ["n1"]),
+        ({"Name": "[|]|n2"}, ["n2"]),
+        ({"Name": r"zz|\Qn2"}, ["n2"]),
+        ({"Name": r"\Qn|2\E"}, []),
+        ({"Name": "n(1|2)"}, ["n1", "n2"]),
+        ({"Name": "n1$|^zz"}, ["n1"]),
+    ],
+)
+@in_reactor
+async def test_filters_of_the_apis_match_the_whole_text(
+    filters: dict[str, Any], expected: list[str], shared: Nodes
+) -> None:
+    assert await names_of_whole(shared, **filters) == expected
+
+
+@pytest.mark.parametrize("pattern", ["n1)|(n2", "n1|(n2", "n1|n2)", "n1|[n2", "n1|n2\\", "n1|*"])
+@in_reactor
+async def test_an_invalid_pattern_is_not_made_valid(pattern: str, shared: Nodes) -> None:
+    row = commands.MEMBERS_FILTERED
+    raw = await shared.connect()
+    raw.request(row.wire, row.body(row.arguments({"Name": pattern})))
+    assert await raw.read() == CLOSED
 
 
 @pytest.mark.parametrize(
@@ -422,6 +467,7 @@ async def test_a_status_filter_matches_what_the_table_says_that_it_can(single: N
         "alive|x",
         "x|live",
         "x|e",
+        "x|alive",
         "alive|",
         "(x|alive)",
         "(x|y)",
@@ -429,4 +475,6 @@ async def test_a_status_filter_matches_what_the_table_says_that_it_can(single: N
         "ali?",
         "a.?l.?i.?v.?e",
     ):
-        assert bool(await names(single, Status=pattern)) == commands.can_match(pattern, ["alive"]), pattern
+        assert bool(await names_of_whole(single, Status=pattern)) == commands.can_match(pattern, ["alive"]), (
+            pattern
+        )

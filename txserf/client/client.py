@@ -137,7 +137,7 @@ class Client:
         """
         Queue ``members``, or with any filter ``members-filtered``.
 
-        :param Name: a regular expression (Go's RE2, anchored at both ends).
+        :param Name: a regular expression (Go's RE2), which has to match the whole name.
         :param Status: likewise: ``alive``, ``leaving``, ``left``, ``failed``.
         :param Tags: likewise, by tag: ``{"role": "web|db"}``. All filters must match.
         """

@@ -94,6 +94,8 @@ _DECODE: dict[Kind, Callable[[Any], Any]] = {
     arguments.UINT8: _integer(0, 255),
     arguments.UINT64: _integer(0, 2**64 - 1),
     arguments.NANOSECONDS: _nanoseconds,
+    arguments.PATTERN: _text,
+    arguments.PATTERN_MAP: _text_map,
     arguments.TEXTS: _texts,
     arguments.TEXT_MAP: _text_map,
 }

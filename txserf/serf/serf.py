@@ -149,15 +149,15 @@ class Serf(Service):
         """
         Return the members.
 
-        :param name: a regular expression (Go's RE2) for the name. The agent puts it between ``^`` and
-            ``$``, without a group: alternatives need one, as in ``(n1|n2)``.
+        :param name: a regular expression (Go's RE2), which has to match the whole name.
         :param status: likewise, for ``alive``, ``leaving``, ``left`` or ``failed``.
         :param tags: likewise, by tag. All filters that are given must match.
         :returns: a Deferred of a list of `Member`, sorted by name. It fails with `RpcError` for a filter
             that is no regular expression: the agent closes the connection then, which is one made for it.
         :raises InvalidRequest: at the call, for a *status* that no member can have.
 
-        Wire: ``members``, or ``members-filtered`` where there is a filter.
+        Wire: ``members``, or ``members-filtered`` where there is a filter. The agent puts each between ``^`` and ``$``
+        without a group, so one that has alternatives is sent in a group.
         """
         given = {"name": name, "status": status, "tags": tags}
         filters = {argument: value for argument, value in given.items() if value is not None}
