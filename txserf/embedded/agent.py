@@ -1,4 +1,4 @@
-"""One agent of an embedded cluster, as its owner sees it: over all its lives."""
+"""One agent of an embedded cluster, as a test holds it: over all of its processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _AgentFactory(Factory):
 @implementer(IListeningPort)
 class _Port:
     """
-    Where an agent listens: closed while it is down, at the same address afterwards.
+    A port of an agent: closed while the agent is down, open at the same address afterwards.
 
     :param endpoint: listens first; a TCP port that was chosen then is kept.
     """
@@ -130,7 +130,7 @@ class EmbeddedAgent:
         state = "down" if self.process is None else self.process.state.value
         return f"<EmbeddedAgent {self.name}: {state}>"
 
-    # -- what it is
+    # -- its name, address and state
 
     @property
     def process(self) -> AgentProcess | None:
@@ -162,12 +162,12 @@ class EmbeddedAgent:
 
     @property
     def connections(self) -> int:
-        """How many are connected to its RPC."""
+        """The number of connections to its RPC."""
         return 0 if self.process is None else len(self.process.connections)
 
     @property
     def log(self) -> list[str]:
-        """The last 512 lines of its log, from when somebody first connected."""
+        """The last 512 lines of its log, which begins with the first connection."""
         return [] if self.process is None else list(self.process.log)
 
     # -- its RPC
@@ -189,7 +189,7 @@ class EmbeddedAgent:
 
     def listen(self, server_endpoint: IStreamServerEndpoint | None = None) -> Deferred[IListeningPort]:
         """
-        Have it listen for real, also.
+        Have it listen on a real port, too.
 
         While the agent is down it does not; afterwards it does again, on the same TCP port.
 
@@ -213,7 +213,7 @@ class EmbeddedAgent:
 
     def pause(self) -> None:
         """
-        Let it hang: it accepts connections and answers nothing, nor do the other nodes hear from it.
+        Let it hang: it accepts connections and answers nothing, and the other nodes hear nothing from it.
 
         They take it for failed when that lasts (`EmbeddedCluster.failure_detection`).
         """
@@ -234,15 +234,15 @@ class EmbeddedAgent:
         Have it answer queries of a name.
 
         :param function: called with each `QueryEvent`; returns the answer as bytes or str, None for
-            no answer, or a Deferred or a coroutine of one of these. What it raises is logged, and is
-            no answer. None for no function any more.
+            no answer, or a Deferred or a coroutine of one of these. An exception is logged, and is no
+            answer. None removes the function.
         """
         if function is None:
             self._handlers.pop(name, None)
         else:
             self._handlers[name] = function
 
-    # -- its lives (called by the cluster)
+    # -- its processes (called by the cluster)
 
     def start(self, pool: Pool, started_at: float) -> None:
         """Start it, among the nodes of *pool*."""

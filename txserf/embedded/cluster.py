@@ -24,8 +24,8 @@ class EmbeddedCluster:
     """
     Agents that answer Serf's RPC, with the cluster between them, and no socket or process at all.
 
-    The first nodes have met already when it is made. Given a `Clock` nothing waits
-    and everything that takes time takes that clock's; given a *seed* too, two runs are the same.
+    The first nodes have joined each other when it is made. Given a `Clock`, all that takes time takes that clock's,
+    and nothing waits for real. Given a *seed* too, two runs are the same.
 
     :param reactor: gives the time; None for the global one, at first use.
     :param nodes: how many agents there are at first: ``n1``, ``n2``...
@@ -55,7 +55,7 @@ class EmbeddedCluster:
         self._network: Network[AgentProcess] = Network(reactor, seed)
         self._agents: dict[str, EmbeddedAgent] = {}
         for number in range(1, nodes + 1):
-            # They have been up for ever.
+            # The first nodes count as up since ever: their coordinates are known.
             self._new_agent(f"n{number}", {}).start(self._network.home, float("-inf"))
 
     def __repr__(self) -> str:
@@ -129,7 +129,7 @@ class EmbeddedCluster:
         )
         return agent
 
-    # -- what happens to them
+    # -- failures, leaves and partitions
 
     def _agent(self, name: str) -> EmbeddedAgent:
         agent = self._agents.get(name)
@@ -186,7 +186,7 @@ class EmbeddedCluster:
 
         :param sides: names of nodes, such as ``["n1", "n2"], ["n3"]``; all that are on none of
             them are together on one more. A partition that there was is over.
-        :raises KeyError: for a name that nobody has.
+        :raises KeyError: for a name that no node has.
         """
         listed = [tuple(side) for side in sides]
         for name in (name for side in listed for name in side):

@@ -56,10 +56,10 @@ class MemberCoalescer:
     """
     Groups member events by kind; of each node only the latest counts.
 
-    A change that is the one last told of that node is left out, updates excepted.
+    A change of the kind that was last told of that node is left out, except an update.
 
     :param emit: called with each event.
-    :param known: the nodes whose joining is no news.
+    :param known: the nodes that have joined already.
     """
 
     def __init__(self, agenda: Agenda, emit: Callable[[MemberEvent], None], known: list[str]) -> None:

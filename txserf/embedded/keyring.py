@@ -34,12 +34,12 @@ _INITIATED = {
 
 
 class KeyFailure(Exception):
-    """A node can't do what a key command asks for; its text is what the node reports."""
+    """A node can't carry out a key command; the text is the node's answer."""
 
 
 class Keyring:
     """
-    Keys, the first of them the primary one: what is sent is encrypted with it.
+    Keys. The first of them is the primary one, with which a node encrypts.
 
     :param keys: base64 of 16, 24 or 32 bytes each.
     """
@@ -95,7 +95,7 @@ class KeyCommands:
         self._owner = owner
         self._lock = DeferredLock()  # changes exclude each other; listings don't
 
-    # -- where one is asked
+    # -- commands that this node is asked for
 
     async def run(self, command: str, key: str) -> tuple[str, KeyReply]:
         """
@@ -137,7 +137,7 @@ class KeyCommands:
         await over
         return _result(answers, nodes)
 
-    # -- where one is answered
+    # -- commands of other nodes
 
     def answer(self, question: Question) -> KeyAnswer | None:
         """Carry out another node's key command here; None for a query that is none."""
@@ -176,7 +176,7 @@ def listed(ring: Keyring, ltime: int, node: str) -> tuple[str, list[str]]:
     """
     Return a node's answer to ``list-keys``: a message, and as many keys as a response has room for.
 
-    An agent of release 0.9.4 crashes where they don't fit; this is what 0.10.2 does.
+    An agent of release 0.9.4 crashes where they don't fit; this follows 0.10.2.
     """
     keys = ring.keys
     primary = keys[0] if keys else ""

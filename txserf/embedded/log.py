@@ -1,4 +1,4 @@
-"""An agent's log: its last lines, and those who follow it."""
+"""An agent's log: its last lines, and its followers."""
 
 from __future__ import annotations
 

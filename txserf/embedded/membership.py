@@ -1,9 +1,8 @@
 """
-What a node knows of its cluster, and how it learns of changes.
+A node's knowledge of its cluster, and how it changes.
 
-Two layers, as in Serf: memberlist's, which knows who is there (`Knowledge.alive`,
-`Knowledge.dead`), and Serf's own, which knows who means to leave (the intents) and
-so tells a failure from a leave. Follows ``serf/serf.go`` and ``serf/delegate.go``.
+There are two layers, as in Serf. Memberlist's knows which nodes are there (`Knowledge.alive`, `Knowledge.dead`).
+Serf's own knows which nodes mean to leave (the intents), and so tells a failure from a leave. Follows ``serf/serf.go`` and ``serf/delegate.go``.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ KEPT = 24 * 3600.0
 
 class LamportClock:
     """
-    A counter that orders what happens on different nodes; it never falls behind what it has heard of.
+    A counter that orders what happens on different nodes; it never falls behind a time that it has heard of.
 
-    :ivar time: what the next event of this node gets.
+    :ivar time: the time that the next event of this node gets.
     """
 
     __slots__ = ("time",)
@@ -60,7 +59,7 @@ class WideMember(Member):
 @attrs.frozen(eq=False)
 class NodeRecord:
     """
-    What a node says of itself; a newer one has a higher *incarnation*.
+    A node's record of itself; a newer one has a higher *incarnation*.
 
     :ivar kind: the class of member that it is.
     """
@@ -75,9 +74,9 @@ class NodeRecord:
 
 class Known:
     """
-    A member as somebody knows it. Not changed: replaced, for many may share it.
+    A member as one or more nodes know it. It is replaced, never changed, for nodes share it.
 
-    :ivar status_ltime: the Lamport time of what its status comes from.
+    :ivar status_ltime: the Lamport time of the message that its status comes from.
     :ivar since: when it failed or left.
     """
 
@@ -120,22 +119,22 @@ class Watcher(Protocol):
         """A user event came that was not known."""
 
     def refute(self) -> None:
-        """Somebody says that this node leaves; it doesn't."""
+        """Another node says that this one leaves; it does not."""
 
     def prune_leaving(self, name: str) -> None:
-        """A member that is just leaving has to be erased, once it may have left."""
+        """A member that is leaving has to be erased, once it has had the time to leave."""
 
     def ended(self) -> None:
-        """A member has failed or left, and is to be forgotten some day."""
+        """A member has failed or left, and is to be erased a day later."""
 
 
 class Knowledge:
     """
-    What a node knows.
+    The knowledge of one node.
 
-    :param own: its name; None for nobody's.
-    :ivar members: all it has heard of, by name.
-    :ivar records: what those said of themselves.
+    :param own: the name of that node; None for the common knowledge of a pool.
+    :ivar members: all that it has heard of, by name.
+    :ivar records: the latest record of each of them.
     :ivar present: the names of those that it takes to be there, in order of joining.
     """
 
@@ -173,7 +172,7 @@ class Knowledge:
         return counts
 
     def others_alive(self) -> bool:
-        """Say whether anybody else is alive."""
+        """Say whether any other node is alive."""
         return any(
             known.member.status is MemberStatus.ALIVE and name != self.own
             for name, known in self.members.items()
@@ -182,7 +181,7 @@ class Knowledge:
     # -- memberlist's layer
 
     def alive(self, record: NodeRecord) -> None:
-        """Take a node's word that it is there."""
+        """Note that a node says that it is there."""
         name, before = record.name, self.records.get(record.name)
         if before is not None and record.incarnation <= before.incarnation:
             return
@@ -195,9 +194,9 @@ class Knowledge:
 
     def dead(self, name: str, incarnation: int | None = None) -> None:
         """
-        Take it that a node is gone.
+        Note that a node is gone.
 
-        :param incarnation: of which life; None for the one that is known.
+        :param incarnation: the latest that the sender knew; an older one is ignored. None for the one that is known.
         """
         if name in self.present and (incarnation is None or incarnation >= self.records[name].incarnation):
             del self.present[name]
@@ -219,7 +218,7 @@ class Knowledge:
     def _updated(self, record: NodeRecord) -> None:
         known = self.members.get(record.name)
         if known is None:
-            return  # pruned: who is there all the same
+            return  # a node that runs, and was pruned
         member = attrs.evolve(known.member, tags=record.tags)
         self.members[record.name] = Known(member, known.status_ltime)
         self._listener.member_changed("update", member)
@@ -240,7 +239,7 @@ class Knowledge:
     # -- Serf's layer
 
     def leave_intent(self, ltime: int, name: str, prune: bool = False) -> None:
-        """Take it that a node means to leave, or is made to."""
+        """Note that a node means to leave, or is made to."""
         self.clock.witness(ltime)
         known = self.members.get(name)
         if known is None:
@@ -264,7 +263,7 @@ class Knowledge:
                 self.erase(name)
 
     def join_intent(self, ltime: int, name: str) -> None:
-        """Take it that a node means to stay."""
+        """Note that a node means to stay."""
         self.clock.witness(ltime)
         known = self.members.get(name)
         if known is None:
@@ -320,7 +319,7 @@ class Knowledge:
 
     def merge(self, other: Knowledge, *, ignore_old: bool = False) -> None:
         """
-        Take over what another node knows, as two nodes do that join.
+        Take over another node's knowledge, as two nodes do that join.
 
         :param ignore_old: leave out the user events before now.
         """

@@ -1,7 +1,7 @@
 """
 The network between the nodes: which of them reach each other, how long a message takes, when a failure is noticed.
 
-It knows no agent. `Node` says what it needs of those that gossip.
+It knows no agent: `Node` is its view of those that gossip.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from txserf.embedded.agenda import Agenda
 from txserf.embedded.membership import Knowledge, NodeRecord
 from txserf.model import Coordinate, Member, UserEvent
 
-# What is due at the same time as this counts as due.
+# Seconds by which times that should be equal may differ.
 _EPSILON = 1e-6
 
 _DIMENSIONS = 8
 _SPREAD = 0.0002  # seconds: as between machines of one rack
 _LEAST_HEIGHT = 1e-05  # Serf's own
 
-#: What an agent says of a node whose place nobody has measured yet.
+#: The coordinate of a node whose place was not measured yet.
 UNMEASURED = Coordinate((0.0,) * _DIMENSIONS)
 
 #: Seconds until a node's coordinate is known.
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def coordinate(self) -> Coordinate:
-        """What an agent says of it once it has been measured."""
+        """Its coordinate, once it has been measured."""
         return Coordinate(self._vec, error=self._error, height=_LEAST_HEIGHT + self.latency)
 
     def delay_to(self, other: Place) -> float:
@@ -63,7 +63,7 @@ class Place:
 
 class Node(Protocol):
     """
-    What the network needs of a node that gossips.
+    A node as the network needs it.
 
     :ivar pool: the nodes that it has joined; the network changes it.
     """
@@ -82,15 +82,15 @@ class Node(Protocol):
 
     @property
     def frozen_at(self) -> float | None:
-        """Since when it hangs; None for one that does not."""
+        """The time since which it hangs; None for one that does not."""
 
     @property
     def knowledge(self) -> Knowledge:
-        """What it knows of its cluster."""
+        """Its knowledge of the cluster."""
 
     @property
     def record(self) -> NodeRecord:
-        """What it says of itself."""
+        """The record that it spreads of itself."""
 
     def receive(self, call: Callable[[], None]) -> None:
         """Take a message."""
@@ -106,9 +106,9 @@ class Seat(Generic[N]):
 
     :ivar address: of its gossip.
     :ivar default_bind: whether its gossip listens on 0.0.0.0.
-    :ivar incarnation: the number of times that it said something new of itself.
-    :ivar node: what runs there; None while it is down.
-    :ivar stopped_at: since when it is down.
+    :ivar incarnation: the number of its latest record.
+    :ivar node: its process; None while it is down.
+    :ivar stopped_at: the time since which it is down; None while it runs.
     """
 
     name: str = attrs.field(on_setattr=attrs.setters.frozen)
@@ -151,7 +151,7 @@ class Pool:
     """
     Nodes that have joined each other.
 
-    :ivar common: what one of them knows that hears of everything at once.
+    :ivar common: the knowledge of a node that would hear of everything at once. Nodes that nobody looks at share it.
     """
 
     def __init__(self, agenda: Agenda) -> None:
@@ -192,7 +192,7 @@ class Network(Generic[N]):
                 self._start = datetime.now() - timedelta(seconds=self.agenda.clock.seconds())
         return f"{self._start + timedelta(seconds=self.agenda.seconds()):%Y/%m/%d %H:%M:%S}"
 
-    # -- who is there
+    # -- seats
 
     def new_seat(
         self, name: str, address: ipaddress.IPv4Address, port: int, *, default_bind: bool
@@ -260,7 +260,7 @@ class Network(Generic[N]):
     # -- coordinates
 
     def coordinate(self, node: N, name: str) -> Coordinate | None:
-        """Return where the node called *name* lies as *node* knows it; None where it does not."""
+        """Return the coordinate of the node called *name* as *node* knows it; None where it knows none."""
         seat = self.seats.get(name)
         if seat is None or name not in node.knowledge.members:
             return None
@@ -288,7 +288,7 @@ class Network(Generic[N]):
     # -- failures
 
     def look_for_the_unreachable(self) -> None:
-        """Look for failed nodes when what happens now is long enough ago."""
+        """Look for failed nodes once the failure detection has taken its time from now."""
         self.agenda.later(self.detection, self._sweep)
 
     def _sweep(self) -> None:
@@ -309,12 +309,12 @@ class Network(Generic[N]):
         return {seat.node.pool for seat in self.seats.values() if seat.node is not None}
 
     def _away_since(self, name: str) -> float | None:
-        """Return since when a node does not answer anybody."""
+        """Return the time since which a node answers none; None for one that answers."""
         seat = self.seats[name]
         return seat.stopped_at if seat.node is None else seat.node.frozen_at
 
     def _unreachable_since(self, node: Node, name: str) -> float | None:
-        """Return since when the node called *name* does not answer *node*."""
+        """Return the time since which the node called *name* does not answer *node*; None while it does."""
         since = self._away_since(name)
         other = self.seats[name].node
         if since is None and other is not None and not self.connected(node, other):
@@ -322,7 +322,7 @@ class Network(Generic[N]):
         return since
 
     def reunite(self) -> None:
-        """Have those find each other again that reach each other again."""
+        """Have the nodes that reach each other again find each other."""
         for node in tuple(self.watched):
             if node.frozen_at is not None:
                 continue
@@ -340,7 +340,7 @@ class Network(Generic[N]):
                         self._catch_up(node, other)
 
     def _catch_up(self, node: N, other: N) -> None:
-        """Have a node hear from another one what it has missed."""
+        """Have a node hear from another one of all that it has missed."""
         knowledge = other.knowledge
         self.send(other, node, lambda: node.knowledge.merge(knowledge))
 

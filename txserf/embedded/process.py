@@ -1,5 +1,5 @@
 """
-One life of an agent, from its start to its leave or its failure.
+One process of an agent, from its start to its leave or its failure.
 
 Its name, address, keyring and handlers outlive it: it is handed them. Nobody ever connects to most of many
 agents, so an agent gets a view, a log and events of its own only when somebody does (`AgentProcess.watch`).
@@ -37,7 +37,7 @@ _MOST_HELD = 4096
 
 
 class AgentState(enum.Enum):
-    """A stage in the life of an agent's process."""
+    """A stage of an agent's process."""
 
     ALIVE = "running"
     LEAVING = "leaving"
@@ -59,7 +59,7 @@ class Connection(Protocol):
         """The agent goes on after a pause."""
 
     def drop(self, *, abort: bool) -> None:
-        """End it; *abort* throws away what is under way."""
+        """End it; *abort* throws away the bytes under way."""
 
 
 @attrs.frozen(eq=False)
@@ -128,7 +128,7 @@ class AgentProcess:
     def __repr__(self) -> str:
         return f"<AgentProcess {self.name}: {self.state.value}>"
 
-    # -- being looked at
+    # -- its view
 
     @property
     def watched(self) -> bool:
@@ -137,11 +137,11 @@ class AgentProcess:
 
     @property
     def knowledge(self) -> Knowledge:
-        """What it knows by itself; while nobody looks, what all of its cluster know."""
+        """Its own view of the cluster; until somebody connects, the common one of its pool."""
         return self.pool.common if self._view is None else self._view.knowledge
 
     def watch(self) -> None:
-        """Have it keep a view, a log and events of its own from now on."""
+        """Keep a view, a log and events of its own from now on."""
         if self._view is not None:
             return
         own = self.pool.common.copy(self.name, self)
@@ -222,7 +222,7 @@ class AgentProcess:
 
     @property
     def record(self) -> NodeRecord:
-        """What it says of itself."""
+        """The record that it spreads of itself."""
         seat = self.seat
         kind = WideMember if seat.default_bind else Member
         return NodeRecord(seat.name, seat.address, seat.port, self.tags, seat.incarnation, kind)
@@ -257,7 +257,7 @@ class AgentProcess:
         self.network.broadcast(self, lambda knowledge: knowledge.join_intent(ltime, self.name))
 
     def broadcast_alive(self) -> None:
-        """Tell all what this node says of itself now."""
+        """Spread its record."""
         record = self.record
         if self.watched:
             self.knowledge.alive(record)
@@ -271,7 +271,7 @@ class AgentProcess:
     # -- events
 
     def _post(self, event: AgentEvent) -> None:
-        """Have the event loop tell the streams, in a later turn: after the reply to what caused it."""
+        """Hand an event to the streams in a later turn: after the reply to the request that caused it."""
         self._events.append(event)
         if len(self._events) == 1:
             self.agenda.later(0, self._tell)
@@ -311,7 +311,7 @@ class AgentProcess:
         self.frozen_at = self.seconds()
 
     def thaw(self) -> None:
-        """Let it go on with what has come meanwhile."""
+        """Let it go on with the messages that have come meanwhile."""
         self.frozen_at = None
         held, self._held = self._held, deque(maxlen=_MOST_HELD)
         for call in held:

@@ -1,8 +1,8 @@
 """
 A query, from the node that asks it to the nodes that answer it and back.
 
-`Queries` is both ends of it at one node: it sends a `Question` and collects what comes back in a `RunningQuery`; it
-takes a `Question` and makes a `ReceivedQuery` of it, which may be answered.
+`Queries` is both ends of it at one node: it sends a `Question` and collects acks and responses in a `RunningQuery`; it takes
+a `Question` and makes a `ReceivedQuery` of it, which may be answered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = Logger(namespace="txserf.embedded")
 #: Names that start so are Serf's own: no stream sees them.
 INTERNAL = "_serf_"
 
-#: Seconds between two rounds of gossip: how long a command waits that tells the others something.
+#: Seconds between two rounds of gossip. A command that tells the other nodes something waits so long.
 GOSSIP_INTERVAL = 0.1
 
 _TIMEOUT_MULTIPLE = 16
@@ -85,7 +85,7 @@ class Question:
 
 @attrs.frozen
 class KeyAnswer:
-    """What a node answers to a key command: empty *message* and *done* where all is well."""
+    """A node's answer to a key command: *done* with an empty *message* where all is well."""
 
     done: bool
     message: str = ""
@@ -98,10 +98,10 @@ Content = bytes | KeyAnswer
 
 class RunningQuery:
     """
-    A query where it was asked: collects acks and responses until its deadline.
+    A query at the node that asked it: collects acks and responses until its deadline.
 
     :param on_ack: called with the name of a node, once for each.
-    :param on_response: called with a name and what that node answered, once for each.
+    :param on_response: called with the name of a node and its answer, once for each.
     :param on_done: called at the deadline; nothing comes after it.
     """
 
@@ -183,7 +183,7 @@ class ReceivedQuery:
 
 
 class QueryNode(Node, Protocol):
-    """What queries need of the node that asks and answers them."""
+    """A node as its queries need it."""
 
     tags: Tags
     log: AgentLog
@@ -220,7 +220,7 @@ class Queries:
         self._post = post
         self._running: dict[int, RunningQuery] = {}
 
-    # -- where it is asked
+    # -- queries that this node asks
 
     def ask(
         self,
@@ -279,7 +279,7 @@ class Queries:
         else:
             running.response(node, content)
 
-    # -- where it is answered
+    # -- queries that it may answer
 
     def take(self, question: Question, origin: Queries) -> None:
         """Take a query that another node, or this one, has asked."""

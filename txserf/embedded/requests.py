@@ -1,9 +1,9 @@
 """
-Requests as Serf's agent decodes them: what it takes, fills in and refuses.
+Requests as Serf's agent decodes them: values that it takes, fills in and refuses.
 
 A header's fields that are left out keep the value of the connection's last
 header; those of a body are zero. A value of the wrong type ends the connection.
-The fields are those of the table; only what Go makes of each kind is said here.
+The table has the fields. This module has Go's reading of each kind.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def decode_header(value: Any, command: str, seq: int) -> tuple[str, int]:
 
     :param command: the last header's, for one that has none.
     :param seq: likewise.
-    :raises BadRequest: the connection is to be closed, without a word.
+    :raises BadRequest: the connection is to be closed, without a reply.
     """
     if value is None:
         return "", 0
@@ -131,10 +131,10 @@ def decode_body(row: Command, value: Any) -> dict[str, Any]:
     """
     Return the arguments in a body, zero where they are left out.
 
-    Of a payload it can't be seen afterwards whether it was nil or empty; for the
-    one command that asks, ``query``, that is in ``PayloadIsNil``.
+    A nil payload is the same as an empty one here. For ``query``, the one command that tells
+    them apart, ``PayloadIsNil`` says which it was.
 
-    :raises BadRequest: the connection is to be closed, without a word.
+    :raises BadRequest: the connection is to be closed, without a reply.
     """
     fields = [arg for arg in row.args if arg.sent]
     if value is None:

@@ -143,8 +143,8 @@ class Conversation:
         self._stop_monitor()
         self._pending.clear()
 
-    def dropped(self, what: str) -> None:
-        self._process.log.write("WARN", f"agent.ipc: Dropping {what} to ipc.client: {self._peer.name}")
+    def dropped(self, items: str) -> None:
+        self._process.log.write("WARN", f"agent.ipc: Dropping {items} to ipc.client: {self._peer.name}")
 
     # -- handshake and auth
 
@@ -187,7 +187,7 @@ class Conversation:
 
     def _listed(self, wanted: Callable[[Known], bool]) -> Result:
         known = list(self._process.knowledge.members.values())
-        # In Go a map's order changes from one look to the next.
+        # The order of a map in Go changes from one look to the next.
         start = self._process.network.rng.randrange(len(known) or 1)
         packed = [each.packed for each in known[start:] + known[:start] if wanted(each)]
         return Result(body=b"\x81" + pack("Members") + pack_list(packed))

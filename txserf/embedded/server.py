@@ -84,7 +84,7 @@ class StreamQueue:
         return True
 
     def flush(self) -> None:
-        """Send what waits, as far as the client reads."""
+        """Send the records that wait, as far as the client reads."""
         while self._waiting and self._server.writable:
             self._send(self._waiting.popleft())
         if not self._waiting:
@@ -122,10 +122,10 @@ class ServerProtocol(Protocol):
         self._inbox: deque[Any] = deque()
         self._conversation = Conversation(process, auth_key, self)
         self._command, self._seq = "", 0  # the last header's
-        self._due: Command | None = None  # the command whose body comes next
+        self._due: Command | None = None  # the header's command, while its body is to come
         self._at_work: Command | None = None  # the command that is carried out
         self._held: Result | None = None  # its result, in state HELD
-        # The transport's: whether the client does not read, and whether we do.
+        # Two flags of the transport: the client does not read; we do.
         self._clogged = False
         self._reads = True
         self._lingering: Entry | None = None
@@ -158,7 +158,7 @@ class ServerProtocol(Protocol):
         self._process.agenda.unobserved()
 
     def drop(self, *, abort: bool) -> None:
-        """End the connection; *abort* throws away what is under way."""
+        """End the connection; *abort* throws away the bytes under way."""
         if self.gone or self.transport is None:
             return
         self._move(_ENDING)
@@ -314,7 +314,7 @@ class ServerProtocol(Protocol):
         waiting: Deferred[Result] = Deferred.fromCoroutine(result)
         waiting.addCallback(self._finished)
         if self.state is ServerState.WORKING:
-            # After one that has its result at once the loop that called this goes on.
+            # Where the result is there at once, the loop in _work that called this goes on by itself.
             waiting.addCallback(lambda _: self._work())
         waiting.addErrback(self._failed, row)
 
