@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.logger import globalLogPublisher, textFileLogObserver
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher, textFileLogObserver
 
+from tests.fakes import Log
 from tests.router_case import RouterCase
-from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, RpcError, UserEvent
+from tests.serf_case import SerfCase
+from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, Router, RpcError, UserEvent, wire
 from txserf.handlers.routes import FunctionHandler
 from txserf.handlers.work import Observer, Outcome, describe
 from txserf.service import jsonlog
@@ -193,6 +195,36 @@ class EndTests(RouterCase):
         self.assertEqual(len(self.logged("by which the query came, is gone")), 1)
         self.send("a")
         self.assertEqual(self.names(), ["a"])
+
+
+class BrokenReplyTests(SerfCase):
+    def test_a_broken_reply_to_an_answer_is_an_error_in_the_log_that_says_so(self) -> None:
+        log = Log(self)
+
+        def load(event: QueryEvent) -> bytes:
+            return b"s3cret"
+
+        router = Router()
+        router.query("load")(load)
+        service = router.bind(self.serf)
+        service.startService()
+        self.addCleanup(service.stopService)
+        stream = self.asked_one("stream")
+        self.agent.reply(stream.seq)
+        for asked in self.agent.asked():
+            self.agent.reply(asked.seq)
+        self.agent.reply(self.asked_one("stats").seq, {})
+        query = {"Event": "query", "ID": 1, "LTime": 1, "Name": "load", "Payload": b"s3cret"}
+        self.agent.reply(stream.seq, query)
+        self.agent.send(wire.pack({"Error": 7, "Seq": self.asked_one("respond").seq}))
+        self.agent.finish_closing()
+        (line,) = [event for event in log.events if event["log_level"] is LogLevel.error]
+        self.assertRegex(
+            formatEvent(line),
+            r"^query 'load' .*load: not answered: .*a header whose Seq or Error is not one$",
+        )
+        self.assertNotIn("log_failure", line)
+        self.assertNotIn("s3cret", log.everything)
 
 
 class UsersErrorTests(RouterCase):

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
 from txserf.callbacks import waited_for
-from txserf.errors import Disconnected, RequestTimeout, RpcError, SerfError, encodable, reason_text
+from txserf.errors import RpcError, SerfError, encodable, reason_text
 from txserf.handlers.handled import Key
 from txserf.handlers.routes import RESPONSES, Context, Handler, never_ran
 from txserf.handlers.scripts import ScriptFailed
@@ -311,5 +311,7 @@ class _Turn:
 
 
 def _not_answered(failure: Failure) -> None:
-    failure.trap(Disconnected, RequestTimeout)  # the text of an RpcError says enough
+    # Its text is txserf's own, without the payload. That of an RpcError is the agent's, and says enough.
+    if not failure.check(SerfError) or failure.check(RpcError):
+        failure.raiseException()
     raise HandlerFailed(f"not answered: {reason_text(failure)}")
