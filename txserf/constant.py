@@ -19,7 +19,7 @@ SERF_TIMEOUT: float = 10.0
 #: Seconds for a connection to be made, then again for its handshake, then for the answer to a heartbeat.
 CONNECT_TIMEOUT: float = 5.0
 
-#: Seconds between two checks of a connection on which nothing arrives.
+#: Seconds between two checks of a connection.
 HEARTBEAT: float = 30.0
 
 #: Bytes that the payload of an ``event`` may have; None: no check. The agent has a

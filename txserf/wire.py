@@ -220,6 +220,11 @@ class Decoder:
         """The Seq of the header whose body is due; None where a header is due, or nothing more is told."""
         return None if self._due is None or self._due[0] < 0 else self._due[0]
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes have come of a message that is not complete yet."""
+        return self._unpacker.waiting
+
     def open(self) -> None:
         """Take objects of any size within the limit, from the header on that the receiver is told of now."""
         self._opened = True

@@ -90,7 +90,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     :param hosts: a host list, see :doc:`hosts`.
     :param reactor: dials and keeps the time; None takes the global reactor.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
-    :param heartbeat: seconds between checks of an idle connection; None for none.
+    :param heartbeat: seconds between checks of the connection; None for none.
     :ivar phase: its state, a ``Phase``; read only.
     :ivar connection: the connection, or None; it may be closing, see `open_connection`.
     :ivar connections: how many have been open so far.

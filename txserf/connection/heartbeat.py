@@ -1,4 +1,4 @@
-"""Whether a quiet agent still lives."""
+"""Whether the agent of a connection still lives, and still understands us as we understand it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-# The heartbeat looks this many times in a period whether something was heard. The connection only counts its chunks
-# of bytes: reading the clock would cost 40 ns a chunk. So a check may be late by one look.
-_LOOKS = 8
+# How often a check whose answer stands behind a large body may be put off while bytes of that body come. Without a
+# limit, a garbled length could hold a connection up until events have filled it.
+_MOST_WAITS = 12
+
+#: A mark of what the agent has answered: the oldest Seq without an answer, and how far its body has come.
+Progress = tuple[int | None, int]
 
 
 class Heartbeat:
     """
-    Checks a connection by a round trip after each period without a sign of life.
+    Checks a connection by a round trip in each period.
+
+    Only the answer counts. Records of streams show neither that requests still reach the agent nor that its answers are
+    still understood: bytes out of step are taken for the rest of a long text.
 
     :param clock: the source of time.
-    :param period: seconds without a sign of life; None for no checks.
-    :param patience: seconds that the agent has to answer a check.
-    :param heard: returns how many chunks of bytes have come so far.
+    :param period: seconds from one answer to the next check; None for no checks.
+    :param patience: seconds that the agent has to answer a check. They begin anew while it answers earlier requests.
+    :param progress: returns how far it has got with them.
     :param at_work: says whether the agent is busy with a slow command, so that it could not answer.
     :param ask: sends a request that the agent answers at once. Its argument is called with the answer.
     :param failed: called when a check was not answered in time.
+    :ivar good_at: the time of the last answer, or of the start.
     """
 
     def __init__(
@@ -30,15 +37,16 @@ class Heartbeat:
         period: float | None,
         patience: float,
         *,
-        heard: Callable[[], int],
+        progress: Callable[[], Progress],
         at_work: Callable[[], bool],
         ask: Callable[[Callable[[], None]], None],
         failed: Callable[[], None],
     ) -> None:
+        self.good_at = 0.0
         self._clock = clock
         self._period = period
         self._patience = patience
-        self._heard = heard
+        self._progress = progress
         self._at_work = at_work
         self._ask = ask
         self._failed = failed
@@ -46,8 +54,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin a period."""
-        if self._period is not None:
-            self._watch(self._period, self._clock.seconds())
+        self.good_at = self._clock.seconds()
+        self._wait()
 
     def stop(self) -> None:
         """Check no more."""
@@ -55,33 +63,31 @@ class Heartbeat:
             self._timer.cancel()
             self._timer = None
 
-    def _watch(self, period: float, quiet_since: float) -> None:
-        """Check the connection once nothing was heard for the *period* that began at *quiet_since*."""
-        left = quiet_since + period - self._clock.seconds()
-        pause = period / _LOOKS
-        if left > pause:
-            self._timer = self._clock.callLater(pause, self._look, period, self._heard(), quiet_since)
-        else:
-            self._timer = self._clock.callLater(max(0.0, left), self._check, self._heard())
+    def _wait(self) -> None:
+        if self._period is not None:
+            self._timer = self._clock.callLater(self._period, self._check)
 
-    def _look(self, period: float, heard: int, quiet_since: float) -> None:
-        self._watch(period, quiet_since if heard == self._heard() else self._clock.seconds())
-
-    def _check(self, heard: int) -> None:
-        if heard != self._heard() or self._at_work():
-            self.start()
-        else:
-            self._timer = self._clock.callLater(self._patience, self._judge, self._heard())
-            self._ask(self._answered)
+    def _check(self) -> None:
+        if self._at_work():
+            self._wait()
+            return
+        before: list[Progress] = []
+        self._timer = self._clock.callLater(self._patience, self._judge, before, 0)
+        self._ask(self._answered)
+        before.append(self._progress())  # now that the check itself is one of the requests without an answer
 
     def _answered(self) -> None:
         if self._timer is not None:
             self.stop()
             self.start()
 
-    def _judge(self, heard: int) -> None:
-        if heard == self._heard():
+    def _judge(self, before: list[Progress], waits: int) -> None:
+        [(oldest, size)] = before
+        now = self._progress()
+        if now[0] != oldest:
+            waits = 0
+        elif now[1] <= size or waits == _MOST_WAITS:
             self._timer = None
             self._failed()
-        else:
-            self.start()
+            return
+        self._timer = self._clock.callLater(self._patience, self._judge, [now], waits + 1)

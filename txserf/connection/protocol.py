@@ -26,7 +26,7 @@ from txserf.arguments import time_source
 from txserf.commands import Command
 from txserf.connection.deadlines import Deadlines
 from txserf.connection.exchange import Awaited, Beat, Exchange, Reply, Unwanted
-from txserf.connection.heartbeat import Heartbeat
+from txserf.connection.heartbeat import Heartbeat, Progress
 from txserf.connection.replies import Replies
 from txserf.errors import (
     AuthenticationError,
@@ -41,6 +41,10 @@ from txserf.errors import (
 # Seconds that an agent may still be busy with a slow command after its caller has given up. A join takes 10 s for
 # each address that stays silent, 30 s between data centres. The limit is there so that a frozen agent is noticed.
 _WORK_LIMIT = 120.0
+
+# Bytes of a reply's body that have to come within ``connect_timeout`` for a heartbeat to wait for the rest of it. Records
+# of streams may come meanwhile, so a few bytes show nothing.
+_BODY_STEP = 1 << 16
 
 
 class Owner(Shape):
@@ -93,11 +97,12 @@ class SerfProtocol(Protocol):
     :param auth_key: the key; None where none is due.
     :param reactor: the source of time; None takes the global reactor.
     :param connect_timeout: seconds for handshake and auth, and for the answer to a heartbeat.
-    :param heartbeat: seconds between checks of an idle connection; None for no checks.
+    :param heartbeat: seconds between checks of the connection; None for no checks.
     :param next_seq: gives the next Seq; None counts from 0.
     :param owner: is told when the connection is open and when it is gone.
     :ivar host: the agent's name in errors and log lines.
     :ivar state: the stage of its life, a ``State``.
+    :ivar heard_at: the time, in seconds of the clock, at which bytes last came that were understood.
     """
 
     _MOVES: ClassVar[dict[State, set[State]]] = {
@@ -122,6 +127,7 @@ class SerfProtocol(Protocol):
     ) -> None:
         self.host = host
         self.state = State.NEW
+        self.heard_at = 0.0
         self._greeting: list[Awaited] = []
         self._auth_key = auth_key
         self._clock = time_source(reactor)
@@ -136,14 +142,14 @@ class SerfProtocol(Protocol):
             self._clock,
             heartbeat,
             self._connect_timeout,
-            heard=lambda: self._heard,
+            progress=self._progress,
             at_work=lambda: self._replies.at_work(self._clock.seconds()),
             ask=self._beat,
-            failed=lambda: self._too_slow("a heartbeat"),
+            failed=self._beat_unanswered,
         )
         self._reason: SerfError | None = None  # why we ended it; None: it was lost under us
         self._timer: IDelayedCall | None = None  # of the opening, or of the closing
-        self._heard = 0  # chunks of bytes that came; counted here, for a call would cost 40 ns
+        self._seconds = self._clock.seconds
         self._corked = False
         self._unsent: list[bytes] = []  # packed while bytes were handled; they go out in one write afterwards
 
@@ -166,7 +172,7 @@ class SerfProtocol(Protocol):
         self._send(self._greeting)
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard += 1
+        self.heard_at = self._seconds()
         self._corked = True
         try:
             self._decoder.feed(data)
@@ -367,6 +373,16 @@ class SerfProtocol(Protocol):
                 f"lost {self.host}: no answer to {what} within {self._connect_timeout} s", host=self.host
             )
         )
+
+    def _beat_unanswered(self) -> None:
+        if self._decoder.waiting:  # it may be out of step, and since when, nobody knows
+            self.heard_at = self._heartbeat.good_at
+        self._too_slow("a heartbeat")
+
+    def _progress(self) -> Progress:
+        due = self._decoder.due
+        size = self._decoder.waiting // _BODY_STEP if due is not None and due in self._calls else 0
+        return next(iter(self._calls), None), size
 
     def _shaken(self, reply: Reply) -> None:
         if reply.error:

@@ -53,7 +53,7 @@ class Serf(Service):
     :param reactor: dials and keeps the time; None takes the global reactor at the first use.
     :param timeout: seconds for each command.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
-    :param heartbeat: seconds between checks of an idle connection; None for none.
+    :param heartbeat: seconds between checks of the connection; None for none.
     :raises InvalidHostURL: at once, for a host list that is not understood.
     """
 
