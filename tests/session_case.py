@@ -45,7 +45,7 @@ class Told(Operation):
     def stopped(self) -> None:
         self.told.append("stopped")
 
-    def interrupted(self) -> None:
+    def interrupted(self, heard_at: float) -> None:
         self.told.append("interrupted")
 
     def lost(self, reason: SerfError) -> None:

@@ -369,7 +369,8 @@ class Gap:
     """
     A time in which events may have been missed, because the stream was down.
 
-    :ivar lost_at: when the connection was lost, in seconds of the reactor's clock.
+    :ivar lost_at: when the agent of the lost connection was last heard, in seconds of the reactor's clock. A loss may be
+        noticed long after it.
     :ivar resumed_at: when the stream was active again, in seconds of the reactor's clock.
     """
 

@@ -19,6 +19,7 @@ from txserf.errors import (
 )
 from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, UserEvent
 from txserf.serf.logs import LogStream
+from txserf.serf.serf import Serf
 from txserf.serf.streams import EventStream
 
 
@@ -155,8 +156,42 @@ class EventStreamTests(StreamCase):
         self.agent.reply(confirmation.seq)
         self.send(seq, "three")
         _, gap, _, _ = called
-        self.assertEqual(gap, Gap(lost_at=5, resumed_at=8))
+        self.assertEqual(gap, Gap(lost_at=0, resumed_at=8))
         self.assertEqual(self.names(items, 4), ["one", "Gap", "two", "three"])
+
+    def test_a_gap_begins_when_the_agent_was_last_heard(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        seq = self.open()
+        self.clock.advance(3)
+        self.send(seq, "one")
+        self.clock.advance(5.3)  # a loss that is noticed late
+        self.reconnect()
+        self.open()
+        self.assertEqual(self.now(stream, 2)[1:], [Gap(lost_at=3, resumed_at=8.3)])
+
+    def test_a_gap_begins_with_the_last_answer_to_a_heartbeat_where_bytes_were_out_of_step(self) -> None:
+        serf = Serf([self.endpoint], reactor=self.clock, heartbeat=30.0)
+        stream = serf.stream(gaps=True)
+        self.agent = self.endpoint.accept_and_greet()
+        seq = self.open()
+        self.clock.advance(30)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.send(seq, "one")
+        self.clock.advance(20)
+        self.send(seq, "two")
+        self.agent.send(b"\xdb\x03\xff\xff\xff")  # the length of a text, garbled: all behind it is swallowed
+        for _ in range(3):
+            self.send(seq, "swallowed")
+            self.clock.advance(5)
+        self.agent.finish_closing()
+        self.clock.advance(1)
+        self.agent = self.endpoint.accept_and_greet()
+        self.open()
+        self.assertEqual(self.names(stream, 2), ["one", "two"])
+        self.assertEqual(self.now(stream, 1), [Gap(lost_at=30, resumed_at=66)])
+        serf.close()
+        self.agent.finish_closing()
+        self.clock.advance(0)
 
     def test_two_losses_before_it_is_active_again_are_one_gap(self) -> None:
         stream = self.serf.stream(gaps=True)
@@ -168,7 +203,7 @@ class EventStreamTests(StreamCase):
         self.reconnect()
         self.clock.advance(1)
         self.open()
-        self.assertEqual(self.now(stream, 1), [Gap(1, 3)])
+        self.assertEqual(self.now(stream, 1), [Gap(0, 3)])
         self.assertEqual(len(stream._items), 0)
 
     def test_a_stream_that_was_never_active_has_no_gap(self) -> None:

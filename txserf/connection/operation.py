@@ -44,8 +44,12 @@ class Operation(Exchange):
         """Take the end of its time: it is not done."""
         raise NotImplementedError
 
-    def interrupted(self) -> None:
-        """Take the loss of a subscription's connection. It is opened again, which is another `replied`."""
+    def interrupted(self, heard_at: float) -> None:
+        """
+        Take the loss of a subscription's connection. It is opened again, which is another `replied`.
+
+        :param heard_at: the time, in seconds of the clock, at which the agent was last heard.
+        """
 
     def refused(self, error: RpcError) -> None:
         """Take a refusal: the agent closed the connection instead of an answer."""

@@ -44,7 +44,7 @@ class Session:
     :param reconnect: stay connected until `disconnect`; else one round over the hosts for a connection.
     :param reactor: dials and keeps the time; None takes the global reactor at the first use.
     :param connect_timeout: seconds to connect, and again for handshake and auth.
-    :param heartbeat: seconds between checks of an idle connection; None for none.
+    :param heartbeat: seconds between checks of the connection; None for none.
     :ivar deadlines: those of all operations.
     :ivar next_seq: gives the next Seq.
     """
@@ -225,27 +225,28 @@ class Session:
         :param untouched: whether the agent has certainly done nothing of it: then changes may go again too.
         """
         failed: list[Exchange] = []
-        interrupted: list[Operation] = []
+        interrupted: list[tuple[Operation, float]] = []
         again: list[Operation] = []
         closed = type(reason) is Disconnected or not self.factory.phase.goes_on
         for exchange in unanswered:
             if not isinstance(exchange, Operation):
                 failed.append(exchange)
                 continue
-            exchange.connection = None
+            connection, exchange.connection = exchange.connection, None
             if exchange.done or not exchange.asked_again:  # done: a stream whose ``stop`` was under way
                 continue
             reads = exchange.command.subscribes or not exchange.command.changes
             if not closed and not exchange.broken and (untouched or (self.reconnect and reads)):
                 again.append(exchange)
                 if exchange.command.subscribes and not untouched:
-                    interrupted.append(exchange)
+                    assert connection is not None
+                    interrupted.append((exchange, connection.heard_at))
             else:
                 failed.append(exchange)
         # They are queued before others are told, since those may close the connection, or make another one.
         self._queue.update(dict.fromkeys(again))
-        for operation in interrupted:
-            operation.interrupted()
+        for operation, heard_at in interrupted:
+            operation.interrupted(heard_at)
         self.fail(failed, reason)
         if again:
             self._send_queue()

@@ -179,11 +179,11 @@ class Monitors:
         for share in list(self._shares):
             share.subscriber.active()
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, heard_at: float) -> None:
         self._is_active = False
         self._expect_replay()
         for share in list(self._shares):
-            share.subscriber.interrupted()
+            share.subscriber.interrupted(heard_at)
 
     def _line(self, line: LogLine) -> None:
         self._history.takes(line)

@@ -29,14 +29,15 @@ class Subscriber(NamedTuple):
     Receives the records of a `Subscription`, and is told of its state.
 
     :ivar active: called when no record that comes from then on is missed.
-    :ivar interrupted: called when the connection is lost; the subscription will be opened again.
+    :ivar interrupted: called when the connection is lost, with the time at which the agent was last heard; the
+        subscription will be opened again.
     :ivar record: called with each record, decoded as the table says.
     :ivar unreadable: called instead, with the reason, for a record that can't be decoded.
     :ivar over: called at most once, with the reason: it ended, and will not be opened again.
     """
 
     active: Callable[[], None]
-    interrupted: Callable[[], None]
+    interrupted: Callable[[float], None]
     record: Callable[[Any], None]
     unreadable: Callable[[ProtocolError], None]
     over: Callable[[SerfError], None]
@@ -92,8 +93,8 @@ class Subscription(Operation):
             return
         self._subscriber.record(record)
 
-    def interrupted(self) -> None:
-        self._subscriber.interrupted()
+    def interrupted(self, heard_at: float) -> None:
+        self._subscriber.interrupted(heard_at)
 
     def _confirmed(self) -> None:
         if not self.done:
@@ -160,7 +161,7 @@ class Stream(Feed[T], Generic[T]):
         while self._askers:  # one by one: each may cancel those behind it
             self._askers.popleft().callback(None)
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, heard_at: float) -> None:
         self._is_active = False
 
     def _over(self, reason: SerfError) -> None:
@@ -240,10 +241,10 @@ class EventStream(Stream["Event | Gap"]):
         connection._send([call])
         return call.result
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, heard_at: float) -> None:
         if self._gaps and self._is_active:
-            self._lost_at = self._session.clock.seconds()
-        super()._interrupted()
+            self._lost_at = heard_at
+        super()._interrupted(heard_at)
 
     def _activated(self) -> None:
         if self._lost_at is not None:
