@@ -193,6 +193,61 @@ class EventStreamTests(StreamCase):
         self.agent.finish_closing()
         self.clock.advance(0)
 
+    def test_one_that_the_agent_never_opens_is_asked_for_again_with_a_line_in_the_log(self) -> None:
+        log = Log(self)
+        for command, follow in (("stream", self.serf.stream), ("monitor", self.serf.monitor)):
+            active = follow().when_active()
+            first = self.asked_one(command).seq
+            self.clock.advance(10)
+            self.clock.advance(10)
+            stop, again = self.agent.asked()
+            self.assertEqual((stop.command, stop.body), ("stop", {"Stop": first}))
+            self.assertEqual(again.command, command)
+            self.assertEqual(len([line for line in log.texts if f"no answer to {command} within" in line]), 1)
+            self.agent.reply(first)  # late: the agent opens and stops it
+            self.agent.reply(first, user_event("late") if command == "stream" else log_line("late"))
+            self.agent.reply(stop.seq)
+            self.assertEqual(self.agent.asked(), [])
+            self.agent.reply(again.seq)
+            self.agent.reply(self.asked_one("stop").seq)
+            self.successResultOf(active)
+        self.clock.pump([10.0] * 10)
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_one_whose_second_round_trip_is_never_answered_is_asked_for_again(self) -> None:
+        stream = self.serf.stream()
+        first, confirmation = self.agree()
+        self.clock.advance(10)
+        self.clock.advance(10)
+        stop, again = self.agent.asked()
+        self.assertEqual((stop.body, again.command), ({"Stop": first.seq}, "stream"))
+        self.agent.reply(confirmation.seq)
+        self.assertFalse(stream.is_active)
+        self.agent.reply(again.seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.assertTrue(stream.is_active)
+
+    def test_one_that_waits_for_a_connection_is_asked_for_once_there(self) -> None:
+        self.reconnect(again=False)
+        active = self.serf.stream().when_active()
+        self.clock.pump([10.0] * 5)
+        while not self.endpoint.waiting:  # between two attempts
+            self.clock.advance(1)
+        self.agent = self.endpoint.accept_and_greet()
+        self.clock.advance(10)
+        self.open()
+        self.successResultOf(active)
+
+    def test_one_that_is_opened_again_is_watched_again(self) -> None:
+        self.serf.stream()
+        self.open()
+        self.clock.advance(100)
+        self.reconnect()
+        self.asked_one("stream")
+        self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual(self.agent.asked_names(), ["stop", "stream"])
+
     def test_two_losses_before_it_is_active_again_are_one_gap(self) -> None:
         stream = self.serf.stream(gaps=True)
         self.open()

@@ -163,7 +163,9 @@ class Monitors:
         return subscription.stop(self._timeout)
 
     def _open(self, level: str, subscriber: Subscriber) -> Subscription:
-        subscription = Subscription(self._session, commands.MONITOR, {"LogLevel": level}, subscriber)
+        subscription = Subscription(
+            self._session, commands.MONITOR, {"LogLevel": level}, subscriber, self._timeout
+        )
         self._session.submit_one(subscription)
         return subscription
 

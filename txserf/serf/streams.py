@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf import commands
@@ -21,7 +22,13 @@ from txserf.model import Event, Gap, QueryEvent
 from txserf.serf.call import Call
 from txserf.serf.feed import Feed
 
+_log = Logger(namespace="txserf.serf")
+
 T = TypeVar("T")
+
+
+# Seconds that an agent has to open a stream at the least, however short the timeouts of the calls are.
+_LEAST_PATIENCE = 1.0
 
 
 class Subscriber(NamedTuple):
@@ -65,14 +72,50 @@ class _Confirmation(Operation):
 
 
 class Subscription(Operation):
-    """A ``stream`` or ``monitor`` on the wire, opened again after each loss."""
+    """
+    A ``stream`` or ``monitor`` on the wire, opened again after each loss.
+
+    :param patience: seconds that an agent has to open it, and as many again; past them it is asked once more.
+    """
 
     def __init__(
-        self, session: Session, command: Command, values: Mapping[str, Any], subscriber: Subscriber
+        self,
+        session: Session,
+        command: Command,
+        values: Mapping[str, Any],
+        subscriber: Subscriber,
+        patience: float,
     ) -> None:
         super().__init__(command, values)
         self._session = session
         self._subscriber = subscriber
+        self._patience = max(patience, _LEAST_PATIENCE)
+        self._asked: SerfProtocol | None = None  # the connection that it had been sent by at the last look
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look in a while whether it is open."""
+        self._session.deadlines.forget(self)
+        self._session.deadlines.watch(self._patience, self)
+
+    def expired(self) -> None:
+        connection, asked = self.connection, self._asked
+        self._asked = connection
+        self._watch()
+        # It may have been sent just now, so it is the second look with the same connection that counts.
+        if connection is None or connection is not asked or connection.state is not State.READY:
+            return
+        _log.warn(
+            "{host}: no answer to {command} within {patience} s; it is asked for again",
+            host=connection.host,
+            command=self.command.wire,
+            patience=self._patience,
+        )
+        connection._disown(self)
+        self.seq = self.connection = self._asked = (
+            None  # by another Seq: the answer to this one may still come
+        )
+        self._session.submit_one(self)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
@@ -81,7 +124,7 @@ class Subscription(Operation):
             self._session.settle(self)
             self._subscriber.over(self.command.refusal(error))
             return
-        self._session.submit_one(_Confirmation(self._session, self._confirmed))
+        self._session.submit_one(_Confirmation(self._session, partial(self._confirmed, self.seq)))
 
     def record(self, body: Mapping[str, Any]) -> None:
         if self.done:
@@ -94,10 +137,12 @@ class Subscription(Operation):
         self._subscriber.record(record)
 
     def interrupted(self, heard_at: float) -> None:
+        self._watch()
         self._subscriber.interrupted(heard_at)
 
-    def _confirmed(self) -> None:
-        if not self.done:
+    def _confirmed(self, seq: int | None) -> None:
+        if not self.done and seq == self.seq:  # else it was asked for again since
+            self._session.deadlines.forget(self)
             self._subscriber.active()
 
     def stopped(self) -> None:
@@ -197,7 +242,7 @@ class EventStream(Stream["Event | Gap"]):
         self._lost_at: float | None = None  # the beginning of a gap that has not ended yet
         self._held: list[Event] = []  # the events behind that gap
         subscriber = Subscriber(self._activated, self._interrupted, self._event, self._leave_out, self._over)
-        self._subscription = Subscription(session, commands.STREAM, values, subscriber)
+        self._subscription = Subscription(session, commands.STREAM, values, subscriber, timeout)
         session.submit_one(self._subscription)
 
     def __repr__(self) -> str:
