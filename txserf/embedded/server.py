@@ -44,7 +44,7 @@ class ServerState(enum.Enum):
     """A stage in the life of a connection, as the agent sees it."""
 
     READING = "takes the next request"
-    WORKING = "carries one out"
+    WORKING = "carries out a request that takes its time"
     HELD = "has its result, which a pause of the agent holds back"
     ENDING = "closed by the agent; waiting for the transport"
     GONE = "lost"
@@ -123,8 +123,7 @@ class ServerProtocol(Protocol):
         self._conversation = Conversation(process, auth_key, self)
         self._command, self._seq = "", 0  # the last header's
         self._due: Command | None = None  # the header's command, while its body is to come
-        self._at_work: Command | None = None  # the command that is carried out
-        self._held: Result | None = None  # its result, in state HELD
+        self._held: tuple[Command, Result] | None = None  # in state HELD
         # Two flags of the transport: the client does not read; we do.
         self._clogged = False
         self._reads = True
@@ -190,7 +189,7 @@ class ServerProtocol(Protocol):
 
     @property
     def writable(self) -> bool:
-        return not (self._clogged or self.gone or self._process.frozen)
+        return not self._clogged and self._process.frozen_at is None and not self.gone
 
     def pauseProducing(self) -> None:
         self._clogged = True
@@ -209,7 +208,9 @@ class ServerProtocol(Protocol):
     def _flow(self) -> None:
         if self._held is not None and not self._process.frozen:
             held, self._held = self._held, None
-            self._reply(held)
+            if self.state is ServerState.HELD:
+                self._move(_READING)
+            self._reply(*held)
             self._work()
         for queue in tuple(self.queues):
             queue.flush()
@@ -238,7 +239,7 @@ class ServerProtocol(Protocol):
 
     def _work(self) -> None:
         """Do all that can be done now, one request after the other."""
-        while self._inbox and self.state is _READING and not self._process.frozen:
+        while self._inbox and self.state is _READING and self._process.frozen_at is None:
             if self._inbox[0] is _END:
                 self._end()
             elif self._clogged:
@@ -305,14 +306,13 @@ class ServerProtocol(Protocol):
         self._close(f"Failed to evaluate request: {reason}")
 
     def _run(self, row: Command, values: dict[str, Any]) -> None:
-        self._move(ServerState.WORKING)
-        self._at_work = row
         result = self._conversation.run(row, values, self._seq)
         if isinstance(result, Result):
-            self._reply(result)
+            self._reply(row, result)
             return
+        self._move(ServerState.WORKING)
         waiting: Deferred[Result] = Deferred.fromCoroutine(result)
-        waiting.addCallback(self._finished)
+        waiting.addCallback(self._finished, row)
         if self.state is ServerState.WORKING:
             # Where the result is there at once, the loop in _work that called this goes on by itself.
             waiting.addCallback(lambda _: self._work())
@@ -322,24 +322,22 @@ class ServerProtocol(Protocol):
         _log.failure("{command} failed in the embedded agent", failure, command=row.wire)
         self.drop(abort=True)
 
-    def _finished(self, result: Result) -> None:
+    def _finished(self, result: Result, row: Command) -> None:
         """Reply to a request that took its time, unless the agent is paused."""
-        if self.state is ServerState.WORKING and self._process.frozen:
-            self._held = result
-            self._move(ServerState.HELD)
-        else:
-            self._reply(result)
+        if self.state is ServerState.WORKING:
+            if self._process.frozen:
+                self._held = row, result
+                self._move(ServerState.HELD)
+                return
+            self._move(_READING)
+        self._reply(row, result)
 
-    def _reply(self, result: Result) -> None:
-        row = self._at_work
-        assert row is not None, "there is a command to reply to"
+    def _reply(self, row: Command, result: Result) -> None:
         has_body = row.body_on_error if result.error else row.body_on_success
         assert bool(result.body) == has_body, (
             f"{row.wire} is answered with a body, or without, against the table"
         )
         self.send(_header(self._seq, result.error) + result.body)
-        if not self.gone:
-            self._move(_READING)
         if result.then is not None:
             result.then()
 
