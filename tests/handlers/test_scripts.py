@@ -28,6 +28,7 @@ from txserf.handlers.routes import ScriptHandler
 from txserf.handlers.scripts import (
     Myself,
     ScriptFailed,
+    inherited,
     parse_spec,
     run,
     standard_input,
@@ -100,6 +101,16 @@ class GivenTests(SynchronousTestCase):
         self.assertEqual(
             variables(MemberEvent("join", ()), myself), {b"SERF_EVENT": b"member-join", **common}
         )
+
+    def test_the_key_of_the_agents_is_not_in_the_environment_of_a_script(self) -> None:
+        given = {b"PATH": b"/bin", b"SERF_RPC_AUTH": b"s3cret", b"SERF_RPC_ADDR": b"a:1"}
+        self.patch(os, "environb", given)
+        self.assertEqual(inherited(False), {b"PATH": b"/bin", b"SERF_RPC_ADDR": b"a:1"})
+        self.assertEqual(inherited(True), given)
+        given[b"SERF_RPC_ADDR"] = b"a:1,serf://b?AuthKey=s3cret"
+        self.assertEqual(inherited(False), {b"PATH": b"/bin"})
+        self.assertEqual(inherited(True), given)
+        self.assertIn(b"SERF_RPC_AUTH", given)
 
     def test_the_role_is_there_though_it_be_empty(self) -> None:
         self.assertEqual(variables(UserEvent("a"), NOBODY)[b"SERF_SELF_ROLE"], b"")
@@ -240,6 +251,19 @@ async def test_the_output_is_the_answer_of_a_query_and_none_is_no_answer() -> No
         (UserEvent("a"), "0.31", None),
     ):
         assert await ScriptHandler(f"printf '{output}'").start(event, Context()) == answer
+
+
+@in_reactor
+async def test_a_script_has_the_key_of_the_agents_where_it_was_added_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(os.environ, "SERF_RPC_AUTH", "s3cret")
+    router = Router()
+    router.add_script("query=echo ${SERF_RPC_AUTH-none}")
+    router.add_script("query=echo ${SERF_RPC_AUTH-none} ", rpc_auth=True)
+    event = QueryEvent(1, "q")
+    outputs = [await handler.start(event, Context()) for handler in router.routes().handlers(event)]  # type: ignore[misc]  # a script's is awaited
+    assert outputs == [b"none\n", b"s3cret\n"]
 
 
 @in_reactor

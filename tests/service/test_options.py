@@ -29,6 +29,16 @@ class OptionsTests(OptionsCase):
         assert router is not None
         self.assertEqual(router.scripts, ["one", "two"])
 
+    def test_the_scripts_of_the_command_line_get_the_agents_key_where_that_is_asked_for(self) -> None:
+        def given(*more: str) -> list[bool]:
+            router = self.options("--handler", "one", *more).router
+            assert router is not None
+            return [handler.rpc_auth for handler in router.routes().handlers(UserEvent("x"))]  # type: ignore[attr-defined]
+
+        self.assertEqual(given(), [False])
+        self.assertEqual(given("--script-rpc-auth"), [True])
+        self.assertEqual(given("--config", self.file("script-rpc-auth = true")), [True])
+
     def test_an_unknown_option_is_refused_with_the_nearest_known_one(self) -> None:
         for given, known in {
             "--agents": "agent",

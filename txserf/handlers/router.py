@@ -120,19 +120,21 @@ class Router:
         self._routes.append(Route(EventFilter("*"), _function("any", function, answers=True)))
         return function
 
-    def add_script(self, spec: str) -> None:
+    def add_script(self, spec: str, *, rpc_auth: bool = False) -> None:
         """
         Add a script, as ``serf agent -event-handler`` takes it.
 
         :param spec: ``SCRIPT``, or ``FILTER=SCRIPT`` such as ``user:deploy,member-failed=./deploy.sh``. The script
             is a command line for a shell. It runs once for each element of the filter that matches.
+        :param rpc_auth: whether its environment has the key of the agents, where that of the program has it:
+            ``$SERF_RPC_AUTH``, and a ``$SERF_RPC_ADDR`` with a key.
         :raises InvalidRequest: for an element that is no event type of Serf's, or a spec without a script.
         """
         try:
             filters, command = parse_spec(spec)
         except InvalidRequest as error:
             raise InvalidRequest(f"handler {spec!r}: {error}") from None
-        self._routes += [Route(filter, ScriptHandler(command)) for filter in filters]
+        self._routes += [Route(filter, ScriptHandler(command, rpc_auth)) for filter in filters]
 
     def include(self, other: Router) -> None:
         """Add all handlers of another router, in their order."""

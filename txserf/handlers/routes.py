@@ -100,9 +100,11 @@ class ScriptHandler:
     A script.
 
     :ivar command: its command line, for a shell.
+    :ivar rpc_auth: whether its environment has the key of the agents, if the program's has.
     """
 
     command: str
+    rpc_auth: bool = False
 
     @property
     def label(self) -> str:
@@ -113,8 +115,10 @@ class ScriptHandler:
             # A script without output does not answer, rather than with an empty response.
             return output or None if isinstance(event, QueryEvent) else None
 
-        running = context.myself().addCallback(lambda myself: run(context.clock, self.command, event, myself))
-        return running.addCallback(ended)
+        def start(myself: Myself) -> Deferred[bytes]:
+            return run(context.clock, self.command, event, myself, rpc_auth=self.rpc_auth)
+
+        return context.myself().addCallback(start).addCallback(ended)
 
 
 @attrs.frozen

@@ -150,17 +150,34 @@ def _line(name: str, address: IPAddress | None, role: str, tags: Mapping[str, st
 # -- running a script
 
 
-def run(reactor: Any, command: str, event: Event, myself: Myself) -> Deferred[bytes]:
+def inherited(rpc_auth: bool) -> dict[bytes, bytes]:
+    """
+    Return the environment of the program as a script gets it.
+
+    :param rpc_auth: whether the key of the agents stays in it: ``$SERF_RPC_AUTH``, and a ``$SERF_RPC_ADDR`` with a key.
+    """
+    environment = dict(os.environb)
+    if not rpc_auth:
+        environment.pop(b"SERF_RPC_AUTH", None)
+        if b"?" in environment.get(b"SERF_RPC_ADDR", b""):
+            del environment[b"SERF_RPC_ADDR"]
+    return environment
+
+
+def run(
+    reactor: Any, command: str, event: Event, myself: Myself, *, rpc_auth: bool = False
+) -> Deferred[bytes]:
     """
     Run a script for an event.
 
     :param command: a command line for a shell.
+    :param rpc_auth: whether it gets the key of the agents that the program has in its environment.
     :returns: a Deferred of the last 8,192 bytes of its output. It fires when the script has exited and its
         output is closed, and fails with `ScriptFailed` for another exit code than 0. Cancelling it kills
         the script and all processes that it has started.
     :raises ScriptFailed: at the call, if the script can't be started.
     """
-    environment: dict[bytes, bytes] = os.environb | variables(event, myself)
+    environment: dict[bytes, bytes] = inherited(rpc_auth) | variables(event, myself)
     process = _Process(reactor, standard_input(event))
     try:
         process.start([*_own_group(), _SHELL, "-c", command], environment)

@@ -15,7 +15,14 @@ from txserf.handlers.scripts import parse_spec, what_is_wrong
 from txserf.service.settings import ConfigError
 
 
-def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", again: bool = False) -> Router:
+def make_router(
+    specs: Iterable[str],
+    app: str | None,
+    *,
+    folder: str = ".",
+    again: bool = False,
+    rpc_auth: bool = False,
+) -> Router:
     """
     Make a router of an application's handlers and, behind them, of scripts.
 
@@ -23,23 +30,24 @@ def make_router(specs: Iterable[str], app: str | None, *, folder: str = ".", aga
     :param app: the application's router, as ``MODULE:NAME``; None for none.
     :param folder: the folder in which the scripts will be run.
     :param again: whether to import the module anew if it was imported before.
+    :param rpc_auth: whether those scripts get the key of the agents, as for `Router.add_script`.
     :raises ConfigError: for a handler that can't work. A module that was imported before is still imported then.
     """
     if app is None:
-        return _checked(Router(), specs, folder)
+        return _checked(Router(), specs, folder, rpc_auth)
     with _restored_on_failure(app.partition(":")[0]):
         router = Router()
         router.include(_load(app, again))
-        return _checked(router, specs, folder)
+        return _checked(router, specs, folder, rpc_auth)
 
 
-def _checked(router: Router, specs: Iterable[str], folder: str) -> Router:
+def _checked(router: Router, specs: Iterable[str], folder: str, rpc_auth: bool) -> Router:
     for spec in specs:
         try:
             parse_spec(spec)
         except InvalidRequest as error:
             raise ConfigError(f"--handler {spec!r}: {error}") from None
-        router.add_script(spec)
+        router.add_script(spec, rpc_auth=rpc_auth)
     for command in router.scripts:
         wrong = what_is_wrong(command, folder)
         if wrong is not None:

@@ -102,7 +102,13 @@ class Options(usage.Options):
         settings.check(values)
         if values["app"] is not None and self._started_in not in sys.path:
             sys.path.insert(0, self._started_in)
-        router = apps.make_router(values["handler"] or (), values["app"], folder=self._folder, again=again)
+        router = apps.make_router(
+            values["handler"] or (),
+            values["app"],
+            folder=self._folder,
+            again=again,
+            rpc_auth=bool(values["script-rpc-auth"]),
+        )
         return values, router
 
     @property

@@ -140,6 +140,12 @@ SETTINGS = (
         reloads=True,
     ),
     Setting(
+        "script-rpc-auth",
+        Takes.FLAG,
+        "Leave $SERF_RPC_AUTH, the agent's key, in the environment of the scripts of --handler.",
+        reloads=True,
+    ),
+    Setting(
         "app",
         Takes.TEXT,
         "A txserf.Router to take handlers from, as MODULE:NAME.",
