@@ -5,7 +5,14 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    SSL4ClientEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -341,6 +348,31 @@ class HostTests(SynchronousTestCase):
 
     def test_a_label_has_brackets_for_ipv6(self) -> None:
         self.assertEqual(Host("::1").label, "[::1]:7373")
+
+    def test_the_label_of_an_endpoint_of_twisted_is_its_string_without_options(self) -> None:
+        reactor: Any = MemoryReactorClock()
+        tcp = TCP4ClientEndpoint(reactor, "10.0.0.1", 7373)
+        named = HostnameEndpoint(reactor, b"agent.example", 7373, bindAddress="10.0.0.9")
+        unix = UNIXClientEndpoint(reactor, "/run/serf.sock")
+        options: Any = object()
+        for endpoint, label in (
+            (tcp, "tcp:10.0.0.1:7373"),
+            (TCP6ClientEndpoint(reactor, "::1", 7373), "tcp:[::1]:7373"),
+            (named, "tcp:agent.example:7373"),
+            (unix, "unix:/run/serf.sock"),
+            (UNIXClientEndpoint(reactor, b"\0serf"), "unix:@serf"),
+            (SSL4ClientEndpoint(reactor, "agent.example", 7373, options), "ssl:agent.example:7373"),
+            (wrapClientTLS(options, named), "tls:agent.example:7373"),
+            (wrapClientTLS(options, tcp), "tls:10.0.0.1:7373"),
+            (wrapClientTLS(options, unix), "tls:unix:/run/serf.sock"),
+        ):
+            self.assertEqual(Host(endpoint=endpoint).label, label)
+
+    def test_the_label_of_an_endpoint_with_a_key_for_its_host_does_not_show_it(self) -> None:
+        reactor: Any = MemoryReactorClock()
+        for address in ("h?AuthKey=s3cret", "user:s3cret@h", "serf://h/s3cret"):
+            for kind in (TCP4ClientEndpoint, HostnameEndpoint):
+                self.assertNotIn("s3cret", Host(endpoint=kind(reactor, address, 7373)).label)
 
     def test_the_label_of_an_endpoint_names_its_class(self) -> None:
         self.assertIn("Endpoint at 0x", Host(endpoint=Endpoint(), auth_key="s3cret").label)

@@ -16,7 +16,13 @@ from urllib.parse import unquote
 
 import attrs
 import hyperlink
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    SSL4ClientEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.reflect import safe_repr
 
@@ -105,10 +111,7 @@ class Host:
     def label(self) -> str:
         """The host as errors and log lines show it, never with the key."""
         if self.endpoint is not None:
-            kind = type(self.endpoint)
-            if kind.__repr__ is not object.__repr__:
-                return str(safe_repr(self.endpoint))
-            return f"{kind.__name__} at {id(self.endpoint):#x}"
+            return _endpoint_label(self.endpoint)
         return address_label(self.address, self.port)
 
     def dialled_by(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
@@ -122,6 +125,40 @@ class Host:
         except ValueError:
             return HostnameEndpoint(reactor, self.address, self.port, timeout)
         return TCP4ClientEndpoint(reactor, self.address, self.port, timeout)
+
+
+# The name of an endpoint in an endpoint string, and the attribute that has its host.
+_DIALS: Mapping[type[Any], tuple[str, str]] = {
+    TCP4ClientEndpoint: ("tcp", "_host"),
+    TCP6ClientEndpoint: ("tcp", "_host"),
+    HostnameEndpoint: ("tcp", "_hostText"),
+    SSL4ClientEndpoint: ("ssl", "_host"),
+}
+
+
+def _endpoint_label(endpoint: object) -> str:
+    """Return an endpoint of Twisted's as an endpoint string without its options, another one by its class."""
+    kind = type(endpoint)
+    # The attributes are private ones, and may go: then there is the class.
+    fields: Mapping[str, Any] = getattr(endpoint, "__dict__", {})
+    if kind in _DIALS:
+        name, attribute = _DIALS[kind]
+        host, port = fields.get(attribute), fields.get("_port")
+        if host is not None and port is not None:
+            return f"{name}:{address_label(_shown_address(os.fsdecode(host)), port)}"
+    elif kind is UNIXClientEndpoint and "_path" in fields:
+        return f"unix:{os.fsdecode(fields['_path'])}".replace("\0", "@")  # as Linux shows an abstract one
+    elif "_wrappedEndpoint" in fields and "wrapClientTLS" in getattr(
+        fields.get("_wrapperFactory"), "__qualname__", ""
+    ):
+        return f"tls:{_endpoint_label(fields['_wrappedEndpoint']).removeprefix('tcp:')}"
+    if kind.__repr__ is not object.__repr__:
+        return str(safe_repr(endpoint))
+    return f"{kind.__name__} at {id(endpoint):#x}"
+
+
+def _shown_address(address: str) -> str:
+    return address if _is_ipv6(address) or _NAME.fullmatch(address) else _blotted(address)
 
 
 def address_label(address: str, port: int) -> str:
