@@ -32,7 +32,7 @@ INSIDE = {
     "client": "requests batch client",
     "serf": "call feed streams logs query serf",
     "handlers": "scripts routes handled agent work backlog intake running router",
-    "service": "settings lines apps jsonlog metrics web reload readiness follow demo ending options making",
+    "service": "settings agents lines apps jsonlog metrics web reload readiness follow demo ending options making",
 }
 
 

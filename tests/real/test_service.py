@@ -332,3 +332,23 @@ def test_a_daemon_finds_its_files_reloads_and_ends(agent: Agent, daemon: int, tm
     ]:
         assert json.loads(line)["level"] != "error", line
     assert json.loads((tmp_path / "state").read_text())["last"] == 1
+
+
+# -- the key
+
+
+@in_reactor
+async def test_the_key_is_read_from_a_file(twistd: Start, auth_agent: Agent, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text(f"{auth_agent.rpc_auth}\n")
+    right = twistd("--agent", f"tcp:{auth_agent.rpc}", "--auth-key-file", "key")
+    await right.line("member")
+    key.write_text("another")
+    wrong = twistd("--agent", auth_agent.rpc, "--auth-key-file", "key")
+    assert await wrong.ended == 1
+    assert "refused the key" in wrong.log
+    key.chmod(0o644)
+    refused = twistd("--agent", auth_agent.rpc, "--auth-key-file", "key")
+    assert await refused.ended == 1
+    assert f"mend it by: chmod 600 {key}" in refused.log + "".join(refused.lines)

@@ -1,8 +1,9 @@
-"""An agent behind a TLS proxy, with one of Twisted's endpoints as the host."""
+"""An agent behind a TLS proxy, with one of Twisted's endpoints as the host, or with an endpoint string of `twistd txserf`."""
 
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -16,6 +17,7 @@ import txserf
 from tests.agents import Agent
 from tests.real.conftest import Listen, NewClient
 from tests.real.helpers import Proxy, Seen, fails, in_reactor, reactor, round_trip
+from tests.real.processes import Start
 
 
 def new_certificate() -> PrivateCertificate:
@@ -35,9 +37,13 @@ def new_certificate() -> PrivateCertificate:
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    both: PrivateCertificate = PrivateCertificate.loadPEM(certificate.public_bytes(pem) + private)
+    both: PrivateCertificate = PrivateCertificate.loadPEM(certificate.public_bytes(pem) + private_pem(key))
     return both
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(pem, pkcs8, serialization.NoEncryption())
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +95,49 @@ async def test_tls_to_an_agent_itself_is_a_connect_error(
 ) -> None:
     client = new_client(tls_endpoint(agent.rpc, certificate))
     await fails(client.members().request(), txserf.ConnectError)
+
+
+# -- twistd txserf --agent
+
+
+def pem(folder: Path, certificate: Certificate) -> str:
+    """Write a certificate, and return the options of an endpoint string that trusts it."""
+    folder.mkdir()
+    (folder / "trusted.pem").write_bytes(certificate.dumpPEM())
+    return f"trustRoots={folder}"
+
+
+@in_reactor
+async def test_twistd_reaches_an_agent_by_an_endpoint_string_with_the_right_certificate_only(
+    twistd: Start, agent: Agent, listen: Listen, tmp_path: Path, certificate: PrivateCertificate
+) -> None:
+    port = listen_with_tls(listen, Proxy(agent), certificate).partition(":")[2]
+    name = f"tls:localhost:{port}"
+    right = twistd("--agent", f"{name}:{pem(tmp_path / 'right', certificate)}")
+    await right.line("member")
+    await right.logged(f"connected to {name}\n")
+    wrong = twistd("--agent", f"{name}:{pem(tmp_path / 'wrong', new_certificate())}")
+    await wrong.logged(f"no connection to {name}: ")
+    await wrong.logged("certificate verify failed")
+    assert wrong.lines == []
+    for running in (right, wrong):
+        assert str(tmp_path) not in running.log
+
+
+@in_reactor
+async def test_twistd_shows_its_own_certificate_to_a_proxy_that_wants_one(
+    twistd: Start, agent: Agent, listen: Listen, tmp_path: Path, certificate: PrivateCertificate
+) -> None:
+    own = new_certificate()
+    wants_it = SSL4ServerEndpoint(reactor, 0, certificate.options(own), interface="127.0.0.1")
+    port = listen(Proxy(agent), wants_it).partition(":")[2]
+    name, trusts = f"tls:localhost:{port}", pem(tmp_path / "trusted", certificate)
+    for file, each in (("own", own), ("another", new_certificate())):
+        key = each.privateKey.original.to_cryptography_key()
+        (tmp_path / file).write_bytes(each.dumpPEM() + private_pem(key))
+    right = twistd("--agent", f"{name}:{trusts}:certificate={tmp_path / 'own'}")
+    await right.line("member")
+    for more in ("", f":certificate={tmp_path / 'another'}"):
+        wrong = twistd("--agent", f"{name}:{trusts}{more}")
+        await wrong.logged(f"no connection to {name}: ")
+        assert wrong.lines == []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+
+from twisted.python import usage
 
 from tests.options_case import OptionsCase
 from txserf.model import UserEvent
@@ -93,6 +96,9 @@ class OptionsTests(OptionsCase):
             ("--handler", "nonsense=true"): "--handler 'nonsense=true'",
             ("--app", "txserf_nowhere:x"): "--app txserf_nowhere:x: there is no module",
             ("--agent", "a:0"): "--agent: ",
+            ("--auth-key-file", "nowhere"): "nowhere can't be read: No such file or directory",
+            ("--auth-key-file", "k", "--embedded", "1"): "--auth-key-file and --embedded exclude each other",
+            ("--agent", "tcp:a:x"): "--agent: 'tcp:a***' is no client endpoint: ValueError",
             ("--stream", "user,member_join"): "--stream 'user,member_join': 'member_join' is no event type",
             ("--monitor", "LOUD"): "--monitor 'LOUD': there are TRACE, ",
             ("--http", "nonsense"): "--http: 'nonsense'",
@@ -110,6 +116,23 @@ class OptionsTests(OptionsCase):
     def test_what_the_file_asks_to_be_shown_is_refused_by_name_too(self) -> None:
         self.assertIn("--stream 'foo'", self.refusal("--config", self.file('stream = "foo"')))
         self.assertIn("--monitor 'LOUD'", self.refusal("--config", self.file('monitor = "LOUD"')))
+
+    def test_nothing_that_is_shown_of_it_has_a_key(self) -> None:
+        options = self.options("--agent", "serf://h?AuthKey=s3cret")
+        self.assertNotIn("s3cret", repr(options))
+        error = self.assertRaises(
+            usage.UsageError,
+            self.options,
+            "--agent",
+            "serf://h?AuthKey=s3cret",
+            "--concurrency",
+            "1",
+            "--state",
+            "s",
+        )
+        told = traceback.TracebackException.from_exception(error, capture_locals=True).format()
+        ours = "".join(line for line in told if "s3cret" in line and "/txserf/" in line)
+        self.assertEqual(ours, "")
 
     def test_at_a_reload_it_is_refused_as_well(self) -> None:
         for text, told in (

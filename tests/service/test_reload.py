@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.router_case import RouterCase
-from txserf import Router, UserEvent
+from txserf import Host, Router, UserEvent
 from txserf.service import settings
 from txserf.service.reload import Reloader
 from txserf.service.settings import ConfigError
@@ -27,6 +27,7 @@ class ReloadCase(RouterCase):
     def setUp(self) -> None:
         super().setUp()
         self.file: dict[str, Any] = {}
+        self.agents: tuple[Host, ...] | None = None
         self.next_router: Router | ConfigError = self.router
 
     def read(self) -> tuple[dict[str, Any], Router]:
@@ -37,7 +38,9 @@ class ReloadCase(RouterCase):
     def reloader(self) -> Reloader:
         """Start a service with the router, and return a started reloader for it."""
         self.service = self.bind()
-        reloader = Reloader(self.service, settings.merged({}, self.file), self.read, FakeReactor())
+        reloader = Reloader(
+            self.service, settings.merged({}, self.file), self.read, FakeReactor(), agents=lambda: self.agents
+        )
         reloader.startService()
         self.addCleanup(reloader.stopService)
         return reloader
@@ -203,6 +206,22 @@ class ReloadTests(ReloadCase):
         self.assertEqual(self.logged("restart"), ["needs a restart to take effect: agent, http"] * 2)
         self.assertEqual(self.service.concurrency, 2)
         self.assertNotIn("s3cret", self.log.everything)
+
+    def test_the_keys_of_the_agents_are_used_anew(self) -> None:
+        reloader = self.reloader()
+        factory, before = self.serf.factory, self.serf.factory.hosts
+        self.agents = tuple(Host(endpoint=host.endpoint, auth_key="new") for host in before)
+        reloader.reload()
+        self.assertEqual([host.auth_key for host in factory.hosts], ["new"] * len(before))
+
+    def test_other_agents_need_a_restart(self) -> None:
+        for name in ("agent", "auth-key-file"):
+            reloader = self.reloader()
+            before = self.serf.factory.hosts
+            self.file, self.agents = {name: "other"}, (Host("other"),)
+            reloader.reload()
+            self.assertEqual(self.serf.factory.hosts, before)
+            self.file = {}
 
     def test_the_connection_stays(self) -> None:
         reloader = self.reloader()

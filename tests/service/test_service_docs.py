@@ -66,11 +66,15 @@ class PageTests(SynchronousTestCase):
         self.file("mypackage/__init__.py", "")
         self.file("mypackage/ops.py", "import txserf\nrouter = txserf.Router()")
         self.addCleanup(lambda: [sys.modules.pop(name) for name in ("mypackage", "mypackage.ops")])
-        configuration = self.file("txserf.toml", "")
+        files = {
+            "/etc/txserf.toml": self.file("txserf.toml", ""),
+            "/etc/txserf.key": self.file("key", "s3cret", 0o600),
+        }
         lines = commands()
         self.assertGreater(len(lines), 4)
         for words in lines:
-            self.taken([configuration if word == "/etc/txserf.toml" else word for word in words])
+            # The folder of authorities is any that is there.
+            self.taken([files.get(word, word).replace("/etc/txserf/ca", str(self.folder)) for word in words])
 
     def test_the_unit_starts_it_and_reloads_it(self) -> None:
         unit = configparser.ConfigParser(interpolation=None)

@@ -165,22 +165,6 @@ class CheckTests(SynchronousTestCase):
     def test_agents_are_real_or_embedded(self) -> None:
         self.assertIn("exclude each other", self.refusal(agent="a", embedded=1))
 
-    def test_a_bad_host_is_named_without_its_key(self) -> None:
-        told = self.refusal(agent="serf://a:99999?AuthKey=s3cret")
-        self.assertIn("--agent: ", told)
-        self.assertIn("99999", told)
-        self.assertNotIn("s3cret", told)
-
-    def test_a_bad_host_of_the_environment_is_not_blamed_on_the_option(self) -> None:
-        with mock.patch.dict(os.environ, {"SERF_RPC_ADDR": "https://a?AuthKey=s3cret"}):
-            told = self.refusal()
-        self.assertTrue(told.startswith("$SERF_RPC_ADDR: not HOST"), told)
-        self.assertNotIn("s3cret", told)
-
-    def test_an_embedded_cluster_does_not_need_the_environments_hosts(self) -> None:
-        with mock.patch.dict(os.environ, {"SERF_RPC_ADDR": "https://a"}):
-            settings.check(settings.merged({"embedded": 1}, {}))
-
     def test_an_event_type_that_serf_does_not_have_is_refused_by_name(self) -> None:
         for stream, part in {
             "foo": "foo",

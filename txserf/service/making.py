@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 
+from txserf.errors import hides_arguments
 from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
 from txserf.serf.serf import Serf
@@ -63,13 +64,14 @@ class Parts(MultiService):
                 _log.failure("{part} did not stop well", part=part)
 
 
+@hides_arguments
 def makeService(options: Options) -> IService:
     """Make the service that the options ask for."""
     values, router, failed = options.chosen, options.router, options.ending.fail
     write, format = _line_writer(options), FORMATS[values["format"]]
     cluster = None if values["embedded"] is None else _embedded_cluster(values["embedded"])
     shows_all = cluster is not None and not values["embedded-quiet"]
-    serf = Serf(values["agent"] if cluster is None else cluster.endpoints())
+    serf = Serf(options.agents if cluster is None else cluster.endpoints())
     handles = values["handler"] or values["app"]
     follower = None
     if shows_all or not handles or values["stream"] is not None or values["monitor"] is not None:
@@ -89,7 +91,8 @@ def makeService(options: Options) -> IService:
     if handling is not None:
         parts.add(handling)
         parts.add(guard)
-        parts.add(Reloader(handling, values, partial(options.read, again=True)))
+        read = partial(options.read, again=True)
+        parts.add(Reloader(handling, values, read, agents=lambda: options.agents))
     if follower is not None:
         parts.add(follower)
     result: IService = parts

@@ -11,10 +11,15 @@ from typing import Any
 from twisted.python import usage
 
 from txserf.arguments import did_you_mean, reactor_or_global
+from txserf.errors import hides_arguments
 from txserf.handlers.router import Router
 from txserf.service import apps, settings
+from txserf.service.agents import read_agents
 from txserf.service.ending import Ending
 from txserf.service.settings import ConfigError, Takes
+
+# The options that name a file, in the configuration file too.
+_FILES = frozenset({"state", "auth-key-file"})
 
 
 class Options(usage.Options):
@@ -23,6 +28,7 @@ class Options(usage.Options):
 
     :ivar ending: ends the process if its service can't work.
     :ivar chosen: the value of each option: from the command line, else from the file, else its default.
+    :ivar agents: the agents; None with ``--embedded``.
     :ivar router: the handlers; None if there are none and no file that may bring some.
     :ivar http: the endpoint of /health and /metrics; None for none.
     """
@@ -49,6 +55,7 @@ class Options(usage.Options):
 
     opt_handler.__doc__ = settings.BY_NAME["handler"].summary
 
+    @hides_arguments
     def parseOptions(self, options: Any = None) -> None:
         """Parse a command line; the refusal of an unknown option names the nearest known one."""
         try:
@@ -64,11 +71,14 @@ class Options(usage.Options):
             hint = did_you_mean(f"--{wrong.opt}", [f"--{row.name}" for row in settings.SETTINGS])
             raise usage.UsageError(f"{error}{hint}") from None
 
+    def __repr__(self) -> str:
+        return f"<Options of twistd txserf at {id(self):#x}>"  # that of a dict would show a key of --agent
+
     def postOptions(self) -> None:
         """Read the file and the handlers, and check all of it."""
         self.ending = Ending()
         # twistd goes to another folder later, where scripts are run. Files are meant from where it was started.
-        for name in ("config", "state"):
+        for name in ("config", *_FILES):
             if self[name] is not None:
                 self[name] = os.path.abspath(self[name])
         flags = {flag for flag, _, _ in self.optFlags}
@@ -86,20 +96,22 @@ class Options(usage.Options):
         handles = self.chosen["handler"] or self.chosen["app"] or self.chosen["config"]
         self.router = router if handles else None
 
+    @hides_arguments
     def read(self, again: bool = False) -> tuple[dict[str, Any], Router]:
         """
         Read the file, and make the router.
 
         :param again: whether to import the module of ``--app`` anew.
-        :returns: the values of all options, and the router that they ask for.
+        :returns: the values of all options, and the router that they ask for. `agents` are those of the values.
         :raises ConfigError: for an option that can't work.
         """
         path = self._given.get("config")
         found = {} if path is None else settings.load(Path(path))
-        if "state" in found:
-            found["state"] = os.path.join(self._started_in, found["state"])
+        for name in _FILES & found.keys():
+            found[name] = os.path.join(self._started_in, found[name])
         values = settings.merged(self._given, found)
         settings.check(values)
+        agents = read_agents(values) if values["embedded"] is None else None
         if values["app"] is not None and self._started_in not in sys.path:
             sys.path.insert(0, self._started_in)
         router = apps.make_router(
@@ -109,6 +121,7 @@ class Options(usage.Options):
             again=again,
             rpc_auth=bool(values["script-rpc-auth"]),
         )
+        self.agents = agents
         return values, router
 
     @property

@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from txserf.arguments import reactor_or_global
+from txserf.connection.hosts import Host
 from txserf.errors import encodable, reason_text
 from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
@@ -26,6 +27,7 @@ class Reloader(Service):
     :param values: the options as they are.
     :param read: reads the options again, and makes the router that they ask for; may raise `ConfigError`.
     :param reactor: reloads in its thread, not in the signal handler; None takes the global reactor.
+    :param agents: returns the agents as they were read last, for their keys; None leaves them alone.
     """
 
     def __init__(
@@ -34,10 +36,13 @@ class Reloader(Service):
         values: Values,
         read: Callable[[], tuple[Values, Router]],
         reactor: Any = None,
+        *,
+        agents: Callable[[], tuple[Host, ...] | None] = lambda: None,
     ) -> None:
         self._service = service
         self._values = values
         self._read = read
+        self._agents = agents
         self._reactor = reactor
         self._before: Any = None
 
@@ -68,6 +73,9 @@ class Reloader(Service):
         if fixed:
             _log.warn("needs a restart to take effect: {options}", options=", ".join(fixed))
         self._values = {**values, **{name: self._values[name] for name in fixed}}
+        agents = self._agents()
+        if agents is not None and not {"agent", "auth-key-file"} & set(fixed):
+            self._service.serf.factory.hosts = agents  # the same ones; their keys and certificates may be new
         limits = {"concurrency": values["concurrency"], "timeout": values["handler-timeout"] or None}
         self._service.replace(router.routes(), **limits)
         _log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))

@@ -20,8 +20,7 @@ import attrs
 from txserf import constant
 from txserf.arguments import count, did_you_mean, seconds, what_it_is
 from txserf.commands import LOG_LEVELS
-from txserf.connection.hosts import parse_hosts
-from txserf.errors import InvalidHostURL, InvalidRequest
+from txserf.errors import InvalidRequest
 from txserf.filters import parse_filter
 
 
@@ -128,9 +127,15 @@ SETTINGS = (
     Setting(
         "agent",
         Takes.TEXT,
-        "Agents, as HOST:PORT or serf://HOST:PORT?AuthKey=KEY, with commas; without it $SERF_RPC_ADDR, "
-        "else 127.0.0.1:7373.",
+        "Agents, with commas, as HOST:PORT, serf://HOST:PORT?AuthKey=KEY or a client endpoint of Twisted's such as "
+        "tls:HOST:PORT; without it $SERF_RPC_ADDR, else 127.0.0.1:7373.",
         short="a",
+    ),
+    Setting(
+        "auth-key-file",
+        Takes.TEXT,
+        "A file with the key of the agents, which its owner alone can read; for all that have no key of their own in "
+        "--agent. Without it $SERF_RPC_AUTH.",
     ),
     Setting(
         "handler",
@@ -287,21 +292,13 @@ def check(values: Values) -> None:
         raise ConfigError("--embedded-port and --embedded-quiet go with --embedded")
     if values["embedded"] is not None and values["agent"] is not None:
         raise ConfigError("--agent and --embedded exclude each other")
+    if values["embedded"] is not None and values["auth-key-file"] is not None:
+        raise ConfigError("--auth-key-file and --embedded exclude each other")
     if values["state"] is not None:
         if not (values["handler"] or values["app"] or values["config"]):
             raise ConfigError("--state goes with --handler, --app or --config")
         _check_state(Path(values["state"]))
     _check_shown(values["stream"], values["monitor"])
-    if values["embedded"] is None:
-        _check_hosts(values["agent"])
-
-
-def _check_hosts(agent: str | None) -> None:
-    try:
-        parse_hosts(agent)
-    except InvalidHostURL as error:
-        # If none is given, the text names the environment variable already.
-        raise ConfigError(str(error) if agent is None else f"--agent: {error}") from None
 
 
 def _check_shown(stream: str | None, monitor: str | None) -> None:
