@@ -102,7 +102,7 @@ class EmbeddedAgent:
 
     :ivar name: its node name.
     :ivar latency: seconds that it adds to each round trip with another node; may be set.
-    :ivar keyring: its keys, None where gossip is not encrypted; may be set, for a key command that fails here.
+    :ivar keyring: its keys, None where gossip is not encrypted; may be set to others, so that a key command fails here.
     """
 
     def __init__(
