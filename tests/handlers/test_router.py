@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -44,7 +45,11 @@ class RegistrationTests(SynchronousTestCase):
         def generator(event: Event) -> Any:
             yield
 
-        self.refused("generator", Router().user_event("a"), generator)
+        async def async_generator(event: Event) -> Any:
+            yield
+
+        for function in (generator, async_generator, partial(generator), partial(async_generator)):
+            self.refused("generator", Router().user_event("a"), function)
 
     def test_an_unknown_kind_of_member_event_is_refused_by_name(self) -> None:
         self.refused("'gone' is no kind", Router().member_event, "gone")

@@ -209,8 +209,7 @@ class Router:
 def _function(what: str, function: Callable[..., object], *, answers: bool) -> FunctionHandler:
     if not callable(function):
         raise InvalidRequest(f"{what}: a handler must be callable, not {function!r}")
+    handler = FunctionHandler(function, answers)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidRequest(
-            f"{what}: {function.__qualname__} is a generator function: its body would never run"
-        )
-    return FunctionHandler(function, answers)
+        raise InvalidRequest(f"{what}: {handler.label} is a generator function: its body would never run")
+    return handler
