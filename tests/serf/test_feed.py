@@ -148,6 +148,22 @@ class FeedTests(SynchronousTestCase):
         self.deliver("ab")
         self.assertEqual(self.feed.stops, 1)
 
+    def test_a_callback_that_stops_it_leaves_nothing_to_a_reader_beside_it(self) -> None:
+        aiter(self.feed)
+
+        def enough(item: str) -> None:
+            self.feed._end(None, discard=True)
+
+        self.feed.add_callback(enough)
+        self.deliver("ab")
+        self.assertEqual(self.successResultOf(self.rest()), [])
+
+    def test_a_callback_that_ends_it_leaves_its_item_to_a_reader_beside_it(self) -> None:
+        reading = self.rest()
+        self.feed.add_callback(lambda item: self.feed._end(None))
+        self.deliver("ab")
+        self.assertEqual(self.successResultOf(reading), ["a"])
+
     def test_a_callback_that_waited_as_we_closed_has_not_failed(self) -> None:
         pending: list[Deferred[None]] = [Deferred(), Deferred()]
         waiting = iter(pending)

@@ -96,14 +96,16 @@ class Feed(Generic[T]):
     def _deliver(self, item: T) -> None:
         if self._ended:
             return
-        if self._chain is not None:
-            self._chain.put(item)
+        chain = self._chain
+        if chain is None or self._iterated:
+            self._items.append(item)
+            if self._limit is not None and len(self._items) > self._limit:
+                self._items.popleft()
+                self._dropped += 1
+        if chain is not None:
+            chain.put(item)  # behind the line for readers: a function may end the feed, and with it that line
             if not self._iterated:
                 return
-        self._items.append(item)
-        if self._limit is not None and len(self._items) > self._limit:
-            self._items.popleft()
-            self._dropped += 1
         if self._readers:
             self._readers.popleft().callback(None)
 
