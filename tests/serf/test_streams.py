@@ -261,6 +261,24 @@ class EventStreamTests(StreamCase):
         self.assertEqual(self.now(stream, 1), [Gap(0, 3)])
         self.assertEqual(len(stream._items), 0)
 
+    def test_a_loss_behind_a_gap_that_a_full_buffer_has_ended_is_another_gap(self) -> None:
+        stream = self.serf.stream(gaps=True, buffer=1)
+        called: list[Any] = []
+        stream.add_callback(called.append)
+        self.open()
+        self.reconnect()
+        opening, _ = self.agree()
+        self.send(opening.seq, "one", "two")  # one more than the buffer holds
+        self.clock.advance(1)
+        self.reconnect()
+        self.clock.advance(1)
+        self.send(self.open(), "three")
+        gaps = [item for item in called if isinstance(item, Gap)]
+        self.assertEqual(gaps, [Gap(0, 0), Gap(0, 2)])
+        self.assertEqual(
+            [getattr(item, "name", "Gap") for item in called], ["Gap", "one", "two", "Gap", "three"]
+        )
+
     def test_a_stream_that_was_never_active_has_no_gap(self) -> None:
         stream = self.serf.stream(gaps=True)
         self.agree()

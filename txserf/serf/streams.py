@@ -239,6 +239,7 @@ class EventStream(Stream["Event | Gap"]):
         self._gaps = gaps
         self._timeout = timeout
         self._most_held = buffer
+        self._was_active = False  # so that a loss makes a gap
         self._lost_at: float | None = None  # the beginning of a gap that has not ended yet
         self._held: list[Event] = []  # the events behind that gap
         subscriber = Subscriber(self._activated, self._interrupted, self._event, self._leave_out, self._over)
@@ -287,13 +288,14 @@ class EventStream(Stream["Event | Gap"]):
         return call.result
 
     def _interrupted(self, heard_at: float) -> None:
-        if self._gaps and self._is_active:
+        if self._gaps and self._was_active and self._lost_at is None:
             self._lost_at = heard_at
         super()._interrupted(heard_at)
 
     def _activated(self) -> None:
         if self._lost_at is not None:
             self._end_gap(self._lost_at)
+        self._was_active = True
         super()._activated()
 
     def _over(self, reason: SerfError) -> None:
