@@ -224,6 +224,14 @@ class Endpoint:
         connecting.callback(protocol)
         return agent
 
+    def accept_untold(self) -> Agent:
+        """Accept the oldest waiting attempt, whose Deferred does not fire: `refuse` may fail it afterwards."""
+        _, factory = self._waiting[0]
+        protocol = factory.buildProtocol(ADDRESS)
+        assert protocol is not None
+        self.agents.append(Agent(protocol))
+        return self.agents[-1]
+
     def accept_and_greet(self) -> Agent:
         """Accept the oldest waiting attempt, and answer its handshake and auth."""
         agent = self.accept()

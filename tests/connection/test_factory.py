@@ -181,6 +181,32 @@ class RoundTests(FactoryCase):
         self.assertIs(factory.phase, Phase.CONNECTED)
         self.assertEqual(len(immediate.agents), 2)
 
+    def test_an_open_connection_stays_though_its_endpoint_never_fires(self) -> None:
+        factory = self.factory()
+        factory.start()
+        self.a.accept_untold().greet()
+        self.clock.advance(5)
+        self.assertIs(factory.phase, Phase.CONNECTED)
+        self.assertEqual(self.attempts, [1, 0, 0])
+        closed = factory.disconnect()
+        self.a.agents[0].finish_closing()
+        self.successResultOf(closed)
+        self.assertIs(factory.phase, Phase.IDLE)
+
+    def test_an_endpoint_that_fails_before_the_handshake_is_through_is_one_that_failed(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_untold()
+        self.a.refuse(OSError("the certificate is another one"))
+        self.assertTrue(agent.closed_by_client)
+        self.assertEqual(self.attempts, [1, 1, 0])
+        self.b.accept_and_greet()
+        closed = factory.disconnect()
+        self.b.agents[0].finish_closing()
+        self.assertNoResult(closed)
+        agent.finish_closing()
+        self.successResultOf(closed)
+
     def test_the_list_is_read_when_it_is_made(self) -> None:
         self.assertRaises(InvalidHostURL, SerfClientFactory, "a:0")
 

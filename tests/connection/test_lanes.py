@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -234,6 +235,20 @@ class LaneLossTests(LaneCase):
         lane.reply(lane.asked_one("join").seq, {"Num": 1})
         self.assertEqual(self.successResultOf(join), 1)
         self.disconnect(session)
+
+    def test_one_whose_endpoint_fails_after_it_was_lost_is_over_once(self) -> None:
+        session = self.connected()
+        join = self.join(session)
+        self.host.accept_untold().lose()
+        self.host.refuse()
+        del self.host.agents[-1]  # it holds the attempt
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.clock.advance(session.factory.initialDelay)
+        self.assertEqual(self.host.waiting, 1)
+        lane = self.host.accept_and_greet()
+        lane.reply(lane.asked_one("join").seq, {"Num": 1})
+        self.successResultOf(join)
 
     def test_it_is_tried_no_longer_than_the_calls_timeout(self) -> None:
         session = self.connected()

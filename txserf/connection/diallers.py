@@ -59,15 +59,15 @@ class Listener(NamedTuple):
     """
     The functions that are called for an attempt.
 
-    If it never gets a transport, *failed* is called in the end, else *closed*. Nothing is called for an attempt that
-    was cancelled before it had a transport.
+    Either *failed* is called in the end or *closed*. Nothing is called for an attempt that was cancelled before it had a
+    transport.
     """
 
     opened: Callable[[Attempt], None]  # handshake and auth are through
     closed: Callable[
         [Attempt, SerfError, list[Exchange]], None
     ]  # the transport is; the exchanges are unanswered
-    failed: Callable[[Attempt, BaseException], None]  # it was not connected
+    failed: Callable[[Attempt, BaseException], None]  # the dialling has failed
 
 
 class Attempt:
@@ -119,9 +119,21 @@ class Attempt:
         return self._sockets.opened(self.protocol)
 
     def not_connected(self, reason: BaseException) -> None:
-        """Take the failure of the dialling."""
-        if self._listener is not None:
-            self._listener.failed(self, reason)
+        """
+        Take the failure of the dialling.
+
+        An endpoint may connect the transport and fail afterwards, or never fire. Until handshake and auth are through
+        that is a failure all the same; after that, or after its end, the connection speaks for itself.
+        """
+        state = State.NEW if self.protocol is None else self.protocol.state
+        listener = self._listener
+        if listener is None or state not in (State.NEW, State.OPENING):
+            return
+        if state is State.OPENING:
+            assert self.protocol is not None
+            self._listener = None
+            self.protocol.close()
+        listener.failed(self, reason)
 
     # Owner: the connection's callbacks
 
