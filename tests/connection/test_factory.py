@@ -579,6 +579,17 @@ class StoppingTests(FactoryCase):
         self.successResultOf(closed)
         self.assertEqual((self.attempts, self.clock.getDelayedCalls()), ([1, 0, 0], []))
 
+    def test_cancelling_the_deferred_of_disconnect_ends_the_waiting_for_it_and_nothing_else(self) -> None:
+        factory = self.factory()
+        factory.start()
+        agent = self.a.accept_and_greet()
+        closed, other = factory.disconnect(), factory.disconnect()
+        closed.cancel()
+        self.failureResultOf(closed, CancelledError)
+        self.assertNoResult(other)
+        agent.finish_closing()
+        self.successResultOf(other)
+
     def test_disconnect_between_rounds_ends_the_wait(self) -> None:
         factory = self.factory()
         factory.start()

@@ -586,6 +586,16 @@ class DisconnectTests(SessionCase):
         self.assertEqual((members.told, event.told), (["Disconnected"], ["Disconnected"]))
         self.assertEqual(self.host.cancelled, 1)
 
+    def test_cancelling_its_deferred_ends_the_waiting_for_it_and_nothing_else(self) -> None:
+        session = self.session()
+        members = self.submit(session, MEMBERS)
+        closed = session.disconnect()
+        closed.cancel()
+        self.failureResultOf(closed, CancelledError)
+        self.clock.advance(0)
+        self.assertEqual(members.told, ["Disconnected"])
+        self.disconnect(session)
+
     def test_what_waits_while_the_handshake_is_under_way_ends_with_it_too(self) -> None:
         session = self.session()
         members = self.submit(session, MEMBERS)

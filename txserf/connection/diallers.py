@@ -43,7 +43,7 @@ class Sockets:
         """
         Close all that are open now.
 
-        :returns: a Deferred of None, once each of them is closed.
+        :returns: a Deferred of None, once each of them is closed. To cancel it ends the waiting, nothing else.
         """
         closing: list[Deferred[None]] = []
         for protocol, askers in self._askers.items():
@@ -52,7 +52,9 @@ class Sockets:
                 askers.append(closing[-1])
         for protocol in list(self._askers):
             protocol.close()
-        return DeferredList(closing).addCallback(lambda _: None)
+        closed: Deferred[None] = Deferred()
+        DeferredList(closing).addCallback(lambda _: closed.callback(None))
+        return closed
 
 
 class Listener(NamedTuple):

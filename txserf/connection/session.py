@@ -151,7 +151,14 @@ class Session:
         self.clock.callLater(0, told.callback, None)
         told.addCallback(lambda _: self.fail(waiting, Disconnected("the connection was closed by us")))
         both: list[Deferred[Any]] = [told, closed]
-        return DeferredList(both).addCallback(lambda _: self.deadlines.close())
+        over: Deferred[None] = Deferred()  # its caller may cancel it, and the waiting end all the same
+
+        def finish(_: object) -> None:
+            self.deadlines.close()
+            over.callback(None)
+
+        DeferredList(both).addCallback(finish)
+        return over
 
     def why_waiting(self) -> str:
         """Say why nothing is sent, for the text of a timeout; empty where there is a connection."""
