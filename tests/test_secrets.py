@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import txserf
+from tests.fakes import Endpoint, Log, Reactor
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import parse_hosts
 from txserf.embedded import EmbeddedCluster
@@ -159,6 +161,63 @@ class KeyTests(SynchronousTestCase):
         self.assertIsNone(factory.auth_key)
         factory.auth_key = KEY
         factory.auth_key = None
+
+
+class RepeatedKeyTests(SynchronousTestCase):
+    """An agent, or another program in its place, says the key that it was given."""
+
+    def setUp(self) -> None:
+        self.log = Log(self)
+        self.reactor = Reactor()
+        self.endpoint = Endpoint()
+        self.host = txserf.Host(endpoint=self.endpoint, auth_key=KEY)
+
+    def failed(self, waiting: Deferred[Any], kind: type[Exception]) -> None:
+        error = self.failureResultOf(waiting, kind).value
+        self.assertIn("no: ***", str(error))
+        self.assertNotIn(KEY, told(error) + self.log.everything)
+
+    def test_the_refusal_of_a_connection_does_not_show_it(self) -> None:
+        client = txserf.Client(self.host, reactor=self.reactor)
+        waiting = client.members().request()
+        agent = self.endpoint.accept()
+        agent.greet(f"no: {KEY}")
+        agent.finish_closing()
+        self.failed(waiting, txserf.AuthenticationError)
+
+    def test_the_refusal_of_a_handshake_does_not_show_it(self) -> None:
+        client = txserf.Client(self.host, reactor=self.reactor)
+        waiting = client.members().request()
+        agent = self.endpoint.accept()
+        agent.reply(agent.asked()[0].seq, error=f"no: {KEY}")
+        agent.finish_closing()
+        self.failed(waiting, txserf.ConnectError)
+
+    def test_the_refusal_of_a_key_that_was_queued_does_not_show_it(self) -> None:
+        client = txserf.Client(self.endpoint, reactor=self.reactor)
+        waiting = client.members().request()
+        agent = self.endpoint.accept_and_greet()
+        agent.reply(agent.asked_one("members").seq, {"Members": []})
+        self.successResultOf(waiting)
+        waiting = client.auth(AuthKey=KEY).request()
+        for asked in agent.asked():
+            agent.reply(asked.seq, error=f"no: {KEY}" if asked.command == "auth" else "")
+        self.failed(waiting, txserf.AuthenticationError)
+
+    def test_the_refusal_of_a_key_of_the_keyring_does_not_show_it(self) -> None:
+        for name in ("install_key", "use_key", "remove_key"):
+            with self.subTest(name):
+                endpoint = Endpoint()
+                serf = txserf.Serf(endpoint, reactor=self.reactor)
+                serf.startService()
+                endpoint.accept_and_greet()
+                waiting = getattr(serf, name)(KEY)
+                lane = endpoint.accept_and_greet()
+                asked = lane.asked_one(name.replace("_", "-"))
+                body = {"Keys": None, "Messages": {}, "NumErr": 1, "NumNodes": 2, "NumResp": 2}
+                lane.reply(asked.seq, body, error=f"no: {KEY}")
+                self.failed(waiting, txserf.KeyringError)
+                serf.close()
 
 
 class HidesArgumentsTests(SynchronousTestCase):

@@ -266,6 +266,13 @@ class Command:
         by_name = self._by_name
         return {name: "***" if by_name[name].secret else value for name, value in values.items()}
 
+    def without_keys(self, message: str, values: Mapping[str, Any]) -> str:
+        """Return an agent's *message* without the keys of *values*: an agent may repeat what it was given."""
+        for arg in self.args:
+            if arg.secret and values[arg.name]:
+                message = message.replace(values[arg.name], "***")
+        return message
+
     def refusal(self, message: str, body: Mapping[str, Any] | None = None) -> RpcError:
         """
         Return the typed API's error for an agent's *message*.

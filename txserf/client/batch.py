@@ -106,7 +106,8 @@ class Batch:
         if command is commands.AUTH:
             if error:
                 host = queued.connection.host if queued.connection is not None else ""
-                self.fail(AuthenticationError(f"{host} refused the key: {error}", host=host))
+                told = command.without_keys(error, queued.values)
+                self.fail(AuthenticationError(f"{host} refused the key: {told}", host=host))
                 return
             self._session.authenticated(queued.values["AuthKey"])
         queued.responses.append(response)

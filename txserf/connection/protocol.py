@@ -386,15 +386,20 @@ class SerfProtocol(Protocol):
 
     def _shaken(self, reply: Reply) -> None:
         if reply.error:
-            self._give_up(ProtocolError(f"{self.host} refused the handshake: {reply.error}"))
+            self._give_up(ProtocolError(f"{self.host} refused the handshake: {self._told(reply)}"))
         elif self._auth_key is None:
             self._ready()
 
     def _authenticated(self, reply: Reply) -> None:
         if reply.error:
-            self._give_up(AuthenticationError(f"{self.host} refused the key: {reply.error}", host=self.host))
+            self._give_up(
+                AuthenticationError(f"{self.host} refused the key: {self._told(reply)}", host=self.host)
+            )
         else:
             self._ready()
+
+    def _told(self, reply: Reply) -> str:
+        return commands.AUTH.without_keys(reply.error, {"AuthKey": self._auth_key})
 
     def _ready(self) -> None:
         self._move(State.READY)

@@ -38,7 +38,8 @@ class Call(Operation):
         self._session.settle(self)
         try:
             if error:
-                self.result.errback(self.command.refusal(error, body))
+                told = self.command.without_keys(error, self.values)
+                self.result.errback(self.command.refusal(told, body))
                 return
             value = self.command.decode(body or {})
         except ProtocolError as broken:
