@@ -214,7 +214,13 @@ class RepeatedKeyTests(SynchronousTestCase):
                 waiting = getattr(serf, name)(KEY)
                 lane = endpoint.accept_and_greet()
                 asked = lane.asked_one(name.replace("_", "-"))
-                body = {"Keys": None, "Messages": {}, "NumErr": 1, "NumNodes": 2, "NumResp": 2}
+                body: dict[str, Any] = {
+                    "Keys": None,
+                    "Messages": {},
+                    "NumErr": 1,
+                    "NumNodes": 2,
+                    "NumResp": 2,
+                }
                 lane.reply(asked.seq, body, error=f"no: {KEY}")
                 self.failed(waiting, txserf.KeyringError)
                 serf.close()
