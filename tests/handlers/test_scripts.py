@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -218,19 +221,115 @@ async def test_cancelled_in_its_first_instant_it_is_killed_too(
     assert not alive(pid)
 
 
+def sleeper(path: Path) -> Path:
+    """Make a program that writes its process ID to a file, and sleeps."""
+    program = path.with_suffix(".sh")
+    program.write_text(f"#!/bin/sh\necho $$ > {path}.new; mv {path}.new {path}; exec sleep 1000")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("setsid {left}", id="a child"),
+        pytest.param(
+            "setsid sh -c 'setsid {left} >&- 2>&-; true'; true", id="a grandchild without the output"
+        ),
+        pytest.param("setsid {left} & exit 0", id="one that holds the output of a script that has exited"),
+        pytest.param("setsid sh -c '{left} & exit 0'; sleep 1000", id="an orphan that holds the output"),
+        pytest.param(
+            "setsid sh -c 'sleep 1000 & {left} >&- 2>&- & exit 0'; sleep 1000",
+            id="an orphan beside such a one",
+        ),
+    ],
+)
 @in_reactor
-async def test_of_what_has_left_its_group_nothing_more_is_read(tmp_path: Path) -> None:
+async def test_what_has_left_its_group_is_killed_too_and_nothing_more_is_read(
+    tmp_path: Path, command: str
+) -> None:
     before = set(reactor.getReaders())
-    pid = tmp_path / "pid"
-    running = start(f"setsid sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 1000'")
-    await until(pid.exists)
+    path = tmp_path / "pid"
+    running = start(command.format(left=sleeper(path)))
+    await until(path.exists)
     running.cancel()
     await fails(running, CancelledError)
+    pid = int(path.read_text())
     try:
         assert set(reactor.getReaders()) <= before
-        assert alive(int(pid.read_text()))
+        assert await until(lambda: not alive(pid))
     finally:
-        os.kill(int(pid.read_text()), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pipes() -> dict[int, str]:
+    """Return the pipes that this program has open, by file descriptor."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the folder itself
+            found[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+    return {fd: link for fd, link in found.items() if link.startswith("pipe:")}
+
+
+@in_reactor
+async def test_processes_that_it_has_not_started_are_left_alone(tmp_path: Path) -> None:
+    # It has the reading end of the output open, as a process that was forked has, and a session of its own.
+    before = pipes().values()
+    running = start(f"touch {tmp_path}/there; sleep 1000")
+    opened = [fd for fd, pipe in pipes().items() if pipe not in before]
+    assert opened
+    other = subprocess.Popen(["sleep", "1000"], pass_fds=opened, start_new_session=True)
+    beside = start("sleep 1000")
+    try:
+        await until((tmp_path / "there").exists)
+        running.cancel()
+        await fails(running, CancelledError)
+        assert other.poll() is None and alive(other.pid)
+        assert not beside.called
+    finally:
+        beside.cancel()
+        await fails(beside, CancelledError)
+        other.kill()
+        other.wait()
+
+
+STOPS = """
+import pathlib, sys
+from twisted.internet import reactor
+from twisted.internet.task import LoopingCall
+from txserf.handlers.scripts import Myself, run
+from txserf.model import UserEvent
+
+def stop():
+    if all(pathlib.Path(path).exists() for path in sys.argv[1].split()):
+        waiting.stop()
+        reactor.stop()
+
+for command in sys.argv[2:]:
+    run(reactor, command, UserEvent("a"), Myself("n1", {})).addErrback(lambda _: None)
+waiting = LoopingCall(stop)
+reactor.callWhenRunning(waiting.start, 0.01)
+reactor.run()
+"""
+
+
+def test_the_end_of_the_reactor_kills_those_at_work(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    commands = [
+        f"{sleeper(paths[0])}; true",
+        f"exec >&- 2>&-; {sleeper(paths[1])}; true",
+        f"setsid {sleeper(paths[2])} & exit 0",
+    ]
+    arguments = [" ".join(map(str, paths)), *commands]
+    subprocess.run([sys.executable, "-c", STOPS, *arguments], check=True, timeout=30)
+    pids = [int(path.read_text()) for path in paths]
+    try:
+        assert holds_in_time(lambda: not any(map(alive, pids)))
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @attrs.frozen

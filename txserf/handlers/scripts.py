@@ -10,7 +10,6 @@ Serf's source: ``cmd/serf/command/agent/invoke.go`` and ``event_handler.go``.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 import attrs
 from twisted.internet import fdesc
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -30,6 +29,7 @@ from zope.interface import implementer
 
 from txserf.errors import InvalidRequest, SerfError
 from txserf.filters import EventFilter, parse_filter
+from txserf.handlers import processes
 from txserf.model import Event, IPAddress, MemberEvent, QueryEvent, UserEvent
 from txserf.wire import as_bytes
 
@@ -174,7 +174,8 @@ def run(
     :param rpc_auth: whether it gets the key of the agents that the program has in its environment.
     :returns: a Deferred of the last 8,192 bytes of its output. It fires when the script has exited and its
         output is closed, and fails with `ScriptFailed` for another exit code than 0. Cancelling it kills
-        the script and all processes that it has started.
+        the script and the processes that it has started, as far as `txserf.handlers.processes` finds them; so
+        does the end of the reactor.
     :raises ScriptFailed: at the call, if the script can't be started.
     """
     environment: dict[bytes, bytes] = inherited(rpc_auth) | variables(event, myself)
@@ -184,6 +185,16 @@ def run(
     except OSError as error:
         raise ScriptFailed(f"not started: {error}") from None
     return process.result
+
+
+# All scripts at work: as children they are the program's, whichever router has started them.
+_at_work: set[_Process] = set()
+
+
+def kill_all() -> None:
+    """Kill all scripts that are at work."""
+    for process in list(_at_work):
+        process.kill()
 
 
 @functools.cache
@@ -226,6 +237,8 @@ class _Output:
 
     def connectionLost(self, reason: Failure) -> None:
         self.close()
+        if not reason.check(ConnectionDone):  # not the script has closed it: the reactor ends
+            self._process.kill()
         self._process.output_closed()
 
     def close(self) -> None:
@@ -252,10 +265,12 @@ class _Process(ProcessProtocol):
         self._status: Failure | None = None
         self._closed = False
         self._cancelled = False
+        self._at_end: object = None
         self.result: Deferred[bytes] = Deferred(self._cancel)
 
     def start(self, argv: list[str], environment: Mapping[bytes, bytes]) -> None:
         ours, theirs = os.pipe()
+        self._pipe = os.fstat(ours).st_ino
         self._output = _Output(self._reactor, ours, self)
         try:
             self._reactor.spawnProcess(
@@ -269,6 +284,9 @@ class _Process(ProcessProtocol):
 
     def connectionMade(self) -> None:
         self._pid = self.transport.pid
+        _at_work.add(self)
+        # Not before the shutdown: until then a service may wait for its scripts.
+        self._at_end = self._reactor.addSystemEventTrigger("during", "shutdown", self._reactor_ends)
         # A script that does not read its input closes the pipe when it exits. That is no error.
         self.transport.write(self._given)
         self.transport.closeStdin()
@@ -284,9 +302,17 @@ class _Process(ProcessProtocol):
         self._status = reason
         self._finish()
 
+    @property
+    def _over(self) -> bool:
+        return self._status is not None and self._closed
+
     def _finish(self) -> None:
-        if self._status is None or not self._closed or self._cancelled:
+        if not self._over:
             return
+        self._let_go()
+        if self._cancelled:
+            return
+        assert self._status is not None
         status: Any = self._status.value
         if status.exitCode == 0:
             self.result.callback(self._tail)
@@ -296,13 +322,24 @@ class _Process(ProcessProtocol):
             hint = _NOT_STARTED.get(status.exitCode)
             self.result.errback(ScriptFailed(f"exit code {status.exitCode}" + (f": {hint}" if hint else "")))
 
+    def _let_go(self) -> None:
+        _at_work.discard(self)
+        if self._at_end is not None:
+            self._reactor.removeSystemEventTrigger(self._at_end)
+            self._at_end = None
+
+    def _reactor_ends(self) -> None:
+        self._at_end = None
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it, with the processes that it has started."""
+        # When its leader has exited and its output is closed, the group may be gone, and its id in use by another one.
+        if not self._over:
+            processes.kill(self._pid, self._pipe, ended=self._status is not None)
+
     def _cancel(self, _: Deferred[bytes]) -> None:
         self._cancelled = True
+        self.kill()
+        self._let_go()
         self._output.close()
-        # When its leader has exited and its output is closed, the group may be gone, and its id in use by another one.
-        if self._status is None or not self._closed:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signal.SIGKILL)
-        if self._status is None:  # in its first instant it does not lead a group yet
-            with contextlib.suppress(ProcessExitedAlready):
-                self.transport.signalProcess("KILL")
