@@ -59,14 +59,16 @@ class MakeServiceTests(OptionsCase):
             "4",
             "--handler-timeout",
             "0",
+            "--drain-timeout",
+            "2.5",
             "--state",
             "s",
             nodaemon=1,
             logfile="x",
         )
         made: Any = making.makeService(options)
-        handling = made.services[1]
-        self.assertEqual((handling.concurrency, handling.handler_timeout), (4, None))
+        handling = made.services[2]
+        self.assertEqual((handling.concurrency, handling.handler_timeout, handling._drain), (4, None, 2.5))
         self.assertEqual(handling._file.path, self.folder / "s")
 
     def written(self, encoding: str, errors: str, *arguments: str) -> bytes:

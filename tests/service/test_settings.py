@@ -82,6 +82,7 @@ class LoadTests(FileCase):
             "handler-timeout = -1": "handler-timeout is seconds, 0 or more, not -1",
             "handler-timeout = nan": "handler-timeout is seconds, 0 or more, not nan",
             "handler-timeout = inf": "handler-timeout is seconds, 0 or more, not inf",
+            "drain-timeout = 0": "drain-timeout is seconds, above 0, not 0",
             "embedded-port = 65536": "embedded-port is a whole number from 1 to 65535, not 65536",
             "embedded-quiet = 1": "embedded-quiet is true or false, not a number",
             'format = "xml"': "format is text or json, not 'xml'",

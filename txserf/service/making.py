@@ -112,6 +112,7 @@ def _handling(
         serf,
         concurrency=values["concurrency"],
         timeout=values["handler-timeout"] or None,
+        drain=values["drain-timeout"],
         state=values["state"],
         observer=guard,
     )

@@ -55,6 +55,7 @@ class Setting:
     :ivar help: what it does, in a sentence or two.
     :ivar short: its letter on the command line.
     :ivar highest: of a NUMBER: the highest value. The lowest one is 1.
+    :ivar zero: of SECONDS: whether they may be 0.
     :ivar choices: of a TEXT: all values that it may have; empty for any value.
     :ivar reloads: whether a SIGHUP takes a new value from the file.
     :ivar in_file: whether it may be in the file.
@@ -66,6 +67,7 @@ class Setting:
     default: Any = None
     short: str | None = None
     highest: int | None = None
+    zero: bool = True
     choices: tuple[str, ...] = ()
     reloads: bool = False
     in_file: bool = True
@@ -87,7 +89,9 @@ class Setting:
             return " or ".join(self.choices)
         if self.kind is Takes.NUMBER:
             return f"{self.kind.value} from 1 " + ("on" if self.highest is None else f"to {self.highest}")
-        return f"{self.kind.value}, 0 or more" if self.kind is Takes.SECONDS else self.kind.value
+        if self.kind is Takes.SECONDS:
+            return f"{self.kind.value}, " + ("0 or more" if self.zero else "above 0")
+        return str(self.kind.value)
 
     def accepts(self, value: Any) -> bool:
         """Whether a value has the type and is within the limits."""
@@ -99,7 +103,7 @@ class Setting:
             return isinstance(value, str) and (not self.choices or value in self.choices)
         try:
             if self.kind is Takes.SECONDS:
-                return seconds(value, self.name) < math.inf
+                return seconds(value, self.name) < math.inf and (self.zero or value > 0)
             return count(value, self.name) <= (self.highest or math.inf)
         except InvalidRequest:
             return False
@@ -163,6 +167,13 @@ SETTINGS = (
         "Seconds that a handler may take; 0: no limit.",
         default=constant.HANDLER_TIMEOUT,
         reloads=True,
+    ),
+    Setting(
+        "drain-timeout",
+        Takes.SECONDS,
+        "Seconds in which a stop handles the events that came before it.",
+        default=constant.DRAIN_TIMEOUT,
+        zero=False,
     ),
     Setting("state", Takes.TEXT, "A file that keeps which events were handled, over restarts."),
     Setting(
