@@ -53,6 +53,18 @@ class DuplicateTests(RouterCase):
         self.assertEqual([event.ltime for event in self.got], [*range(1, 9), 1])
         self.assertEqual(len(self.logged("event clock has begun anew")), 1)
 
+    def test_an_end_at_once_keeps_what_was_handled(self) -> None:
+        state = new_folder(self) / "state"
+        self.router.user_event()(self.got.append)
+        service = self.bind(state=state)
+        self.send("a", "b")
+        state.unlink(missing_ok=True)
+        service._take(UserEvent("c", b"", 9))
+        service.abandon()
+        kept = LTimes()
+        kept.load(state)
+        self.assertEqual([key_of(event) in kept for event in self.got], [True] * 3)
+
     def test_a_restart_handles_nothing_twice_and_skips_nothing(self) -> None:
         state = new_folder(self) / "state"
         self.router.user_event()(self.got.append)

@@ -27,6 +27,7 @@ class Twistd(Watched, ProcessProtocol):
         self.log = ""
         self.ended: Deferred[int | None] = Deferred()
         self.is_gone = False
+        self.killed_by: int | None = None
         self._partial = ""
         command = [
             sys.executable,
@@ -53,6 +54,7 @@ class Twistd(Watched, ProcessProtocol):
     def processEnded(self, reason: Failure = connectionDone) -> None:
         assert isinstance(reason.value, (error.ProcessDone, error.ProcessTerminated))
         self.is_gone = True
+        self.killed_by = reason.value.signal
         if not self.ended.called:  # it was cancelled if the test ran out of time
             self.ended.callback(reason.value.exitCode)
         self.changed()

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from twisted.internet.threads import deferToThread
 
 from tests.agents import Agent, holds_in_time
 from tests.real.conftest import Listen
@@ -288,6 +289,63 @@ async def test_on_sigterm_running_handlers_are_finished(agent: Agent, twistd: St
         assert (await answer).responses == {"n1": b"done"}
     await running.ended
     assert "query 'slow' (LTime 1) handled in" in running.log
+    assert "Traceback" not in running.log
+
+
+HANGS = """
+import time, pathlib, txserf
+
+router = txserf.Router()
+
+@router.user_event()
+def hang(event):
+    pathlib.Path("pid").touch()
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("second", ["TERM", "INT"])
+@in_reactor
+async def test_a_second_signal_ends_it_at_once_and_kills_scripts(
+    second: str, twistd: Start, tmp_path: Path
+) -> None:
+    script = "user=echo $$ >pid.new; mv pid.new pid; sleep 1000"
+    limits = ("--handler-timeout", "0", "--drain-timeout", "1000", "--state", "state")
+    running = twistd("--embedded", "1", "--handler", script, *limits)
+    await deferToThread(holds_in_time, (tmp_path / "pid").exists)
+    running.process.signalProcess("TERM")
+    await running.logged("Received SIGTERM")
+    assert not running.is_gone
+    running.process.signalProcess(second)
+    await running.gone()
+    assert running.killed_by == getattr(signal, f"SIG{second}")
+    assert f"received SIG{second} during the stop: ends at once" in running.log
+    assert "Traceback" not in running.log
+    pid = int((tmp_path / "pid").read_text())
+    assert holds_in_time(lambda: not Path(f"/proc/{pid}").exists())
+
+
+@in_reactor
+async def test_a_second_signal_ends_it_in_a_function_that_hangs(twistd: Start, tmp_path: Path) -> None:
+    (tmp_path / "ops.py").write_text(HANGS)
+    running = twistd("--embedded", "1", "--app", "ops:router")
+    await deferToThread(holds_in_time, (tmp_path / "pid").exists)
+    running.process.signalProcess("INT")
+    await running.logged("Received SIGINT")
+    running.process.signalProcess("INT")
+    await running.gone()
+    assert running.killed_by == signal.SIGINT
+
+
+@in_reactor
+async def test_a_stop_takes_no_longer_than_its_limit(twistd: Start, tmp_path: Path) -> None:
+    script = "user=echo $$ >pid.new; mv pid.new pid; sleep 1000"
+    running = twistd("--embedded", "1", "--handler", script, "--drain-timeout", "0.2")
+    await deferToThread(holds_in_time, (tmp_path / "pid").exists)
+    running.process.signalProcess("TERM")
+    await running.gone()
+    assert running.killed_by == signal.SIGTERM
+    assert " was cancelled after " in running.log
     assert "Traceback" not in running.log
 
 

@@ -28,27 +28,27 @@ class MakeServiceTests(OptionsCase):
         return [type(part).__name__ for part in made]
 
     def test_without_handlers_it_follows(self) -> None:
-        self.assertEqual(self.parts(), ["Serf", "Follower"])
+        self.assertEqual(self.parts(), ["Interrupts", "Serf", "Follower"])
 
     def test_with_handlers_it_shows_nothing_unless_asked(self) -> None:
-        handling = ["Serf", "RouterService", "Guard", "Reloader"]
+        handling = ["Interrupts", "Serf", "RouterService", "Guard", "Reloader"]
         self.assertEqual(self.parts("--handler", "true"), handling)
         for asked in (("--stream", "user"), ("--monitor", "INFO"), ("--stream", "")):
             self.assertEqual(self.parts("--handler", "true", *asked), [*handling, "Follower"])
 
     def test_a_file_without_handlers_follows_and_waits_for_handlers(self) -> None:
         parts = self.parts("--config", self.file(""))
-        self.assertEqual(parts, ["Serf", "RouterService", "Guard", "Reloader", "Follower"])
+        self.assertEqual(parts, ["Interrupts", "Serf", "RouterService", "Guard", "Reloader", "Follower"])
 
     def test_the_pages_are_there_until_handlers_are_through(self) -> None:
         parts = self.parts("--handler", "true", "--http", "9100")
-        self.assertEqual(parts[:3], ["Serf", "WebService", "RouterService"])
+        self.assertEqual(parts[:4], ["Interrupts", "Serf", "WebService", "RouterService"])
 
     def test_what_happens_is_told_to_who_guards_and_to_who_counts(self) -> None:
         made: Any = making.makeService(
             self.options("--handler", "x", "--http", "9100", nodaemon=1, logfile="x")
         )
-        told = made.services[2].observers
+        told = made.services[3].observers
         self.assertEqual([type(each).__name__ for each in told], ["Guard", "Metrics"])
 
     def test_limits_and_state_reach_the_service(self) -> None:

@@ -21,7 +21,7 @@ from txserf.handlers.backlog import Backlog
 from txserf.handlers.handled import Key, LTimes, StateFile, key_of
 from txserf.handlers.intake import Intake
 from txserf.handlers.routes import Routes
-from txserf.handlers.scripts import Myself
+from txserf.handlers.scripts import Myself, kill_all
 from txserf.handlers.work import Observer, Outcome, Work, describe, tell
 from txserf.model import Event, Gap, UserEvent
 from txserf.serf.serf import Serf
@@ -217,6 +217,15 @@ class RouterService(Service):
         self._subscribing.cancel()  # it will not fire any more, and would hold up the events that wait
         self._pump()
         return stopped
+
+    def abandon(self) -> None:
+        """
+        Kill the scripts and keep the events that were handled, for a program that ends now. It may be called in a signal handler.
+
+        An event in work does not count as handled.
+        """
+        kill_all()
+        self._file.save()
 
     def _give_up(self) -> None:
         self._backlog.drop_all()

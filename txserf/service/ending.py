@@ -1,4 +1,4 @@
-"""The end of a process whose service can't work."""
+"""The end of a process: of one whose service can't work, and of one that is told twice to end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
+from twisted.application.service import Service
 from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
 
 from txserf.arguments import reactor_or_global
+
+_log = Logger(namespace="txserf.service")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ending:
@@ -47,3 +56,66 @@ class Ending:
                         stream.flush()
         finally:
             os._exit(1)
+
+
+class Interrupts(Service):
+    """
+    Lets a second SIGTERM or SIGINT end the process at once, killed by that signal.
+
+    The first one is the reactor's, which stops the services. A second one, or any during a stop that something else
+    has begun, does not wait for the reactor: it ends a process too that hangs in a function. Add it to its parent
+    before all other services, for then it is stopped last.
+
+    :param reactor: has its own signal handlers once it runs; None takes the global reactor.
+    :param end: ends the process; its argument is the signal.
+    :ivar abandon: called before that end.
+    """
+
+    def __init__(self, reactor: Any = None, end: Callable[[int], object] | None = None) -> None:
+        self.abandon: Callable[[], object] = lambda: None
+        self._reactor = reactor
+        self._end = end or killed_by
+        self._before: dict[int, Callable[[int, Any], object]] = {}
+        self._received = False
+
+    def startService(self) -> None:
+        """Take over the signals, once the reactor runs."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        reactor_or_global(self._reactor).callWhenRunning(self._install)
+
+    def stopService(self) -> None:
+        """Give the signals back."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def _install(self) -> None:
+        if not self.running:
+            return
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):  # else the signal is ignored, or ends the process anyway
+                self._before[number] = handler
+                signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: Any) -> None:
+        stopping = self._received or self.parent is None or not self.parent.running
+        self._received = True
+        if not stopping:
+            self._before[number](number, frame)
+            return
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)  # a third one does not even wait for what follows
+        _log.warn("received {signal} during the stop: ends at once", signal=signal.Signals(number).name)
+        try:
+            self.abandon()
+        finally:
+            self._end(number)
+
+
+def killed_by(number: int) -> NoReturn:
+    """End the process as that signal ends one that does not handle it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # the first process of a container ignores a signal that it does not handle

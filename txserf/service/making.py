@@ -18,6 +18,7 @@ from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
 from txserf.serf.serf import Serf
 from txserf.service import settings
+from txserf.service.ending import Interrupts
 from txserf.service.follow import Follower
 from txserf.service.lines import FORMATS, Format
 from txserf.service.options import Options
@@ -79,6 +80,8 @@ def makeService(options: Options) -> IService:
         monitor = values["monitor"] or ("INFO" if shows_all else None)
         follower = Follower(serf, write, format, stream=stream or None, monitor=monitor, failed=failed)
     parts = Parts(_json_log(options.parent) if values["log-format"] == "json" else None)
+    interrupts = Interrupts()
+    parts.add(interrupts)
     if cluster is not None:
         parts.add(_demo(values, cluster, follower if shows_all else None, write, format, failed))
     parts.add(serf)
@@ -89,6 +92,7 @@ def makeService(options: Options) -> IService:
         served = [part for part in (handling, follower) if part is not None]
         parts.add(_web(options.http, served, metrics, failed))
     if handling is not None:
+        interrupts.abandon = handling.abandon
         parts.add(handling)
         parts.add(guard)
         read = partial(options.read, again=True)
