@@ -100,6 +100,7 @@ class Unpacker:
             raw=False,
             unicode_errors=_ERRORS,
             max_buffer_size=self._limit + _SLICE,
+            read_size=_BITE,  # its buffer begins with that, instead of a megabyte for each connection
             max_array_len=most_items,
             max_map_len=most_items,
         )
@@ -119,6 +120,15 @@ class Unpacker:
     def waiting(self) -> int:
         """How many of the bytes belong to no object that was returned."""
         return self._fed - self._taken
+
+    def relieved(self, data: bytes, size_limit: int, most_items: int = _MOST_ITEMS) -> tuple[Unpacker, bytes]:
+        """
+        Return an unpacker with other limits that goes on behind the last object of this one.
+
+        :param data: the bytes that were fed last; that object ended in them.
+        :returns: the unpacker, and the end of *data* that it has to be fed.
+        """
+        return Unpacker(size_limit, most_items), data[len(data) - self.waiting :]
 
     def feed(self, data: bytes) -> list[Any]:
         """
@@ -280,8 +290,7 @@ class Decoder:
         # The header that opened it came with this bite, and so did all behind it.
         self._opened = False
         if self._due is not _NOTHING:
-            rest = bite[len(bite) - self._unpacker.waiting :]
-            self._unpacker = Unpacker(self._limit)
+            self._unpacker, rest = self._unpacker.relieved(bite, self._limit)
             self._feed_slice = self._unpacker.feed_slice
             self.feed(rest)
         return self._feed_slice

@@ -37,6 +37,7 @@ class Line(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
+        self._unpacker.close()
 
     def send(self, *objects: Any) -> None:
         assert self.transport is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from tests.contract.harness import in_reactor, reactor, turns, wait_for
+from tests.embedded.helpers import ClusterTestCase, Line
 from txserf import wire
 from txserf.embedded import EmbeddedCluster
 
@@ -199,3 +202,55 @@ async def test_a_connection_that_is_cut_while_a_command_works_leaves_nothing(add
         await cut(stranger)
     await turns(0.3)
     await still_answers(address)
+
+
+class StrangerTests(ClusterTestCase):
+    """Connections that have not begun with a handshake, in memory."""
+
+    def strangers(self, cluster: EmbeddedCluster, count: int) -> list[Line]:
+        lines = [self.successResultOf(self.connecting(cluster)) for _ in range(count)]
+        return [line for line in lines if isinstance(line, Line)]
+
+    def test_before_the_handshake_nested_arrays_take_little_memory_and_nothing_is_left_of_them(self) -> None:
+        cluster = self.cluster(1)
+        claims = (b"\xdd\x00\x00\xff\xff" * 1000, b"\xdd\x00\x00\x00\x10" * 800)
+        gc.collect()
+        gc.disable()  # what is in no cycle goes by itself
+        tracemalloc.start()
+        try:
+            left: list[int] = []
+            for _ in range(4):
+                lines = self.strangers(cluster, 20)
+                for place, line in enumerate(lines):
+                    line.send(claims[place % 2])
+                self.clock.advance(0)
+                _, peak = tracemalloc.get_traced_memory()
+                for line in lines:
+                    assert line.transport is not None
+                    line.transport.loseConnection()
+                self.clock.advance(6)
+                del line, lines
+                left.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+        self.assertLess(peak, 20 * 300_000)
+        self.assertLess(left[-1] - left[0], 20 * 3 * 20_000)
+
+    def test_large_requests_in_one_chunk_with_the_handshake_are_taken_however_the_bytes_are_cut(self) -> None:
+        cluster = self.cluster(1)
+        join = wire.pack({"Command": "event", "Seq": 2}) + wire.pack({"Name": "e", "Payload": b"x" * 6000})
+        asked = wire.pack({"Command": "query", "Seq": 3}) + wire.pack(
+            {"Name": "q", "FilterNodes": ["n"] * 100}
+        )
+        data = SHAKEN + join + asked
+        too_large = "user event exceeds configured limit of 512 bytes before encoding"
+        for place in (*range(len(SHAKEN) + 60), len(data) - 50, len(data)):
+            (line,) = self.strangers(cluster, 1)
+            for chunk in (data[:place], data[place:]):
+                line.send(chunk)
+                self.clock.advance(0)
+            self.assertEqual(
+                line.take()[:3],
+                [{"Error": "", "Seq": 1}, {"Error": too_large, "Seq": 2}, {"Error": "", "Seq": 3}],
+            )

@@ -25,13 +25,14 @@ from txserf.embedded.agenda import Entry
 from txserf.embedded.process import AgentProcess
 from txserf.embedded.requests import BadRequest, decode_body, decode_header
 from txserf.embedded.rpc import Closed, Conversation, Result
-from txserf.wire import Unpacker, pack
+from txserf.wire import GREETING_ITEMS, GREETING_LIMIT, Unpacker, pack
 
 _log = Logger(namespace="txserf.embedded")
 
-#: Bytes that one request may have, and members that a list in it may have. Serf has no such limits.
+#: Bytes that one object of a request may have, and members that a list in it may have. Serf has no such limits.
+#: Until a client has begun with a handshake, those of the client hold that waits for one: a stranger takes little.
 REQUEST_LIMIT = 512 * 1024
-_MOST_ITEMS = 65536
+_MOST_ITEMS = 8192
 
 # Seconds that a client has to read the last bytes of a connection.
 _LINGER = 5.0
@@ -118,7 +119,8 @@ class ServerProtocol(Protocol):
     def __init__(self, process: AgentProcess, auth_key: str) -> None:
         self.state = ServerState.READING
         self._process = process
-        self._unpacker = Unpacker(REQUEST_LIMIT, _MOST_ITEMS)
+        self._unpacker = Unpacker(GREETING_LIMIT, GREETING_ITEMS)
+        self._greeted = False  # a handshake has come
         self._inbox: deque[Any] = deque()
         self._conversation = Conversation(process, auth_key, self)
         self._command, self._seq = "", 0  # the last header's
@@ -149,6 +151,7 @@ class ServerProtocol(Protocol):
         if self._lingering is not None:
             self._lingering.cancel()
         self._inbox.clear()
+        self._unpacker.close()
         for queue in self.queues:
             queue.close()
         self.queues.clear()
@@ -232,10 +235,20 @@ class ServerProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if not self.gone:
-            self._inbox.extend(self._unpacker.feed(data))
+            self._unpack(data)
             if self._unpacker.failure is not None:
                 self._inbox.append(_END)
             self._work()
+
+    def _unpack(self, data: bytes) -> None:
+        values = self._unpacker.feed(data)
+        self._inbox.extend(values)
+        if not self._greeted and values:
+            first = values[0]
+            self._greeted = first.__class__ is dict and first.get("Command") == commands.HANDSHAKE.wire
+            if self._greeted:
+                self._unpacker, rest = self._unpacker.relieved(data, REQUEST_LIMIT, _MOST_ITEMS)
+                self._inbox.extend(self._unpacker.feed(rest))
 
     def _work(self) -> None:
         """Do all that can be done now, one request after the other."""
