@@ -19,7 +19,8 @@ from zope.interface import implementer
 from tests.fakes import ADDRESS, MEMBERS, Log, cuts, header, reply, user_event
 from tests.protocol_case import HOST, CallCase, Owner, ProtocolCase
 from txserf import commands
-from txserf.connection.exchange import Reply
+from txserf.commands import EVENT
+from txserf.connection.exchange import Awaited, Reply
 from txserf.connection.protocol import SerfProtocol, State
 from txserf.errors import (
     AuthenticationError,
@@ -662,3 +663,85 @@ class SplittingTests(ProtocolCase):
         fired: list[object] = []
         waiting.addBoth(fired.append)
         self.assertEqual(len(fired), 1)
+
+
+class FullTransportTests(CallCase):
+    """An agent that does not read: requests wait here, where they can still be taken back."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agent.asked()
+        self.protocol.pauseProducing()
+
+    def test_nothing_is_written_until_the_agent_reads_and_then_all_in_order(self) -> None:
+        for name in ("a", "b", "c"):
+            self.protocol.call("event", {"Name": name})
+        self.assertEqual(self.agent.asked(), [])
+        self.protocol.resumeProducing()
+        self.assertEqual([(asked.body or {})["Name"] for asked in self.agent.asked()], ["a", "b", "c"])
+        self.assertEqual(len(self.agent.transport.writes), 2)  # the other one is the greeting
+
+    def test_what_timed_out_or_was_cancelled_before_it_left_is_not_sent_any_more(self) -> None:
+        late = self.protocol.call("event", {"Name": "late"}, timeout=1.0)
+        unwanted = self.protocol.call("stream", {"Type": "*"})
+        wanted = self.protocol.call("event", {"Name": "wanted"})
+        unwanted.cancel()
+        self.failureResultOf(unwanted, CancelledError)
+        self.clock.advance(1.0)
+        self.reason(late, RequestTimeout)
+        self.protocol.resumeProducing()
+        asked = self.agent.asked_one("event")
+        self.assertEqual((asked.body or {})["Name"], "wanted")
+        self.agent.reply(asked.seq)
+        self.successResultOf(wanted)
+        self.assertWorks()
+
+    def test_a_stop_is_sent_though_nobody_waits_for_it(self) -> None:
+        stop = self.protocol.call("stop", {"Stop": 7}, timeout=1.0)
+        self.clock.advance(1.0)
+        self.reason(stop, RequestTimeout)
+        self.protocol.resumeProducing()
+        self.agent.reply(self.agent.asked_one("stop").seq)
+        self.assertWorks()
+
+    def test_what_did_not_leave_is_not_sent_as_it_closes(self) -> None:
+        waiting = self.protocol.call("event", {"Name": "late"})
+        self.protocol.close()
+        self.protocol.resumeProducing()
+        self.agent.finish_closing()
+        self.assertEqual(self.agent.asked(), [])
+        self.reason(waiting, Disconnected)
+
+    def test_a_heartbeat_that_does_not_leave_is_a_loss(self) -> None:
+        self.clock.advance(30)
+        self.clock.advance(5)
+        self.assertTrue(self.agent.transport.aborted)
+
+    def test_the_last_call_of_a_connection_that_drains_may_time_out_before_it_leaves(self) -> None:
+        waiting = self.protocol.call("members", timeout=1.0)
+        self.protocol._drain()
+        self.clock.advance(1.0)
+        self.reason(waiting, RequestTimeout)
+        self.assertTrue(self.agent.closed_by_client)
+
+    def test_no_more_is_given_to_the_transport_than_it_takes(self) -> None:
+        self.protocol.resumeProducing()
+        write = self.agent.transport.write
+
+        def write_and_be_full(data: bytes) -> None:
+            write(data)
+            self.protocol.pauseProducing()
+
+        self.patch(self.agent.transport, "write", write_and_be_full)
+        events = [Awaited(EVENT, EVENT.arguments({"Name": str(number)})) for number in range(600)]
+        self.protocol._send(events)
+        sizes = []
+        while asked := self.agent.asked():
+            sizes.append(len(asked))
+            self.protocol.resumeProducing()
+        self.assertEqual(sizes, [256, 256, 88])
+
+    def test_its_transport_has_no_producer_once_it_closes(self) -> None:
+        self.assertIs(self.agent.transport.producer, self.protocol)
+        self.protocol.close()
+        self.assertIsNone(self.agent.transport.producer)

@@ -56,13 +56,18 @@ class Exchange:
 
 class Unwanted(Exchange):
     """
-    An exchange that nobody waits for: its reply and its records are decoded and dropped.
+    An exchange that nobody waits for any more: its reply and its records are decoded and dropped.
+
+    It was sent, and there may be many, so it holds no arguments but those of a ``stop``.
 
     :ivar at_work_until: for a slow command: the time until which the agent may still be busy with it.
     """
 
-    def __init__(self, command: Command, values: Mapping[str, Any], at_work_until: float = -math.inf) -> None:
-        super().__init__(command, values)
+    def __init__(self, exchange: Exchange, at_work_until: float = -math.inf) -> None:
+        self.seq = exchange.seq
+        self.command = exchange.command
+        self.values = exchange.values if exchange.command is STOP else {}
+        self.packed_body = b""
         self.at_work_until = at_work_until
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
@@ -75,11 +80,20 @@ class Unwanted(Exchange):
         pass
 
 
-class Beat(Unwanted):
+class Stop(Unwanted):
+    """A ``stop`` of a stream that nobody wants any more."""
+
+    def __init__(self, seq: int | None) -> None:
+        super().__init__(Exchange(STOP, {"Stop": seq}))
+        self.packed_body = STOP.body(self.values)
+
+
+class Beat(Stop):
     """The ``stop`` of a heartbeat: it calls a function when it is answered, and ignores a loss."""
 
-    def __init__(self, values: Mapping[str, Any], answered: Callable[[], None]) -> None:
-        super().__init__(STOP, values)
+    def __init__(self, seq: int, answered: Callable[[], None]) -> None:
+        super().__init__(seq)
+        self.seq = seq  # it stops its own Seq, which no stream has
         self._answered = answered
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:

@@ -12,20 +12,22 @@ import enum
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar
 from typing import Protocol as Shape
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txserf import commands, constant, wire
 from txserf.arguments import time_source
 from txserf.commands import Command
 from txserf.connection.deadlines import Deadlines
-from txserf.connection.exchange import Awaited, Beat, Exchange, Reply, Unwanted
+from txserf.connection.exchange import Awaited, Beat, Exchange, Reply, Stop
 from txserf.connection.heartbeat import Heartbeat, Progress
 from txserf.connection.replies import Replies
 from txserf.errors import (
@@ -41,6 +43,9 @@ from txserf.errors import (
 # Seconds that an agent may still be busy with a slow command after its caller has given up. A join takes 10 s for
 # each address that stays silent, 30 s between data centres. The limit is there so that a frozen agent is noticed.
 _WORK_LIMIT = 120.0
+
+# Requests that are given to the transport in one write. It takes no more once it has 64 KiB that the agent does not read.
+_AT_ONCE = 256
 
 # Bytes of a reply's body that have to come within ``connect_timeout`` for a heartbeat to wait for the rest of it. Records
 # of streams may come meanwhile, so a few bytes show nothing.
@@ -87,6 +92,7 @@ def _greeting_failed(failure: Failure) -> None:
         _log.failure("what waited for the handshake failed", failure)
 
 
+@implementer(IPushProducer)
 class SerfProtocol(Protocol):
     """
     A connection to an agent's RPC.
@@ -150,8 +156,11 @@ class SerfProtocol(Protocol):
         self._reason: SerfError | None = None  # why we ended it; None: it was lost under us
         self._timer: IDelayedCall | None = None  # of the opening, or of the closing
         self._seconds = self._clock.seconds
-        self._corked = False
-        self._unsent: list[bytes] = []  # packed while bytes were handled; they go out in one write afterwards
+        self._corked = (
+            False  # while bytes are handled, or many requests are sent: they go out in one write afterwards
+        )
+        self._full = False  # the transport's buffer is, for the agent does not read
+        self._unsent: dict[int, Exchange] = {}  # those that wait for the end of either, by Seq
 
     # Called by Twisted
 
@@ -160,6 +169,8 @@ class SerfProtocol(Protocol):
         assert self.transport is not None
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        if IConsumer.providedBy(self.transport):
+            self.transport.registerProducer(self, True)
         self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
         self._greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
         self._greeting[0].result.addCallback(self._shaken)
@@ -203,6 +214,19 @@ class SerfProtocol(Protocol):
             for exchange in unanswered:
                 exchange.lost(copy.copy(why))
         self._deadlines.close()
+
+    # The producer of what the transport sends: what it has taken can't be called back, so it gets no more than it asks for
+
+    def pauseProducing(self) -> None:
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        if self._unsent and not self._corked and self.state in _LIVE:
+            self._flush()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `connectionLost` follows."""
 
     # Called by programs
 
@@ -285,8 +309,7 @@ class SerfProtocol(Protocol):
         seq = exchange.seq
         if seq is None:
             seq = exchange.seq = self._next_seq()
-        self._calls[seq] = exchange
-        self._unsent += (exchange.command.prefix, wire.pack(seq), exchange.packed_body)
+        self._calls[seq] = self._unsent[seq] = exchange
         # Requests that callbacks make while bytes are handled go out in one write behind the last callback, which is
         # no later than the transport would send them. A write costs more than all else here.
         if not self._corked:
@@ -296,11 +319,17 @@ class SerfProtocol(Protocol):
         """
         Drop all that still comes for *exchange*.
 
-        A live stream or monitor is also stopped at the agent.
+        A request that has not left is not sent any more. A live stream or monitor is also stopped at the agent.
         """
+        seq = exchange.seq
+        # But a ``stop`` is: nobody would stop that stream.
+        if seq in self._unsent and self._calls.get(seq) is exchange and exchange.command is not commands.STOP:
+            del self._unsent[seq], self._calls[seq]
+            self._close_if_drained()
+            return
         is_live = self._replies.disown(exchange, self._clock.seconds() + _WORK_LIMIT)
         if is_live and self.state is _READY:
-            self._send_one(Unwanted(commands.STOP, {"Stop": exchange.seq}))
+            self._send_one(Stop(exchange.seq))
 
     def _drain(self) -> None:
         """Close the connection once all that was sent has been answered; nothing more is to be sent."""
@@ -324,6 +353,9 @@ class SerfProtocol(Protocol):
         if state is State.CLOSING or state is State.CLOSED:
             self._decoder.close()
             self._heartbeat.stop()
+            self._unsent.clear()
+        if state is State.CLOSING and IConsumer.providedBy(self.transport):
+            self.transport.unregisterProducer()  # a transport does not close while it has one
 
     def _close_if_drained(self) -> None:
         if not self._calls and self.state is _DRAINING:
@@ -355,9 +387,21 @@ class SerfProtocol(Protocol):
     def _flush(self) -> None:
         assert self.state in _LIVE, f"a request on a connection {self.state.value}"
         assert self.transport is not None
-        data = b"".join(self._unsent)
-        self._unsent.clear()
-        self.transport.write(data)
+        unsent, pack = self._unsent, wire.pack
+        while unsent and not self._full:
+            exchanges = (
+                [*unsent.values()] if len(unsent) <= _AT_ONCE else [*islice(unsent.values(), _AT_ONCE)]
+            )
+            parts: list[bytes] = []
+            for exchange in exchanges:
+                parts += (exchange.command.prefix, pack(exchange.seq), exchange.packed_body)
+            if len(exchanges) == len(unsent):
+                unsent.clear()
+            else:
+                for exchange in exchanges:
+                    assert exchange.seq is not None
+                    del unsent[exchange.seq]
+            self.transport.write(b"".join(parts))
 
     def _key_wanted(self) -> None:
         self._give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
@@ -410,8 +454,4 @@ class SerfProtocol(Protocol):
             self._owner.connection_ready(self)
 
     def _beat(self, answered: Callable[[], None]) -> None:
-        # It stops its own Seq, which no stream has.
-        seq = self._next_seq()
-        beat = Beat({"Stop": seq}, answered)
-        beat.seq = seq
-        self._send_one(beat)
+        self._send_one(Beat(self._next_seq(), answered))

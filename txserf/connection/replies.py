@@ -99,7 +99,7 @@ class Replies:
         assert seq is not None
         for table in (self.calls, self._streams):
             if table.get(seq) is exchange:
-                table[seq] = Unwanted(exchange.command, exchange.values, at_work_until)
+                table[seq] = Unwanted(exchange, at_work_until)
                 return exchange.command.subscribes
         return False
 

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import cast
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
+    IProducer,
     IProtocol,
     IProtocolFactory,
     IPullProducer,
@@ -44,7 +47,7 @@ def _failure(why: type[Exception]) -> Failure:
     return Failure(why())
 
 
-@implementer(ITCPTransport, IPushProducer)
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class MemoryTransport:
     """
     One end of a connection.
@@ -110,15 +113,16 @@ class MemoryTransport:
         self._told_end = True
         self._close(_failure(why))
 
-    def registerProducer(self, producer: IPushProducer | IPullProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         if self._producer is not None:
             raise RuntimeError(f"a producer is registered already: {self._producer!r}")
         if self._closed:
             producer.stopProducing()
             return
-        self._producer, self._streaming, self._producer_paused = producer, streaming, False
+        self._producer = cast("IPushProducer | IPullProducer", producer)  # *streaming* says which
+        self._streaming, self._producer_paused = streaming, False
         if not streaming:
-            producer.resumeProducing()
+            self._producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self._producer, self._streaming = None, False
