@@ -22,6 +22,10 @@ CONNECT_TIMEOUT: float = 5.0
 #: Seconds between two checks of a connection.
 HEARTBEAT: float = 30.0
 
+#: Calls that one ``Serf`` or ``Client`` may have under way. Those that have timed out count until the agent has answered
+#: them or is lost, unless they never left. A further one raises `Overloaded`. None: no limit. A call takes some 1 kB.
+CALLS_LIMIT: int | None = 100_000
+
 #: Bytes that the payload of an ``event`` may have; None: no check. The agent has a
 #: limit of its own on name and payload together, 512 bytes unless it is configured.
 PAYLOAD_SIZE_LIMIT: int | None = 1024

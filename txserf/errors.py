@@ -71,6 +71,10 @@ class RequestTimeout(SerfError, TimeoutError):
         self.responses = responses
 
 
+class Overloaded(SerfError):
+    """More calls are under way than `constant.CALLS_LIMIT` allows; raised at the call, nothing was sent."""
+
+
 class Disconnected(SerfError):
     """We closed the connection, or it is closed for good."""
 

@@ -43,6 +43,7 @@ from txserf.errors import (
     Disconnected,
     InvalidHostURL,
     InvalidRequest,
+    Overloaded,
     ProtocolError,
     RequestTimeout,
     StopReceiveData,
@@ -518,6 +519,22 @@ class CollectingTests(ClientCase):
         agent.reply(1, DONE)
         bodies = [response.body for response in self.successResultOf(waiting)]
         self.assertEqual([body["Type"] for body in bodies], ["ack", "response", "done"])
+
+    def test_commands_over_the_limit_of_calls_raise_and_are_dropped(self) -> None:
+        self.patch(constant, "CALLS_LIMIT", 2)
+        client, agent = self.connected()
+        agent.asked()
+        with self.assertRaises(Overloaded):
+            client.members().event(Name="e").stats().request()
+        waiting = client.members().event(Name="e").request()
+        with self.assertRaises(Overloaded):
+            client.stats().request()
+        self.assertEqual(agent.asked_names(), ["members", "event"])
+        agent.send(reply(1, MEMBERS), reply(2))
+        self.successResultOf(waiting)
+        again = client.stats().request()
+        agent.reply(agent.asked_one("stats").seq, {})
+        self.successResultOf(again)
 
     def test_a_query_that_finds_no_agent_fails_past_the_default_timeout(self) -> None:
         client = self.client(auto_reconnect=True)

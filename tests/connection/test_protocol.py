@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from tests.fakes import ADDRESS, MEMBERS, Log, cuts, header, reply, user_event
 from tests.protocol_case import HOST, CallCase, Owner, ProtocolCase
-from txserf import commands
+from txserf import commands, constant
 from txserf.commands import EVENT
 from txserf.connection.exchange import Awaited, Reply
 from txserf.connection.protocol import SerfProtocol, State
@@ -27,6 +27,7 @@ from txserf.errors import (
     ConnectionLost,
     Disconnected,
     InvalidRequest,
+    Overloaded,
     ProtocolError,
     RequestTimeout,
 )
@@ -745,3 +746,25 @@ class FullTransportTests(CallCase):
         self.assertIs(self.agent.transport.producer, self.protocol)
         self.protocol.close()
         self.assertIsNone(self.agent.transport.producer)
+
+
+class OverloadTests(CallCase):
+    def test_one_call_more_than_the_limit_raises_and_is_not_sent(self) -> None:
+        self.patch(constant, "CALLS_LIMIT", 2)
+        for _ in range(2):
+            self.protocol.call("members", timeout=1.0).addErrback(lambda _: None)
+        with self.assertRaises(Overloaded):
+            self.protocol.call("members")
+        self.clock.advance(1.0)  # the agent still owes the answers
+        with self.assertRaises(Overloaded):
+            self.protocol.call("members")
+        self.assertEqual([asked.seq for asked in self.agent.asked()], [1, 2])
+        self.agent.reply(1, MEMBERS)
+        self.agent.reply(2, MEMBERS)
+        self.assertWorks()
+
+    def test_there_may_be_no_limit(self) -> None:
+        self.patch(constant, "CALLS_LIMIT", None)
+        self.protocol.call("members").addErrback(lambda _: None)
+        self.agent.reply(1, MEMBERS)
+        self.assertWorks()

@@ -21,6 +21,7 @@ from txserf.errors import (
     InvalidRequest,
     JoinError,
     KeyringError,
+    Overloaded,
     ProtocolError,
     RequestTimeout,
     RpcError,
@@ -551,3 +552,98 @@ class LifeTests(SerfCase):
     def test_its_repr_says_where_and_how_it_is(self) -> None:
         serf = Serf("serf://db1.example:7373?AuthKey=s3cret", reactor=self.clock)
         self.assertEqual(repr(serf), "<Serf: db1.example:7373, not trying>")
+
+
+class OverloadTests(SerfCase):
+    """A limit on the calls under way."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(constant, "CALLS_LIMIT", 3)
+        self.producer: Any = self.agent.transport.producer
+
+    def fill(self) -> list[Deferred[Any]]:
+        return [self.serf.event("e", timeout=1.0).addErrback(lambda _: None) for _ in range(3)]
+
+    def refused(self) -> None:
+        """Check that each kind of call is refused, and leaves no timer."""
+        for call in (
+            self.serf.members,
+            self.serf.ping,
+            self.serf.stream,
+            self.serf.monitor,
+            lambda: self.serf.query("q"),
+            lambda: self.serf.join(["a"]),
+        ):
+            with self.assertRaisesRegex(Overloaded, "3 calls"):
+                call()
+
+    def test_one_call_more_raises_at_the_call(self) -> None:
+        calls = self.fill()
+        self.refused()
+        for asked in self.agent.asked():
+            self.agent.reply(asked.seq)
+        for call in calls:
+            self.successResultOf(call)
+        again = self.serf.event("e")
+        self.agent.reply(self.asked_one("event").seq)
+        self.successResultOf(again)
+
+    def test_calls_that_have_timed_out_count_until_the_agent_answers(self) -> None:
+        self.fill()
+        self.clock.advance(1.0)
+        self.refused()
+        self.agent.asked()
+        self.agent.reply(1)
+        self.serf.event("e").addErrback(lambda _: None)
+        self.refused()
+
+    def test_calls_that_never_left_do_not_count_once_they_have_timed_out(self) -> None:
+        self.producer.pauseProducing()
+        self.fill()
+        self.refused()
+        self.clock.advance(1.0)
+        self.fill()
+        self.clock.advance(1.0)
+        self.producer.resumeProducing()
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_calls_that_wait_for_a_connection_count_too(self) -> None:
+        self.reconnect(again=False)
+        self.fill()
+        self.refused()
+        self.clock.advance(1.0)
+        self.fill()
+
+    def test_calls_of_a_lane_count_too(self) -> None:
+        for _ in range(3):
+            self.serf.join(["a"]).addErrback(lambda _: None)
+        self.refused()
+        lane = self.endpoint.accept_and_greet()
+        self.refused()
+        lane.lose()
+
+    def test_an_answer_to_a_query_counts_too(self) -> None:
+        stream = self.serf.stream("query")
+        seq = self.asked_one("stream").seq
+        self.agent.reply(seq)
+        self.agent.reply(self.asked_one("stop").seq)
+        self.agent.reply(seq, {"Event": "query", "ID": 1, "LTime": 1, "Name": "q", "Payload": b""})
+        self.fill()
+        (event,) = self.now(stream, 1)
+        with self.assertRaises(Overloaded):
+            event.respond(b"x")  # type: ignore[union-attr]  # it is a query
+
+    def test_of_ten_thousand_calls_to_an_agent_that_stands_still_as_many_are_taken_as_the_limit_says(
+        self,
+    ) -> None:
+        self.patch(constant, "CALLS_LIMIT", 1000)
+        self.producer.pauseProducing()
+        refused = 0
+        for _ in range(10_000):
+            try:
+                self.serf.event("e", timeout=1.0).addErrback(lambda _: None)
+            except Overloaded:
+                refused += 1
+        self.assertEqual(refused, 9_000)
+        self.assertEqual(len(self.agent.asked()), 0)

@@ -20,7 +20,7 @@ from txserf.client.requests import QueuedCommand, Response, Responses, UnderWay
 from txserf.connection.factory import SerfClientFactory
 from txserf.connection.hosts import Hosts
 from txserf.connection.session import Session, summary
-from txserf.errors import InvalidRequest, hides_arguments
+from txserf.errors import InvalidRequest, Overloaded, hides_arguments
 
 _log = Logger(namespace="txserf.client")
 
@@ -248,7 +248,8 @@ class Client:
             the timeout and are stopped; ``query`` collects until ``done``, however
             long that takes if no *timeout* is given and the agent has taken it within
             `constant.DEFAULT_TIMEOUT`. Cancelling it leaves the connection good.
-        :raises InvalidRequest: for a timeout that is none.
+        :raises InvalidRequest: for a timeout that is none; `Overloaded` where more than
+            `constant.CALLS_LIMIT` commands would be under way: then all that was queued is dropped.
             The Deferred fails with `RequestTimeout` (with what did arrive in ``.responses``),
             `ConnectError`, `AuthenticationError`, `ConnectionLost`, `Disconnected`,
             `ProtocolError` or what a callback raised.
@@ -259,6 +260,11 @@ class Client:
         elif not watch:
             timeout = constant.DEFAULT_TIMEOUT
         queued = self._queued
+        try:
+            self._session.admit(len(queued))
+        except Overloaded:
+            self._queued = []
+            raise
         if len(queued) == 1 and (only := queued[0]).callbacks is None and only.command.answers_alone:
             queued.clear()
             result = only.alone(timeout, self._under_way)

@@ -75,6 +75,12 @@ class Lane:
         elif self.state is LaneState.OPEN and self._protocol.state is State.READY:
             self._flush()
 
+    @property
+    def under_way(self) -> int:
+        """How many operations wait for an answer, or for the lane to open."""
+        protocol = None if self._attempt is None else self._attempt.protocol
+        return len(self._waiting) + (0 if protocol is None else len(protocol._calls))
+
     def drop(self, operation: Operation) -> None:
         """Forget an operation that was not sent yet."""
         self._waiting.pop(operation, None)
@@ -181,6 +187,15 @@ class Lanes:
         self._by_road: dict[Road, Lane] = {}
         self._all: set[Lane] = set()  # retired lanes, and those of one operation, too
         self._dial_beside: DialBeside | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    @property
+    def under_way(self) -> int:
+        """How many operations are under way, where each retired lane counts as one."""
+        shared = self._by_road.values()
+        return len(self._all) - len(shared) + sum(lane.under_way for lane in shared)
 
     def connected(self, dial_beside: DialBeside) -> None:
         """Dial the agent that is connected now, from here on."""

@@ -35,6 +35,7 @@ from txserf.errors import (
     ConnectionLost,
     Disconnected,
     InvalidRequest,
+    Overloaded,
     ProtocolError,
     RequestTimeout,
     SerfError,
@@ -246,7 +247,8 @@ class SerfProtocol(Protocol):
         :param timeout: seconds to wait for the reply; None: as long as the connection lasts.
         :param on_record: called with each record (a dict) of a streaming command.
         :returns: a Deferred of the `Reply`. An agent's error is in its ``error``.
-        :raises InvalidRequest: at the call, for an unknown command or a bad argument.
+        :raises InvalidRequest: at the call, for an unknown command or a bad argument; `Overloaded` where
+            `constant.CALLS_LIMIT` are under way.
             The Deferred fails with `RequestTimeout`, `AuthenticationError`,
             `ProtocolError`, `Disconnected` or `ConnectionLost`. Cancelling it leaves
             the connection good; a stream is stopped by it.
@@ -257,6 +259,9 @@ class SerfProtocol(Protocol):
         call = Awaited(row, row.arguments(arguments or {}), on_record, self._disown)
         if self.state is not _READY:
             return fail(Disconnected(f"{self.host} is {self.state.value}"))
+        limit = constant.CALLS_LIMIT
+        if limit is not None and len(self._calls) >= limit:
+            raise Overloaded(f"{limit} calls to {self.host} are under way: no more are allowed")
         if timeout is not None:
             deadline = self._deadlines.add(timeout, lambda: self._expire(call, timeout))
 

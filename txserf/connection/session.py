@@ -31,7 +31,14 @@ from txserf.connection.lanes import Lanes
 from txserf.connection.observers import DialBeside
 from txserf.connection.operation import Operation
 from txserf.connection.protocol import SerfProtocol, State
-from txserf.errors import AuthenticationError, ConnectionLost, Disconnected, SerfError, failures_text
+from txserf.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    Disconnected,
+    Overloaded,
+    SerfError,
+    failures_text,
+)
 
 _MAIN, _READY = Road.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
 
@@ -92,6 +99,20 @@ class Session:
     def connect(self) -> None:
         """Begin to connect, unless it is connected or trying already."""
         self.factory.start()
+
+    def admit(self, number: int = 1) -> None:
+        """
+        Check that there is room for further calls.
+
+        :raises Overloaded: where *number* more would be over `constant.CALLS_LIMIT`.
+        """
+        limit = constant.CALLS_LIMIT
+        if limit is not None:
+            under_way = len(self._queue) + number
+            if self._connection is not None:
+                under_way += len(self._connection._calls)
+            if under_way > limit or (self._lanes and under_way + self._lanes.under_way > limit):
+                raise Overloaded(f"{limit} calls are under way: no more are allowed (constant.CALLS_LIMIT)")
 
     def submit(self, operations: Sequence[Operation]) -> None:
         """Send operations in one write: now, or once there is a connection."""

@@ -45,7 +45,8 @@ class Serf(Service):
 
     Each command takes ``timeout`` in seconds (None for this `Serf`'s own), which covers the wait for a
     connection too, and returns a Deferred that can be cancelled. Neither a timeout nor a cancel harms the
-    connection. A bad argument raises `InvalidRequest` at the call. The Deferred fails with `RpcError` (the
+    connection. A bad argument raises `InvalidRequest` at the call, and one call more than
+    `constant.CALLS_LIMIT` under way raises `Overloaded` there. The Deferred fails with `RpcError` (the
     agent's own words), `RequestTimeout`, `ConnectionLost` (the agent was lost while it worked on a command
     that is not sent twice), `AuthenticationError`, or `Disconnected` once it is closed.
 
@@ -271,7 +272,7 @@ class Serf(Service):
         :param expect: end with the Nth answer; otherwise it ends at the timeout, even
             where all have answered long before.
         :returns: at once, a `Query`: awaitable, and async-iterable over `Ack` and `Answer`.
-        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed.
+        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed; `Overloaded`.
 
         Wire: ``query``.
         """
@@ -289,6 +290,7 @@ class Serf(Service):
             }
         )
         self._begin()
+        self._session.admit()
         return Query(self._session, values, expect, self._timeout, timeout)
 
     def stream(self, type: str = "*", *, buffer: int | None = None, gaps: bool = False) -> EventStream:
@@ -315,6 +317,7 @@ class Serf(Service):
             raise InvalidRequest(f"stream: gaps must be bool, not {gaps!r}")
         limit = _buffer("stream", buffer)
         self._begin()
+        self._session.admit()
         return EventStream(self._session, values, limit, gaps, self._timeout)
 
     def monitor(self, level: str = "INFO", *, buffer: int | None = None) -> LogStream:
@@ -332,6 +335,7 @@ class Serf(Service):
         values = commands.MONITOR.typed_arguments({"level": level})
         limit = _buffer("monitor", buffer)
         self._begin()
+        self._session.admit()
         return LogStream(self._monitors, values["LogLevel"], limit)
 
     # Keys
@@ -445,6 +449,7 @@ class Serf(Service):
             return call
         if not self.running:
             self.startService()
+        self._session.admit()
         call = kind(self._session, command, values, limit)
         self._session.submit_one(call)
         return call

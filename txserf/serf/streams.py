@@ -282,6 +282,7 @@ class EventStream(Stream["Event | Gap"]):
         if connection.state is not State.READY:
             message = f"the connection to {connection.host}, by which the query came, is gone"
             return fail(ConnectionLost(message, host=connection.host))
+        self._session.admit()
         call = Call(self._session, commands.RESPOND, values, self._timeout)
         call.connection = connection
         connection._send([call])
