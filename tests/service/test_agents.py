@@ -148,6 +148,7 @@ class KeyFileTests(SynchronousTestCase):
         environ: dict[str, Any] = {"CREDENTIALS_DIRECTORY": str(self.folder)}
         self.patch(os, "environ", environ)
         self.assertEqual(read_key(path), "s3cret")
+        self.assertIn("mode 0460", self.refusal(self.file(b"s3cret", 0o460)))
         self.assertIn("mode 0444", self.refusal(self.file(b"s3cret", 0o444)))
         environ["CREDENTIALS_DIRECTORY"] = str(self.folder.parent)
         self.assertIn("mode 0440", self.refusal(self.file(b"s3cret", 0o440)))

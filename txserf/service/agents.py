@@ -149,8 +149,9 @@ def read_key(path: Path) -> str:
 
 
 def _check_mode(path: Path, named: str, mode: int) -> None:
-    # In the folder of systemd's credentials, which is private, the bits of the group are the mask of an access list.
+    # In the folder of systemd's credentials, which is private, the bits of the group are the mask of an access list
+    # where the service has a user: they say 0440 (systemd's issue 29435).
     is_credential = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
-    if mode & (0o007 if is_credential else 0o077):
+    if mode & (0o037 if is_credential else 0o077):
         mend = shlex.join(["chmod", "600", str(path)])
         raise ConfigError(f"{named} is open to others than its owner (mode {mode:04o}); mend it by: {mend}")
