@@ -199,6 +199,18 @@ class FailureTests(ClusterTestCase):
         self.assertEqual(self.events(other), [("member-leave", ["n1"])])
         self.assertEqual(self.statuses(other)["n1"], "left")
 
+    def test_an_agent_that_left_while_nobody_looked_is_down_and_can_be_paused(self) -> None:
+        cluster = self.cluster(2)
+        agent = cluster.agents["n1"]
+        line = self.connect(cluster)
+        line.request("leave")
+        self.clock.advance(0)
+        agent.drop_connections()
+        self.clock.advance(3)
+        agent.pause()
+        agent.resume()
+        self.assertFalse(agent.running)
+
     def test_a_leave_of_an_agent_that_is_down_is_over_at_once(self) -> None:
         cluster = self.cluster()
         cluster.fail("n1")

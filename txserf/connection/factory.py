@@ -103,7 +103,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     protocol = SerfProtocol
     initialDelay = 0.1
     delay = initialDelay
-    maxDelay = 30
+    maxDelay: float = 30.0  # type: ignore[assignment]  # of Twisted it is an int
     noisy = False
 
     _MOVES: ClassVar[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(

@@ -145,6 +145,7 @@ class EmbeddedAgent:
     @property
     def running(self) -> bool:
         """Whether it runs: it has neither failed nor left."""
+        self._network.agenda.catch_up()
         return self.process is not None
 
     @property
@@ -217,15 +218,15 @@ class EmbeddedAgent:
 
         They take it for failed when that lasts (`EmbeddedCluster.failure_detection`).
         """
+        self._network.agenda.catch_up()
         if self.process is not None and not self.process.frozen:
-            self._network.agenda.catch_up()
             self.process.freeze()
             self._network.look_for_the_unreachable()
 
     def resume(self) -> None:
         """Let it go on, with all that was sent to it meanwhile."""
+        self._network.agenda.catch_up()
         if self.process is not None and self.process.frozen:
-            self._network.agenda.catch_up()
             self.process.thaw()
             self._network.reunite()
 
