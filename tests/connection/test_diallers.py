@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -123,10 +124,10 @@ class ConnectorDiallerTests(AttemptCase):
         return self.dialler.connected()
 
     def clientConnectionFailed(self, connector: Connector, reason: object) -> None:
-        self.dialler.not_connected(OSError("refused"))
+        self.dialler.ended(OSError("refused"))
 
     def clientConnectionLost(self, connector: Connector, reason: object) -> None:
-        self.dialler.disconnected()
+        self.dialler.ended(ConnectionDone())
 
     def dial(self) -> Attempt:
         attempt = self.attempt(Endpoint())

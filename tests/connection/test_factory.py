@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -877,6 +878,11 @@ class EndpointTests(FactoryCase):
         agent.lose()
         self.assertEqual(sum(self.attempts), 1)
 
+    def test_without_an_address_it_has_the_name_of_the_first_host(self) -> None:
+        protocol = self.factory("10.0.0.9:7400").buildProtocol(None)
+        assert protocol is not None
+        self.assertEqual(protocol.host, "10.0.0.9:7400")
+
     def test_beside_a_connection_it_is_refused(self) -> None:
         factory = self.factory()
         factory.start()
@@ -1020,6 +1026,81 @@ class ClassicTests(FactoryCase):
         self.successResultOf(closed)
         self.reactor.advance(1000)
         self.assertEqual((self.connector.attempts, self.reactor.getDelayedCalls()), (1, []))
+
+    def test_it_goes_on_where_a_subclass_dials_again_itself(self) -> None:
+        class Dials(SerfClientFactory):
+            def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
+                connector.connect()
+
+            clientConnectionFailed = clientConnectionLost
+
+        class Retries(SerfClientFactory):
+            def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
+                self.retry(connector)
+
+            clientConnectionFailed = clientConnectionLost
+
+        for kind in (Dials, Retries):
+            factory = kind(reactor=self.reactor)
+            self.connector = self.reactor.connectTCP("10.0.0.9", 7400, factory)
+            self.connector.refuse()
+            self.reactor.advance(1)
+            for attempts in (2, 3):
+                agent = self.accept()
+                self.assertIs(factory.phase, Phase.CONNECTED)
+                self.assertEqual(self.connector.attempts, attempts)
+                agent.lose()
+                self.reactor.advance(1)
+            factory.stopTrying()
+
+    def test_it_goes_on_where_a_subclass_builds_no_protocol(self) -> None:
+        class Builds(SerfClientFactory):
+            def buildProtocol(self, addr: Any) -> SerfProtocol | None:
+                return None
+
+        factory = Builds(reactor=self.reactor)
+        self.connector = self.reactor.connectTCP("10.0.0.9", 7400, factory)
+        self.assertIsNone(self.connector.buildProtocol(ADDRESS))
+        self.connector.connectionLost(Failure(ConnectionAborted()))
+        self.assertIs(factory.phase, Phase.WAITING)
+        self.reactor.advance(1)
+        self.assertEqual(self.connector.attempts, 2)
+
+    def test_once_it_has_ended_it_may_be_connected_to_another_address(self) -> None:
+        factory = self.dial()
+        first, agent = self.connector, self.accept()
+        closed = factory.disconnect()
+        agent.finish_closing()
+        self.successResultOf(closed)
+        self.connector = self.reactor.connectTCP("10.0.0.8", 7500, factory)
+        agent = self.accept()
+        protocol = self.successResultOf(factory.when_connected())
+        self.assertEqual(protocol.host, "10.0.0.8:7500")
+        self.reactor.advance(1)
+        agent.lose()
+        self.accept()
+        self.assertEqual((first.attempts, self.connector.attempts), (1, 2))
+
+    def test_a_second_connector_disturbs_nothing(self) -> None:
+        factory = self.dial()
+        first = self.connector
+        second = self.reactor.connectTCP("10.0.0.8", 7500, factory)
+        second.refuse()
+        first.accept().greet()
+        self.assertEqual(self.successResultOf(factory.when_connected()).host, "10.0.0.9:7400")
+        self.assertEqual((first.attempts, second.attempts), (1, 1))
+
+    def test_a_protocol_that_is_built_is_enough_to_know_of_a_new_transport(self) -> None:
+        reactor = MemoryReactorClock()
+        factory = SerfClientFactory(reactor=reactor, heartbeat=None)
+        reactor.connectTCP("10.0.0.9", 7400, factory)
+        for _ in range(2):
+            protocol = factory.buildProtocol(ADDRESS)
+            assert protocol is not None
+            agent = Agent(protocol)
+            agent.greet()
+            self.assertIs(factory.connection, protocol)
+            agent.lose()
 
     def test_retries_are_counted_here_too(self) -> None:
         factory = SerfClientFactory(reactor=self.reactor)

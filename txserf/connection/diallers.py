@@ -267,6 +267,8 @@ class ConnectorDialler:
         :param begin: begins an attempt, where the program has made it dial.
         """
         self.label = label
+        if self._current is not None and self._current.protocol is not None:
+            self._take_turn()  # a subclass of the factory did not hand on the end of the last transport
         if self._current is None:
             self._current = begin()
             if self._current is not None:
@@ -276,28 +278,29 @@ class ConnectorDialler:
 
     def connected(self) -> SerfProtocol | None:
         """Return the connection for a new transport; None where there was no attempt."""
+        if self._next is not None:
+            self._take_turn()  # as in started(); not every connector calls that for each attempt
         attempt = self._current
         if attempt is None or attempt.protocol is not None:
             return None
         attempt.protocol = self._make(attempt)
         return attempt.made()
 
-    def not_connected(self, reason: BaseException) -> None:
-        """Take the failure of the attempt."""
-        attempt = self._freed()
-        if attempt is not None:
-            attempt.not_connected(reason)
+    def ended(self, reason: BaseException) -> None:
+        """
+        Take that the connector is free, and begin the attempt that waits for that.
 
-    def disconnected(self) -> None:
-        """Begin the attempt that waits for the end of the transport before."""
-        self._freed()
-
-    def _freed(self) -> Attempt | None:
-        freed, self._current = self._current, None
-        waiting, self._next = self._next, None
+        :param reason: the failure of its attempt, or the end of its transport.
+        """
+        attempt, waiting = self._current, self._next
+        self._current = self._next = None
         if waiting is not None:
             self.dial(waiting)
-        return freed
+        if attempt is not None:
+            attempt.not_connected(reason)  # which ignores it where there was a connection
+
+    def _take_turn(self) -> None:
+        self._current, self._next = self._next, None
 
 
 def exception_of(failure: Failure) -> BaseException:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import NotConnectingError
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
 from twisted.internet.protocol import ReconnectingClientFactory
 from twisted.logger import Logger
@@ -250,6 +251,9 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def retry(self, connector: IConnector | None = None) -> None:
         """Have another round, after the wait that is due; nothing where something is under way."""
+        if getattr(connector, "state", "") == "disconnected":
+            # A subclass may call this where it takes the connector's report itself, as Twisted's own class does.
+            self._connector_ended(connector, NotConnectingError())
         trying = self._current is not None or self.phase is Phase.WAITING
         if trying or not self.continueTrying:
             return
@@ -273,30 +277,32 @@ class SerfClientFactory(ReconnectingClientFactory):
     # Twisted's callbacks, where a connector dials
 
     def startedConnecting(self, connector: IConnector) -> None:
-        dialler = self._connector_dialler
-        if dialler is None:
+        is_free = self._current is None and self.phase is not Phase.DIALLING
+        if connector is not self.connector and is_free:
             self.connector = connector
-            dialler = self._connector_dialler = ConnectorDialler(connector, self._new_protocol)
-        if connector is self.connector:
-            dialler.started(_label(connector.getDestination()), self._begin_from_outside)
+            self._connector_dialler = ConnectorDialler(connector, self._new_protocol)
+        if self._connector_dialler is not None and connector is self.connector:
+            self._connector_dialler.started(_label(connector.getDestination()), self._begin_from_outside)
 
     def buildProtocol(self, addr: IAddress | None) -> SerfProtocol | None:
         if self._connector_dialler is not None:
             return self._connector_dialler.connected()
         # An endpoint of the program's has connected; it tells of that only.
-        attempt = self._begin_from_outside(_label(addr))
+        attempt = self._begin_from_outside(None if addr is None else _label(addr))
         if attempt is None:
             return None
         attempt.protocol = self._new_protocol(attempt)
         return attempt.made()
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        if self._connector_dialler is not None:
-            self._connector_dialler.not_connected(exception_of(reason))
+        self._connector_ended(connector, exception_of(reason))
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        if self._connector_dialler is not None:
-            self._connector_dialler.disconnected()
+        self._connector_ended(connector, exception_of(reason))
+
+    def _connector_ended(self, connector: IConnector | None, reason: BaseException) -> None:
+        if self._connector_dialler is not None and connector is self.connector:
+            self._connector_dialler.ended(reason)
 
     # The rounds
 
