@@ -47,6 +47,14 @@ class ExitingEndpoint:
         raise SystemExit(3)
 
 
+@implementer(IStreamClientEndpoint)
+class ForgetfulEndpoint:
+    """An endpoint that returns no Deferred."""
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return None  # type: ignore[return-value]  # the mistake
+
+
 class HostDiallerTests(AttemptCase):
     def setUp(self) -> None:
         super().setUp()
@@ -58,7 +66,7 @@ class HostDiallerTests(AttemptCase):
         return attempt, self.dialler.dial(attempt)
 
     def test_a_failure_at_once_is_returned_and_told_to_nobody(self) -> None:
-        for endpoint in (Endpoint(OSError("no")), RaisingEndpoint(), ExitingEndpoint()):
+        for endpoint in (Endpoint(OSError("no")), RaisingEndpoint(), ExitingEndpoint(), ForgetfulEndpoint()):
             _, reason = self.dial(endpoint)
             self.assertIsNotNone(reason)
         self.assertEqual((self.heard, self.clock.getDelayedCalls()), ([], []))

@@ -197,6 +197,7 @@ class HostDialler:
         timeout = self._timeout()
         try:
             connecting = attempt.host.dialled_by(self._reactor(), timeout).connect(factory)
+            attempt.stop_dialling = connecting.cancel
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # an endpoint of the user's may do anything
@@ -211,7 +212,6 @@ class HostDialler:
         def failed(failure: Failure) -> None:
             tell(exception_of(failure))
 
-        attempt.stop_dialling = connecting.cancel
         if attempt.is_cancelled:  # by the endpoint itself
             connecting.cancel()
         connecting.addTimeout(timeout, self._time(), timed_out).addErrback(failed)
