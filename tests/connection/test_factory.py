@@ -529,6 +529,34 @@ class StoppingTests(FactoryCase):
         factory.start()
         return connect()
 
+    def test_one_that_connects_though_it_took_too_long_is_closed(self) -> None:
+        factory = self.factory()
+        factory.start()
+        connect = self.a.prepare_late()
+        self.clock.advance(5)
+        self.b.accept_and_greet()
+        late = connect()
+        self.assertTrue(late.closed_by_client)
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
+    def test_one_that_connects_though_it_has_failed_at_once_is_closed(self) -> None:
+        built: list[IProtocol | None] = []
+
+        @implementer(IStreamClientEndpoint)
+        class Hasty:
+            def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+                built.append(protocolFactory.buildProtocol(ADDRESS))
+                return fail(OSError("no"))
+
+        factory = self.factory([Hasty(), self.b])
+        factory.start()
+        self.b.accept_and_greet()
+        assert built[0] is not None
+        late = Agent(built[0])
+        late.greet()
+        self.assertTrue(late.closed_by_client)
+        self.assertIs(factory.phase, Phase.CONNECTED)
+
     def test_disconnect_does_not_fire_for_the_end_of_a_connection_that_came_late(self) -> None:
         factory = self.factory()
         late, agent = self.late(factory), self.b.accept_and_greet()

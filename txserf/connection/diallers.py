@@ -128,12 +128,10 @@ class Attempt:
         that is a failure all the same; after that, or after its end, the connection speaks for itself.
         """
         state = State.NEW if self.protocol is None else self.protocol.state
-        listener = self._listener
-        if listener is None or state not in (State.NEW, State.OPENING):
+        if self._listener is None or state not in (State.NEW, State.OPENING):
             return
-        if state is State.OPENING:
-            assert self.protocol is not None
-            self._listener = None
+        listener, self._listener = self._listener, None  # the endpoint may connect it all the same, later
+        if self.protocol is not None:
             self.protocol.close()
         listener.failed(self, reason)
 

@@ -343,6 +343,7 @@ class SerfClientFactory(ReconnectingClientFactory):
             if reason is None or self._current is not attempt:
                 return
             self._current = None
+            attempt.cancel()  # its endpoint may connect it all the same, later
             self._failed(attempt, reason)
         self._round_over()
 
