@@ -53,6 +53,14 @@ class MatchingTests(SynchronousTestCase):
         self.assertEqual(self.matched(router, UserEvent("b")), ["one", "two", "three", "one"])
         self.assertEqual(self.matched(router, MemberEvent("reap", ())), ["two"])
 
+    def test_a_function_comes_once_though_several_of_its_names_match(self) -> None:
+        router = Router()
+        router.user_event("web-*", "web-1", "web-1")(one)
+        router.user_event("web-1")(two)
+        router.user_event("*")(one)  # added once more
+        router.add_script("user:web-1,user=three")  # as Serf's agent runs it
+        self.assertEqual(self.matched(router, UserEvent("web-1")), ["one", "two", "one", "three", "three"])
+
     def test_member_events_match_by_their_kind(self) -> None:
         router = Router()
         router.member_event("join", "failed")(one)

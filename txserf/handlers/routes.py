@@ -182,6 +182,8 @@ class Routes:
         if found is None:
             if len(self._found) >= _REMEMBERED:
                 self._found.clear()
-            found = tuple(route.handler for route in self._routes if route.matches(*key))
+            matching = [route.handler for route in self._routes if route.matches(*key)]
+            # Several names of one handler may match. A script is another handler for each element of its filter.
+            found = tuple({id(handler): handler for handler in matching}.values())
             self._found[key] = found
         return found
