@@ -2,13 +2,13 @@
 The codec: bytes to records and requests to bytes, without any I/O.
 
 MessagePack objects follow each other on the wire without a length prefix. A
-header is a map of exactly ``Error`` and ``Seq``; whether a body comes after it
-only the command that used that Seq can tell, so the decoder asks whoever holds
+header is a map of exactly ``Error`` and ``Seq``. Whether a body comes after it
+depends on the command that used that Seq, so the decoder asks the holder of
 the commands (`Receiver`) and never guesses.
 
 Text goes out as MessagePack's str family and payloads as bin, as Serf wants
-it. Serf's text is raw bytes that need not be UTF-8; what is not survives both
-ways by ``surrogateescape``.
+it. Serf's text is raw bytes that need not be UTF-8. Bytes that are not UTF-8
+survive both ways by ``surrogateescape``.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from txserf.errors import ProtocolError
 # How text that is not UTF-8 survives both ways.
 _ERRORS = "surrogateescape"
 
-# An array of this many members would be far over any message's size. Without a cap of its own five bytes could make
-# the unpacker set aside half a gigabyte. The cap does not bound the memory of a message: arrays can hold arrays,
-# and one of empty maps takes some 90 times its bytes in Python. So the agent of an open connection can take
-# 90 * MESSAGE_SIZE_LIMIT. To look at each container would cost time for each real reply.
+# The most members of one array or map. Without this cap, five bytes could make the unpacker set aside half a
+# gigabyte. The cap does not bound the memory of a message: arrays can hold arrays, and an array of empty maps takes
+# some 90 times its bytes in Python. So the agent of an open connection can take 90 * MESSAGE_SIZE_LIMIT. A check of
+# each container would cost time for each real reply.
 _MOST_ITEMS = 1 << 20
 
 #: Bytes of one object, and members of one container, before the handshake is through. A header is a map of two,
-#: and Serf's longest error is well below this size. A stranger can take 90 * (GREETING_LIMIT + a bite): 0.7 MB.
+#: and Serf's longest error is well below this size. A stranger can make us take 90 * (GREETING_LIMIT + _BITE) bytes: 0.7 MB.
 GREETING_LIMIT = 1 << 12
 GREETING_ITEMS = 16
 
-# What is fed to the unpacker at once: its buffer grows by no more than this
-# beyond the message that it is waiting for.
+# How many bytes are fed to the unpacker at once: its buffer grows by no more
+# than this beyond the message that it is waiting for.
 _SLICE = 1 << 20
 
-# What a decoder unpacks at once: with more objects at a time Python's garbage collector
-# goes over them again and again, for 1.2 us of a reply's 8 in a burst of them. Not so where
-# msgpack is pure Python: that reads an unfinished object from its start each time.
+# How many bytes a decoder unpacks at once. With more objects at a time Python's garbage
+# collector goes over them again and again: 1.2 us of a reply's 8 in a burst of replies. A
+# msgpack in pure Python gets larger pieces, for it reads an unfinished object from its start
+# each time.
 _BITE = 1 << 12 if msgpack.Unpacker.__module__ != "msgpack.fallback" else _SLICE
 
 
@@ -107,7 +108,7 @@ class Unpacker:
         self._fed = 0
         self._taken = 0
 
-        #: What broke the rules, once something did; nothing is unpacked after it.
+        #: The error, once the bytes have broken a rule; nothing is unpacked after it.
         self.failure: ProtocolError | None = None
 
     def close(self) -> None:
@@ -160,12 +161,12 @@ class Unpacker:
                 taken = end
                 values.append(value)
                 if end == fed:
-                    break  # to be told by the unpacker that there is no more costs 0.5 us
+                    break  # asking the unpacker for one more object costs 0.5 us
             if fed - taken > self._limit:
                 self.failure = ProtocolError(f"a message of more than {self._limit} bytes")
         except ProtocolError as error:
             self.failure = error.with_traceback(None)  # its frames would hold this and the objects in a cycle
-        except Exception as error:  # whatever the unpacker raises: it has read a stranger's bytes
+        except Exception as error:  # the unpacker has read a stranger's bytes, and may raise anything
             self.failure = ProtocolError(f"not MessagePack: {type(error).__name__}")
         self._taken = taken
         return values
@@ -187,10 +188,10 @@ class Unpacker:
 
 
 class Receiver(Protocol):
-    """Who a `Decoder` decodes for, and tells at once, so that each header is judged by all before it."""
+    """Gets headers and bodies from a `Decoder`, each at once, so that it can judge a header by all before it."""
 
     def header(self, seq: int, error: str) -> bool | None:
-        """Take a header; return whether a body belongs to it, None where nobody used that Seq."""
+        """Take a header. Return whether a body belongs to it, or None if nobody used that Seq."""
 
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
         """Take the body that belongs to the last header."""
@@ -202,9 +203,9 @@ _NOTHING = (-2, "")  # for it was closed
 
 class Decoder:
     """
-    What an agent sends, as headers and bodies.
+    Decodes the bytes of an agent into headers and bodies.
 
-    :param receiver: is told of each, and says for each header whether a body comes behind it.
+    :param receiver: gets each of them, and says for each header whether a body comes behind it.
     :param size_limit: bytes that one object may have; None takes
         `constant.MESSAGE_SIZE_LIMIT`.
     :param first_limit: bytes that one object may have until `open`, with containers of
@@ -227,7 +228,7 @@ class Decoder:
 
     @property
     def due(self) -> int | None:
-        """The Seq of the header whose body is due; None where a header is due, or nothing more is told."""
+        """The Seq of the header whose body is due; None if a header is due, or if this is closed."""
         return None if self._due is None or self._due[0] < 0 else self._due[0]
 
     @property
@@ -236,23 +237,23 @@ class Decoder:
         return self._unpacker.waiting
 
     def open(self) -> None:
-        """Take objects of any size within the limit, from the header on that the receiver is told of now."""
+        """Take objects of any size within the limit, from behind the header that the receiver is being given."""
         self._opened = True
 
     def close(self) -> None:
-        """Tell no more: what is not told yet is thrown away, and nothing is held."""
+        """Give the receiver nothing more, and let go of all bytes and objects."""
         self._due = _NOTHING
         self._unpacker.close()
 
     def feed(self, data: bytes) -> None:
         """
-        Tell the receiver of each header and body that *data* completes, however the bytes were cut.
+        Give the receiver each header and body that *data* completes, however the bytes were cut.
 
-        :raises ProtocolError: at the first byte that breaks the rules, all before it having been
-            told. Any other error is a bug, or the receiver's.
+        :raises ProtocolError: at the first byte that breaks the rules, after the receiver has got all
+            before it. Any other error is a bug, or the receiver's.
         """
-        # Told, not yielded: a generator's switches and a second look at each Seq cost 0.3 us a reply.
-        # And one function: a call for each bite would cost 0.1 us, and most replies come one by one.
+        # The receiver is called, and nothing is yielded: a generator's switches and a second look at each Seq cost
+        # 0.3 us a reply. It is one function: a call for each bite would cost 0.1 us, and most replies come one by one.
         receiver, feed_slice = self._receiver, self._feed_slice
         for bite in (data,) if len(data) <= _BITE else _cut(data, _BITE):
             for value in feed_slice(bite):
@@ -287,7 +288,7 @@ class Decoder:
             raise self._unpacker.failure
 
     def _reopen(self, bite: bytes) -> Callable[[bytes], list[Any]]:
-        # The header that opened it came with this bite, and so did all behind it.
+        # The header in which `open` was called came with this bite, and so did all behind it.
         self._opened = False
         if self._due is not _NOTHING:
             self._unpacker, rest = self._unpacker.relieved(bite, self._limit)

@@ -225,8 +225,8 @@ class Client:
         Add callbacks to the last command queued.
 
         :param functions: called in order with each `Response` of that command: its reply, and
-            for a streaming command its records. One may return a Deferred or be a coroutine
-            function; the next function and the next record wait for it. An exception fails
+            for a streaming command its records. One may be a coroutine function, or return an
+            awaitable; the next function and the next record wait for it. An exception fails
             the Deferred of the ``request()``; `StopReceiveData` ends it as a success.
         :raises InvalidRequest: where no command is queued, or for what can't be called.
         """
