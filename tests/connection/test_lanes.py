@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -235,6 +236,15 @@ class LaneLossTests(LaneCase):
         lane.reply(lane.asked_one("join").seq, {"Num": 1})
         self.assertEqual(self.successResultOf(join), 1)
         self.disconnect(session)
+
+    def test_a_connection_that_was_lost_is_not_kept_for_further_lanes(self) -> None:
+        session = self.connected()
+        protocol = weakref.ref(self.agent.protocol)
+        self.disconnect(session)
+        self.host.agents.clear()
+        del self.agent
+        gc.collect()
+        self.assertIsNone(protocol())
 
     def test_one_whose_endpoint_fails_after_it_was_lost_is_over_once(self) -> None:
         session = self.connected()

@@ -222,6 +222,7 @@ class Lanes:
 
     def retire(self) -> None:
         """Let each lane end once its agent has answered: the next agent has lanes of its own."""
+        self._dial_beside = None  # it holds the lost connection
         lanes, self._by_road = self._by_road, {}
         for lane in lanes.values():
             lane.retire()
