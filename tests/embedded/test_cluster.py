@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from twisted.internet.task import Clock
 
 from tests.embedded.helpers import ClusterTestCase, Line
 from txserf.embedded import EmbeddedCluster, Keyring, agenda
+from txserf.embedded.queries import QueryAnswer
 from txserf.model import QueryEvent, members_from_wire
 
 
@@ -493,6 +496,45 @@ class HandlerTests(ClusterTestCase):
         cluster.agents["n1"].handle_query("load", lambda event: 1 // 0)  # type: ignore[arg-type, return-value]
         self.assertEqual(self.answers(cluster), [])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_any_awaitable_that_a_function_returns_is_waited_for(self) -> None:
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        future: asyncio.Future[QueryAnswer] = loop.create_future()
+        cluster = self.cluster(1)
+        cluster.agents["n1"].handle_query("load", lambda event: future)
+
+        def answer() -> None:
+            future.set_result(b"future")
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+        self.clock.callLater(0.5, answer)
+        self.assertEqual(self.answers(cluster), [("n1", b"future")])
+
+    def test_a_function_that_returns_no_answer_of_a_type_that_there_is_is_logged_with_that_type(self) -> None:
+        cluster = self.cluster(1)
+        cluster.agents["n1"].handle_query("load", lambda event: 3)  # type: ignore[arg-type, return-value]
+        self.assertEqual(self.answers(cluster), [])
+        (failure,) = self.flushLoggedErrors(TypeError)
+        self.assertIn("returned int", failure.getErrorMessage())
+
+    def test_sys_exit_in_a_function_is_a_failure_like_any_other_and_a_keyboard_interrupt_propagates(
+        self,
+    ) -> None:
+        cluster = self.cluster(1)
+
+        def raises(mistake: BaseException) -> Callable[[QueryEvent], bytes]:
+            def function(event: QueryEvent) -> bytes:
+                raise mistake
+
+            return function
+
+        cluster.agents["n1"].handle_query("load", raises(SystemExit(3)))
+        self.assertEqual(self.answers(cluster), [])
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+        cluster.agents["n1"].handle_query("load", raises(KeyboardInterrupt()))
+        self.assertRaises(KeyboardInterrupt, self.answers, cluster)
 
     def test_an_event_can_be_answered_once_by_its_own_method(self) -> None:
         cluster = self.cluster(1)

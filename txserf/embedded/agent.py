@@ -235,8 +235,8 @@ class EmbeddedAgent:
         Have it answer queries of a name.
 
         :param function: called with each `QueryEvent`; returns the answer as bytes or str, None for
-            no answer, or a Deferred or a coroutine of one of these. An exception is logged, and is no
-            answer. None removes the function.
+            no answer, or an awaitable of one of these, such as a Deferred. An exception is logged, and is
+            no answer. None removes the function.
         """
         if function is None:
             self._handlers.pop(name, None)

@@ -7,17 +7,17 @@ a `Question` and makes a `ReceivedQuery` of it, which may be answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from inspect import isawaitable
 from math import ceil, log10
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txserf.callbacks import waited_for
 from txserf.embedded import sizes
 from txserf.embedded.log import AgentLog
 from txserf.embedded.network import Network, Node
@@ -37,9 +37,7 @@ _TIMEOUT_MULTIPLE = 16
 
 #: The return value of a function for `EmbeddedAgent.handle_query`: an answer, or None for no answer; at once or later.
 QueryAnswer = bytes | str | None
-QueryHandler = Callable[
-    [QueryEvent], "QueryAnswer | Deferred[QueryAnswer] | Coroutine[Any, Any, QueryAnswer]"
-]
+QueryHandler = Callable[[QueryEvent], QueryAnswer | Awaitable[QueryAnswer]]
 
 
 class Refused(Exception):
@@ -316,9 +314,14 @@ class Queries:
             return
         name, node = query.name, self._node
 
-        def answer(value: bytes | str | None) -> None:
-            if value is not None and node.running:
-                query.respond(as_bytes(value))
+        def answer(value: object) -> None:
+            if value is None or not node.running:
+                return
+            if not isinstance(value, (bytes, str)):
+                raise TypeError(
+                    f"returned {type(value).__name__}: an answer is bytes or str, or None for none"
+                )
+            query.respond(as_bytes(value))
 
         def refused(failure: Failure) -> None:
             failure.trap(Refused)
@@ -328,14 +331,16 @@ class Queries:
         def failed(failure: Failure) -> None:
             _log.failure("handle_query's {name} failed at {node}", failure, name=name, node=node.name)
 
-        ensureDeferred(_called(function, query)).addCallback(answer).addErrback(refused).addErrback(failed)
-
-
-async def _called(function: QueryHandler, query: ReceivedQuery) -> bytes | str | None:
-    event = QueryEvent(0, query.name, query.question.payload, query.question.ltime)
-    value = function(event.bound(lambda _, payload: _respond(query, payload)))
-    answered: bytes | str | None = await value if isawaitable(value) else value
-    return answered
+        event = QueryEvent(0, name, query.question.payload, query.question.ltime)
+        try:
+            value = function(event.bound(lambda _, payload: _respond(query, payload)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            failed(Failure())
+            return
+        waiting: Deferred[object] = waited_for(value) or succeed(value)
+        waiting.addCallback(answer).addErrback(refused).addErrback(failed)
 
 
 def _respond(query: ReceivedQuery, payload: bytes | str) -> Deferred[None]:
