@@ -61,9 +61,13 @@ class Row:
     runs: int = 0
     operations: int = 0
     violations: int = 0
+    failed_agents: int = 0
     over: bool = False
 
     def count(self, report: Report) -> None:
+        if report.agent_failed:
+            self.failed_agents += 1
+            print(f"\n{self.name}: the agent failed, {report.agent_failed}", flush=True)
         self.runs += 1
         self.operations += report.operations
         if report.violations:
@@ -179,7 +183,7 @@ async def work(reactor: Any, options: argparse.Namespace, agent: agents.Agent | 
     chosen = [row for row in rows(options.seed, reactor, agent) if options.only in row.name]
     if not chosen:
         raise SystemExit(f"no row has {options.only!r} in its name")
-    deadline = time.monotonic() + 60 * options.minutes
+    deadline, agents_restarted = time.monotonic() + 60 * options.minutes, 0
     await _turn(reactor)  # a reactor that has just begun adds a few readers of its own
     while time.monotonic() < deadline and not all(row.over for row in chosen):
         for row in chosen:
@@ -196,7 +200,13 @@ async def work(reactor: Any, options: argparse.Namespace, agent: agents.Agent | 
             else:
                 count = AT_ONCE if options.run is None else 1
                 await real_turn(reactor, row, range(number, number + count))
+                if row.failed_agents and agent is not None:
+                    agent.restart()
+                    agents_restarted += 1
+                    row.failed_agents = 0
             row.over = row.over or options.run is not None
+    if agents_restarted:
+        print(f"\nthe agent itself failed {agents_restarted} times, and was started again", flush=True)
     return chosen
 
 

@@ -44,6 +44,10 @@ def check_delivered(program: Program, listener: Listener, first: str) -> list[st
     return wrong
 
 
+#: Seconds until an agent has an event come by a stream that nothing goes wrong with.
+ECHO = 10.0
+
+
 async def play(
     world: World, witness: Witness, program: Program, steps: Sequence[str], *, corrupting: bool, first: str
 ) -> None:
@@ -72,11 +76,10 @@ async def play(
     await world.until(lambda: all(each.fired for each in witness.watched), 2.0)
     witness.check_fired(all_of_them=True)
     # Behind an event of its own, the listener has had all that came before.
-    listener.event(f"{first}-end")
-    if not await world.until(lambda: f"{first}-end" in listener.names, 5.0):
-        witness.accuse("the agent has lost the event of the listener")
-    listener.close()
-    await world.until(lambda: listener.lost, 2.0)
+    await _echoed(world, witness, listener, f"{first}-end")
+    if not listener.lost:
+        listener.close()
+        await world.until(lambda: listener.lost, 2.0)
     for command, what in world.ledger.sent_twice:
         if what != "'ask'":
             witness.accuse(f"{command} {what} was sent twice")
@@ -85,12 +88,29 @@ async def play(
         _check_events(witness, program, listener)
 
 
+async def _echoed(world: World, witness: Witness, listener: Listener, event: str) -> bool:
+    """
+    Send an event by the listener, and see that the agent has it come by the listener's stream.
+
+    An agent of Serf 0.9.4 may end by a panic, or have no events any more, where streams end while events come.
+    """
+    if not listener.lost:
+        listener.event(event)
+    if await world.until(lambda: event in listener.names or listener.lost, ECHO) and not listener.lost:
+        return True
+    witness.agent_failed = "its own stream is lost" if listener.lost else "it has no events any more"
+    return False
+
+
 async def _comes_back(
     world: World, witness: Witness, program: Program, listener: Listener, first: str
 ) -> None:
     """See that the stream is open again, and delivers."""
     for number in range(3):  # one more fault may strike while this is seen
-        if await _delivers(world, witness, program, listener, f"{first}-last-{number}"):
+        if (
+            await _delivers(world, witness, program, listener, f"{first}-last-{number}")
+            or witness.agent_failed
+        ):
             return
     witness.accuse("the stream did not come back, or delivers nothing")
 
@@ -100,7 +120,8 @@ async def _delivers(world: World, witness: Witness, program: Program, listener: 
     if not await world.until(lambda: back.fired > 0, program.back + 2.0) or back.outcome != "success":
         return False
     gaps = program.delivered.count(GAP)
-    listener.event(event)
+    if not await _echoed(world, witness, listener, event):
+        return False
     await world.until(lambda: event in program.delivered or program.delivered.count(GAP) > gaps, program.back)
     return event in program.delivered
 

@@ -164,7 +164,9 @@ class _ClientSide(Protocol):
     def connectionMade(self) -> None:
         self._proxy.connections.append(self)
         self._transport.pauseProducing()
-        connecting = self._proxy.agent.connect(Factory.forProtocol(lambda: _AgentSide(self)))
+        factory = Factory.forProtocol(lambda: _AgentSide(self))
+        factory.noisy = False  # what is logged would keep the factory, and all that hangs on it
+        connecting = self._proxy.agent.connect(factory)
         connecting.addErrback(self._refused)
 
     @property

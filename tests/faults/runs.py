@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
+from twisted.internet import error
 
 from tests.agents import Agent
 from tests.faults.damage import CORRUPTING, Fault, Kind, Way, random_fault
@@ -32,11 +33,13 @@ class Report:
 
     :ivar what: how to make it again.
     :ivar operations: the number of Deferreds that were watched.
+    :ivar agent_failed: how the agent itself failed, by which the run says nothing.
     """
 
     what: str
     operations: int
     violations: tuple[str, ...]
+    agent_failed: str = ""
 
     def __str__(self) -> str:
         return "\n  ".join([self.what, *self.violations])
@@ -188,12 +191,15 @@ async def real_run(
         await world.open()
         program = PROGRAMS[face](world, witness, random.Random(seed), name, corrupting)
         await play(world, witness, program, steps, corrupting=corrupting, first=f"{name}-first")
-        await world.close()
-        for call in world.left():
-            witness.accuse(f"left: {call}")
+    except error.ConnectError as refused:
+        witness.agent_failed = f"it can't be reached: {refused}"
     finally:
+        await world.close()
         witness.leave()
-    return Report(what, witness.operations, tuple(witness.violations))
+    for call in world.left():
+        witness.accuse(f"left: {call}")
+    violations = () if witness.agent_failed else tuple(witness.violations)
+    return Report(what, witness.operations, violations, witness.agent_failed)
 
 
 async def random_real_run(reactor: Any, agent: Agent, face: str, kind: Kind | None, seed: str) -> Report:

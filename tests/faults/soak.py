@@ -26,6 +26,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import LoopingCall, deferLater, react
+from twisted.logger import globalLogBeginner
 
 import txserf
 from tests import agents
@@ -307,6 +308,8 @@ def main() -> int:
     parser.add_argument("--seed", default=str(random.randrange(10**6)), help="of all that is random")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
+    # As in any program that logs: until then Twisted keeps what is logged, and with it what the events name.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     done: list[Soak] = []
 
     async def run(reactor: Any, cluster: list[agents.Agent]) -> None:

@@ -49,6 +49,7 @@ class Witness:
     :param clock: the time.
     :param secrets: what nothing may show.
     :ivar violations: in words.
+    :ivar agent_failed: how the agent itself failed, by which nothing can be said of the run; empty where it did not.
     :ivar outcomes: by what was called, and what became of it.
     """
 
@@ -58,6 +59,7 @@ class Witness:
         self.violations: list[str] = []
         self.watched: list[Watched] = []
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.agent_failed = ""
         globalLogPublisher.addObserver(self)
 
     def leave(self) -> None:
