@@ -40,7 +40,7 @@ class Program:
     What a program does with one face of txserf.
 
     :param name: what all its events begin with.
-    :param careful: give each query a timeout, for its end may be lost (see `damage.CORRUPTING`).
+    :param careful: give each query a timeout, for its end may be lost, or take any time.
     :ivar back: seconds that it may take to be connected again.
     :ivar delivered: the names of the events that its stream delivered, and `GAP`.
     :ivar sure: the names of events that were sent for sure.

@@ -26,6 +26,10 @@ AUTH_KEY = "s3cret of a test"
 SECRETS = (AUTH_KEY, KEY_MARK)
 
 
+#: Those after which an answer may take any time, as long as some of it comes.
+SLOWEST = (Kind.THROTTLE, None)
+
+
 @attrs.frozen
 class Report:
     """
@@ -82,12 +86,19 @@ def random_plan(rng: random.Random, kind: Kind | None) -> tuple[Plan, dict[int, 
 
 
 def memory_run(
-    face: str, steps: Sequence[str], plan: Plan, seed: int, *, corrupting: bool = False, what: str
+    face: str,
+    steps: Sequence[str],
+    plan: Plan,
+    seed: int,
+    *,
+    corrupting: bool = False,
+    careful: bool = False,
+    what: str,
 ) -> Report:
     """Run a program beside an embedded agent."""
     world = MemoryWorld(plan, seed, AUTH_KEY)
     witness = Witness(world.clock, SECRETS)
-    program = PROGRAMS[face](world, witness, random.Random(seed), "e", corrupting)
+    program = PROGRAMS[face](world, witness, random.Random(seed), "e", careful or corrupting)
 
     async def whole() -> None:
         await play(world, witness, program, steps, corrupting=corrupting, first="first")
@@ -111,7 +122,9 @@ def random_memory_run(face: str, kind: Kind | None, seed: str) -> Report:
     steps = random_steps(rng, face, kind, rng.randrange(5, 30))
     what = f"{face}, seed {seed}: {'; '.join(f'{n}: {f[0]}' for n, f in chosen.items())}"
     corrupting = kind in CORRUPTING
-    return memory_run(face, steps, plan, rng.randrange(2**31), corrupting=corrupting, what=what)
+    return memory_run(
+        face, steps, plan, rng.randrange(2**31), corrupting=corrupting, careful=kind in SLOWEST, what=what
+    )
 
 
 # -- the cut at every byte
@@ -183,13 +196,14 @@ async def real_run(
     name: str,
     what: str,
     corrupting: bool = False,
+    careful: bool = False,
 ) -> Report:
     """Run a program beside a real agent."""
     world = RealWorld(plan, reactor, agent)
     witness = Witness(world.clock, SECRETS)
     try:
         await world.open()
-        program = PROGRAMS[face](world, witness, random.Random(seed), name, corrupting)
+        program = PROGRAMS[face](world, witness, random.Random(seed), name, careful or corrupting)
         await play(world, witness, program, steps, corrupting=corrupting, first=f"{name}-first")
     except error.ConnectError as refused:
         witness.agent_failed = f"it can't be reached: {refused}"
@@ -219,6 +233,7 @@ async def random_real_run(reactor: Any, agent: Agent, face: str, kind: Kind | No
         name=name,
         what=what,
         corrupting=kind in CORRUPTING,
+        careful=kind in SLOWEST,
     )
 
 
