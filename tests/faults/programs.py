@@ -124,7 +124,7 @@ class SerfProgram(Program):
         self.serf = txserf.Serf(
             world.hosts, reactor=world.clock, timeout=CALL, connect_timeout=CONNECT, heartbeat=HEARTBEAT
         )
-        self.serf.factory.maxDelay = 0.2  # type: ignore[assignment]  # Twisted has an int there
+        self.serf.factory.maxDelay = 0.2
         self._streams: list[Any] = []
         serf, call = self.serf, self._call
         self.operations = {
@@ -232,7 +232,7 @@ class ClientProgram(Program):
             for reconnect in (True, False)
         ]
         self._steady = self._clients[0]
-        self._steady.factory.maxDelay = 0.2  # type: ignore[assignment]  # Twisted has an int there
+        self._steady.factory.maxDelay = 0.2
         self.operations = {
             "members": lambda: self._request("members", lambda c: c.members()),
             "many": lambda: self._request(
