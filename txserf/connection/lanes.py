@@ -180,22 +180,20 @@ class Lanes:
     The lanes of a session: one for each road, but one for each operation that goes alone.
 
     :param session: gets back the operations of a lane that is over.
+    :ivar all: the lanes that there are; retired ones, and those of one operation, too.
     """
 
     def __init__(self, session: LaneSession) -> None:
         self._session = session
         self._by_road: dict[Road, Lane] = {}
-        self._all: set[Lane] = set()  # retired lanes, and those of one operation, too
+        self.all: set[Lane] = set()
         self._dial_beside: DialBeside | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._all)
 
     @property
     def under_way(self) -> int:
         """How many operations are under way, where each retired lane counts as one."""
         shared = self._by_road.values()
-        return len(self._all) - len(shared) + sum(lane.under_way for lane in shared)
+        return len(self.all) - len(shared) + sum(lane.under_way for lane in shared)
 
     def connected(self, dial_beside: DialBeside) -> None:
         """Dial the agent that is connected now, from here on."""
@@ -206,19 +204,19 @@ class Lanes:
         lane = self._by_road.get(operation.road)
         if lane is None:
             lane = Lane(operation.road, self)
-            self._all.add(lane)
+            self.all.add(lane)
             if operation.road is not Road.ALONE:
                 self._by_road[operation.road] = lane
         lane.submit(operation)
 
     def drop(self, operation: Operation) -> None:
         """Forget an operation that was not sent yet."""
-        for lane in self._all:
+        for lane in self.all:
             lane.drop(operation)
 
     def take_waiting(self) -> list[Operation]:
         """Return the operations that were not sent yet, and forget them."""
-        return [operation for lane in self._all for operation in lane.take_waiting()]
+        return [operation for lane in self.all for operation in lane.take_waiting()]
 
     def retire(self) -> None:
         """Let each lane end once its agent has answered: the next agent has lanes of its own."""
@@ -229,7 +227,7 @@ class Lanes:
 
     def close(self) -> None:
         """Close them now."""
-        for lane in list(self._all):
+        for lane in list(self.all):
             lane.close()
 
     # For the lanes
@@ -245,7 +243,7 @@ class Lanes:
 
         :param was_open: whether it ever was open for requests.
         """
-        self._all.discard(lane)
+        self.all.discard(lane)
         if self._by_road.get(lane.road) is lane:
             del self._by_road[lane.road]
         session = self._session
