@@ -26,6 +26,7 @@ class SerfCase(SynchronousTestCase):
         self.clock = Clock()
         self.endpoint = Endpoint()
         self.serf = Serf([self.endpoint], reactor=self.clock, timeout=10.0, heartbeat=None)
+        self.serf.factory.jitter = 0  # else it would wait after a loss
         self.serf.startService()
         self.agent = self.endpoint.accept_and_greet()
 

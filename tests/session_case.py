@@ -76,7 +76,9 @@ class SessionCase(SynchronousTestCase):
 
     def session(self, *, reconnect: bool = True, **settings: Any) -> Session:
         """Make a session that is not connected."""
-        return Session([self.host], reconnect=reconnect, reactor=self.clock, heartbeat=None, **settings)
+        session = Session([self.host], reconnect=reconnect, reactor=self.clock, heartbeat=None, **settings)
+        session.factory.jitter = 0  # else it would wait after a loss
+        return session
 
     def connected(self, *, reconnect: bool = True) -> Session:
         """Make a session that is connected."""

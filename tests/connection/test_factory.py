@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import random
+from collections import Counter
 from typing import Any
 
 from twisted.internet.address import IPv6Address, UNIXAddress
@@ -311,6 +313,71 @@ class BackOffTests(FactoryCase):
         agent.lose()
         self.fail_round()
         self.assertAlmostEqual(self.wait_of(factory), 0.1)
+
+
+class HerdTests(FactoryCase):
+    """1,000 clients of one agent that comes back."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        random.seed(11)
+        self.addCleanup(random.seed)
+
+    def comes_back(self, away: float) -> float:
+        """Return the seconds from the loss to the connection of a client whose agent is away for *away* seconds."""
+        clock, agent = Clock(), Endpoint()
+        factory = SerfClientFactory([agent], reactor=clock, heartbeat=None)
+        factory.start()
+        connection = agent.accept_and_greet()
+        clock.advance(10)
+        agent.at_once = OSError("away") if away else None
+        connection.lose()
+        while not agent.waiting:
+            due = min(call.getTime() for call in clock.getDelayedCalls())
+            agent.at_once = OSError("away") if due < 10 + away else None
+            clock.advance(due - clock.seconds() + 1e-9)
+        return clock.seconds() - 10
+
+    def most(self, away: float) -> int:
+        """Return how many of 1,000 clients come back within the same tenth of a second."""
+        return max(Counter(int(self.comes_back(away) * 10) for _ in range(1000)).values())
+
+    def test_those_of_an_only_host_do_not_come_back_at_one_moment(self) -> None:
+        # They are 111, 199, 211, 184, 114. Where the first attempt came at once, they were 1000, 785, 356, 362, 160.
+        for away in (0, 0.3, 0.5, 1, 3):
+            self.assertLess(self.most(away), 250, away)
+
+    def test_the_first_attempt_at_an_only_host_comes_within_a_second(self) -> None:
+        back = [self.comes_back(0) for _ in range(1000)]
+        self.assertLess(max(back), 1.001)
+        self.assertLess(abs(sum(back) / 1000 - 0.5), 0.05)
+
+    def test_the_first_attempt_at_another_host_comes_at_once(self) -> None:
+        factory = SerfClientFactory(self.hosts, reactor=self.clock)
+        factory.start()
+        agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+        agent.lose()
+        self.assertEqual(self.b.waiting, 1)
+
+    def test_without_jitter_an_only_host_is_tried_at_once_too(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+        agent.lose()
+        self.assertEqual(self.a.waiting, 1)
+
+    def test_closed_in_that_wait_it_stays_closed(self) -> None:
+        factory = SerfClientFactory([self.a], reactor=self.clock)
+        factory.start()
+        agent = self.a.accept_and_greet()
+        self.clock.advance(10)
+        agent.lose()
+        self.assertIs(factory.phase, Phase.WAITING)
+        self.successResultOf(factory.disconnect())
+        self.clock.advance(1000)
+        self.assertEqual((self.a.attempts, factory.phase), (1, Phase.IDLE))
 
 
 class LossTests(FactoryCase):
@@ -795,6 +862,7 @@ class NoFurtherAttemptTests(FactoryCase):
                 pass
 
         factory = Once([self.a], reactor=self.clock)
+        factory.jitter = 0
         factory.start()
         for _ in range(2):
             self.a.accept_and_greet().lose()
@@ -1121,6 +1189,7 @@ class ClassicTests(FactoryCase):
     def test_a_protocol_that_is_built_is_enough_to_know_of_a_new_transport(self) -> None:
         reactor = MemoryReactorClock()
         factory = SerfClientFactory(reactor=reactor, heartbeat=None)
+        factory.jitter = 0
         reactor.connectTCP("10.0.0.9", 7400, factory)
         for _ in range(2):
             protocol = factory.buildProtocol(ADDRESS)
@@ -1144,6 +1213,7 @@ class ClassicTests(FactoryCase):
     def test_it_works_with_the_connector_of_twisteds_own_memory_reactor(self) -> None:
         reactor = MemoryReactorClock()
         factory = SerfClientFactory(reactor=reactor)
+        factory.jitter = 0
         connector = reactor.connectTCP("10.0.0.9", 7400, factory)
         dialled: list[object] = []
         connector.connect = lambda: dialled.append(connector)

@@ -28,6 +28,7 @@ class GuardTests(WithSerfCase):
     def setUp(self) -> None:
         super().setUp()
         self.serf = Serf([Host(endpoint=self.endpoint, auth_key="k")], reactor=self.clock)
+        self.serf.factory.jitter = 0  # else it would wait after a loss
         self.failures: list[BaseException] = []
         self.guard = Guard(self.failures.append)
         router = Router()

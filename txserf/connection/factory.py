@@ -36,7 +36,7 @@ from txserf.connection.diallers import (
     exception_of,
 )
 from txserf.connection.exchange import Exchange
-from txserf.connection.failover import Rounds, jittered
+from txserf.connection.failover import Rounds, jittered, spread
 from txserf.connection.hosts import Hosts, address_label, parse_hosts
 from txserf.connection.keys import Keys
 from txserf.connection.observers import Audience, ConnectionObserver
@@ -83,7 +83,8 @@ class SerfClientFactory(ReconnectingClientFactory):
     reconnects to that address (with the key of the first of its hosts).
 
     The attributes of ``ReconnectingClientFactory`` are there to be set: ``initialDelay``,
-    ``maxDelay``, ``factor``, ``jitter`` are about the wait between rounds, and
+    ``maxDelay``, ``factor``, ``jitter`` are about the wait between rounds (with a ``jitter`` of 0 the first attempt
+    after the loss of an only host comes at once, too), and
     ``maxRetries`` is the number of rounds that may follow the first one, or a
     loss (None: no limit; 0: one round for a connection, none after a loss).
     Where ``continueTrying`` is set to 0, no further attempt is made.
@@ -258,10 +259,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         if trying or not self.continueTrying:
             return
         self.retries += 1
-        self._move(Phase.WAITING)
-        wait = jittered(self.delay, self.jitter, self.maxDelay)
-        self._wait = self.time().callLater(wait, self._wait_over)
-        self.delay = min(self.delay * self.factor, self.maxDelay)
+        self._wait_for(jittered(self.delay, self.jitter, self.maxDelay))
 
     def resetDelay(self) -> None:
         """Begin with the shortest wait again, and count no retry so far. A wait that has begun goes on."""
@@ -323,8 +321,11 @@ class SerfClientFactory(ReconnectingClientFactory):
         if self.phase is not Phase.DIALLING or self._current is not None:
             return False
         flapped, self._rounds.flapped = self._rounds.flapped, None
+        herd, self._rounds.herd = self._rounds.herd, False
         if flapped is not None:
             self._pause(flapped)
+        elif herd and self.jitter:
+            self._wait_for(spread(self.initialDelay, self.maxDelay))
         else:
             self._rounds.begin(self._count)
             self._try_hosts()
@@ -388,6 +389,11 @@ class SerfClientFactory(ReconnectingClientFactory):
         # The retry() of a subclass may begin nothing, or something of its own.
         if self.phase is Phase.DIALLING and self._current is None:
             self._give_up(why or self._unreachable())
+
+    def _wait_for(self, wait: float) -> None:
+        self._move(Phase.WAITING)
+        self._wait = self.time().callLater(wait, self._wait_over)
+        self.delay = min(self.delay * self.factor, self.maxDelay)
 
     def _is_exhausted(self) -> bool:
         return self.maxRetries is not None and self.retries >= self.maxRetries

@@ -12,6 +12,10 @@ from collections import deque
 
 from txserf.errors import AuthenticationError, SerfError
 
+# The first attempt after the loss of the only host comes within this many times the shortest wait: all clients of one
+# agent lose it at the same moment.
+_SPREAD = 10
+
 # A connection that is lost within this many seconds counts as one that flaps.
 _FLAPPING = 1.0
 
@@ -24,6 +28,7 @@ class Rounds:
         are left out of it, since they have refused the key, stand first.
     :ivar flapped: why the last connection was lost, where each host has lost its own at once: to try at
         once again would never end. Else None.
+    :ivar herd: whether the only host has lost its connection: all its clients would come back at one moment.
     """
 
     def __init__(self) -> None:
@@ -35,11 +40,13 @@ class Rounds:
         self._connected: int | None = None  # the place of the last connection
         self._flaps = 0  # connections that were lost at once, one after the other
         self.flapped: SerfError | None = None
+        self.herd = False
 
     def start_afresh(self) -> None:
         """Ask those that have refused the key too, and do not wait for those that flap."""
         self._refused.clear()
         self.flapped = None
+        self.herd = False
 
     def begin(self, count: int) -> None:
         """Begin a round over *count* hosts. One that has refused the key is not asked while another may do."""
@@ -89,6 +96,7 @@ class Rounds:
             self._refused[place] = reason
         else:
             self._refused.clear()
+            self.herd = self._count == 1
         return held
 
     @property
@@ -117,3 +125,13 @@ def jittered(delay: float, jitter: float, most: float) -> float:
     """
     wait = random.normalvariate(delay, delay * jitter) if jitter else delay
     return min(max(0.0, wait), most)
+
+
+def spread(delay: float, most: float) -> float:
+    """
+    Return the seconds to wait after the loss of the only host, before the first attempt.
+
+    :param delay: the shortest wait between rounds, in seconds. This one is from 0 to ten times as long, each as likely.
+    :param most: seconds that are never exceeded.
+    """
+    return random.uniform(0, min(_SPREAD * delay, most))
