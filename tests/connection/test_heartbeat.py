@@ -145,6 +145,14 @@ class HeartbeatTests(ProtocolCase):
         self.assertEqual(len([self.successResultOf(each) for each in waiting]), 30)
         self.assertFalse(self.agent.closed_by_client)
 
+    def test_an_answer_that_came_while_the_reactor_was_held_up_is_read_first(self) -> None:
+        self.agent.asked()
+        self.clock.advance(30)
+        beat = self.agent.asked_one("stop").seq
+        self.clock.callLater(6, self.agent.reply, beat)  # a reactor runs what is due before it reads sockets
+        self.clock.advance(6)
+        self.assertFalse(self.agent.closed_by_client)
+
     def test_an_agent_that_works_on_a_slow_command_is_left_alone(self) -> None:
         waiting = self.protocol.call("join", {"Existing": ["a"]})
         self.agent.asked()

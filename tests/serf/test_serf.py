@@ -9,11 +9,13 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from tests.fakes import MEMBER, MEMBERS, user_event
 from tests.serf_case import SerfCase
 from txserf import commands, constant
+from txserf.embedded import EmbeddedCluster
 from txserf.errors import (
     ConnectionLost,
     Disconnected,
@@ -647,3 +649,25 @@ class OverloadTests(SerfCase):
                 refused += 1
         self.assertEqual(refused, 9_000)
         self.assertEqual(len(self.agent.asked()), 0)
+
+    def test_events_that_all_timed_out_before_they_left_are_not_carried_out(self) -> None:
+        self.patch(constant, "CALLS_LIMIT", 10_000)
+        clock = Clock()
+        agent = EmbeddedCluster(clock, nodes=1).agents["n1"]
+        serf, other = (Serf([agent.endpoint()], reactor=clock) for _ in range(2))
+        serf.startService()
+        carried_out: list[object] = []
+        other.stream("user").add_callback(carried_out.append)
+        clock.pump([0.1] * 10)
+        agent.pause()
+        for number in range(3000):
+            serf.event(f"e{number}", coalesce=False, timeout=1.0).addErrback(lambda _: None)
+        clock.advance(1.0)
+        agent.resume()
+        clock.pump([0.1] * 100)
+        # Some 50 bytes each: those in the 64 KiB that the transport had taken.
+        self.assertLess(len(carried_out), 1500)
+        self.assertGreater(len(carried_out), 1000)
+        serf.close()
+        other.close()
+        clock.pump([0.1] * 10)

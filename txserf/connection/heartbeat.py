@@ -72,7 +72,7 @@ class Heartbeat:
             self._wait()
             return
         before: list[Progress] = []
-        self._timer = self._clock.callLater(self._patience, self._judge, before, 0)
+        self._timer = self._clock.callLater(self._patience, self._due, before, 0)
         self._ask(self._answered)
         before.append(self._progress())  # now that the check itself is one of the requests without an answer
 
@@ -80,6 +80,10 @@ class Heartbeat:
         if self._timer is not None:
             self.stop()
             self.start()
+
+    def _due(self, before: list[Progress], waits: int) -> None:
+        # A reactor that was held up runs this before it reads what has come meanwhile.
+        self._timer = self._clock.callLater(0, self._judge, before, waits)
 
     def _judge(self, before: list[Progress], waits: int) -> None:
         [(oldest, size)] = before
@@ -90,4 +94,4 @@ class Heartbeat:
             self._timer = None
             self._failed()
             return
-        self._timer = self._clock.callLater(self._patience, self._judge, [now], waits + 1)
+        self._timer = self._clock.callLater(self._patience, self._due, [now], waits + 1)
