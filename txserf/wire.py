@@ -55,6 +55,11 @@ def as_bytes(text: str | bytes) -> bytes:
     return text.encode("utf-8", _ERRORS) if isinstance(text, str) else text
 
 
+def as_text(data: bytes) -> str:
+    """Return bytes as text, of which `as_bytes` makes the same bytes again, also those that are not UTF-8."""
+    return data.decode("utf-8", _ERRORS)
+
+
 def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from txserf.commands import LOG_LEVELS
+from txserf.wire import as_text
 
 #: Lines that are kept, and replayed to a new follower.
 KEPT = 512
@@ -40,7 +41,7 @@ def quoted(data: bytes) -> str:
             return f"\\x{code:02x}"
         return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
-    return '"' + "".join(map(shown, data.decode("utf-8", "surrogateescape"))) + '"'
+    return '"' + "".join(map(shown, as_text(data))) + '"'
 
 
 class AgentLog:

@@ -18,6 +18,7 @@ from txserf.arguments import reactor_or_global
 from txserf.connection.hosts import Host, HostItem, parse_hosts
 from txserf.errors import InvalidHostURL, hides_arguments
 from txserf.service.settings import ConfigError, Values
+from txserf.wire import as_text
 
 #: Bytes that a key file may have: more than any key has.
 KEY_LIMIT = 1 << 16
@@ -138,7 +139,7 @@ def read_key(path: Path) -> str:
         raise
     except ValueError as error:  # its name has a NUL
         raise ConfigError(f"--auth-key-file {str(path)!r}: {error}") from None
-    key = data.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+    key = as_text(data).removesuffix("\n").removesuffix("\r")
     if not key:
         raise ConfigError(f"{named} is empty")
     if len(data) > KEY_LIMIT:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from txserf import wire
 from txserf.connection.hosts import address_label
 from txserf.model import (
     Ack,
@@ -115,7 +116,7 @@ def _member(member: Member) -> dict[str, Any]:
 
 def _text(payload: bytes) -> str:
     # Bytes that are not UTF-8 become lone surrogates, which JSON can hold, so that a reader can get the bytes back.
-    return payload.decode("utf-8", "surrogateescape")
+    return wire.as_text(payload)
 
 
 #: By the names that ``--format`` has for them.
