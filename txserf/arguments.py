@@ -24,7 +24,8 @@ from txserf.errors import InvalidRequest
 _INT64 = 2**63 - 1
 _UINT64 = 2**64 - 1
 
-_SECOND = 1_000_000_000  # in nanoseconds
+#: In nanoseconds, the unit of Serf's own timeouts.
+SECOND = 1_000_000_000
 _LEAST_TIMEOUT = 1_000_000  # of a query, in nanoseconds: under a millisecond none can work
 
 
@@ -110,7 +111,7 @@ def _version(value: Any) -> int:
 
 def _nanoseconds(value: Any) -> int:
     if isinstance(value, timedelta):
-        value = (value.days * 86_400 + value.seconds) * _SECOND + value.microseconds * 1_000
+        value = (value.days * 86_400 + value.seconds) * SECOND + value.microseconds * 1_000
     nanoseconds = _integer(_INT64)(value)
     if 0 < nanoseconds < _LEAST_TIMEOUT:
         raise ValueError(
@@ -298,10 +299,10 @@ def nanoseconds(timeout: float | None) -> int:
     """
     if timeout is None:
         return 0
-    least, most = _LEAST_TIMEOUT / _SECOND, _INT64 // 2 // _SECOND
+    least, most = _LEAST_TIMEOUT / SECOND, _INT64 // 2 // SECOND
     if not least <= seconds(timeout, "query: timeout") <= most:
         raise InvalidRequest(f"query: timeout must be from {least} s to {most} s, not {timeout}")
-    return round(timeout * _SECOND)
+    return round(timeout * SECOND)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txserf import arguments
 from txserf.callbacks import waited_for
 from txserf.embedded import sizes
 from txserf.embedded.log import AgentLog
@@ -63,6 +64,11 @@ class Question:
     filter_nodes: tuple[str, ...] = ()
     filter_tags: Mapping[str, str] = attrs.field(factory=dict)
     key: bytes = b""
+
+    @property
+    def seconds(self) -> float:
+        """The timeout in seconds."""
+        return self.timeout / arguments.SECOND
 
     @property
     def internal(self) -> bool:
@@ -253,7 +259,7 @@ class Queries:
         if _size(question, node.name) > sizes.QUERY_LIMIT:
             raise Refused(f"query exceeds limit of {sizes.QUERY_LIMIT} bytes")
         self._running[question.ltime] = running
-        self._network.agenda.later(question.timeout * 1e-9, lambda: self._over(question.ltime))
+        self._network.agenda.later(question.seconds, lambda: self._over(question.ltime))
         for known in (knowledge, node.pool.common):
             known.query_clock.witness(question.ltime)
 
@@ -300,7 +306,7 @@ class Queries:
                 send(partial(answered, answer))
         elif node.watched or question.name in self._handlers:
             seconds = network.agenda.seconds
-            deadline = seconds() + question.timeout * 1e-9
+            deadline = seconds() + question.seconds
 
             def respond(payload: bytes) -> None:
                 send(partial(answered, payload))
@@ -357,7 +363,7 @@ def _respond(query: ReceivedQuery, payload: bytes | str) -> Deferred[None]:
 
 def _default_timeout(nodes: int) -> int:
     """Return the nanoseconds that a query runs for where none are named."""
-    return round(GOSSIP_INTERVAL * 1e9) * _TIMEOUT_MULTIPLE * ceil(log10(nodes + 1))
+    return round(GOSSIP_INTERVAL * arguments.SECOND) * _TIMEOUT_MULTIPLE * ceil(log10(nodes + 1))
 
 
 def _size(question: Question, node: str) -> int:
