@@ -397,6 +397,10 @@ class TextTests(SynchronousTestCase):
     def packed_code(self, value: object) -> int:
         return wire.pack(value)[0]
 
+    def test_any_bytes_become_text_and_the_same_bytes_again(self) -> None:
+        for data in (b"", "é".encode(), b"\xff\xfe\x00", bytes(range(256)), b"\xed\xa0\x80"):
+            self.assertEqual(wire.as_bytes(wire.as_text(data)), data)
+
     def test_text_of_any_length_goes_out_as_str(self) -> None:
         codes = [self.packed_code("x" * length) for length in (0, 31, 32, 255, 256, 65536)]
         self.assertEqual(codes, [0xA0, 0xBF, 0xD9, 0xD9, 0xDA, 0xDB])
