@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, header, user_event
 from tests.session_case import SessionCase, Told
 from txserf import commands, constant
-from txserf.commands import EVENT, MEMBERS, MEMBERS_FILTERED, QUERY, STATS, STREAM, Road
+from txserf.commands import AUTH, EVENT, MEMBERS, MEMBERS_FILTERED, QUERY, STATS, STREAM, Road
 from txserf.connection.hosts import Host
 from txserf.connection.session import Session
 from txserf.errors import (
@@ -585,6 +585,22 @@ class DisconnectTests(SessionCase):
         self.disconnect(session)
         self.assertEqual((members.told, event.told), (["Disconnected"], ["Disconnected"]))
         self.assertEqual(self.host.cancelled, 1)
+
+    def test_a_key_that_waited_opens_no_connection_that_is_asked_for_right_behind_it(self) -> None:
+        session = self.session()
+        self.submit(session, AUTH, AuthKey="k")
+        session.disconnect()
+        session.connect()
+        self.assertEqual(self.host.accept().asked_names(), ["handshake"])
+
+    def test_a_key_that_waited_opens_no_connection_that_is_asked_for_as_another_call_ends(self) -> None:
+        session = self.session()
+        call = self.call(session, EVENT, Name="e")
+        call.addErrback(lambda _: self.submit(session, MEMBERS))
+        self.submit(session, AUTH, AuthKey="k")
+        session.disconnect()
+        self.clock.advance(0)
+        self.assertEqual(self.host.accept().asked_names(), ["handshake"])
 
     def test_cancelling_its_deferred_ends_the_waiting_for_it_and_nothing_else(self) -> None:
         session = self.session()

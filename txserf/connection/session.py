@@ -164,6 +164,7 @@ class Session:
             attempts too.
         """
         waiting = [*self._take_queue(), *self._greetings.take(), *self._lanes.take_waiting()]
+        self._withdraw_keys(waiting)
         if self._flush_due is not None:
             self.deadlines.forget(self._flush_due)
             self._flush_due = None
@@ -283,15 +284,20 @@ class Session:
 
     def fail(self, exchanges: Sequence[Exchange], reason: SerfError) -> None:
         """End exchanges with *reason*, each with a copy of its own."""
+        self._withdraw_keys(exchanges)  # all, before somebody is told who may connect again
         for exchange in exchanges:
             if isinstance(exchange, Operation):
                 if exchange.done:
                     continue
                 self.settle(exchange)
-                self._keys.withdraw(exchange)
             exchange.lost(copy.copy(reason))
 
     # How it works
+
+    def _withdraw_keys(self, exchanges: Sequence[Exchange]) -> None:
+        for exchange in exchanges:
+            if isinstance(exchange, Operation):
+                self._keys.withdraw(exchange)
 
     def _take_queue(self) -> list[Operation]:
         queue, self._queue = list(self._queue), {}
