@@ -536,6 +536,18 @@ class HandlerTests(ClusterTestCase):
         cluster.agents["n1"].handle_query("load", raises(KeyboardInterrupt()))
         self.assertRaises(KeyboardInterrupt, self.answers, cluster)
 
+    def test_behind_a_keyboard_interrupt_the_cluster_goes_on(self) -> None:
+        cluster = self.cluster(1)
+
+        def interrupt(event: QueryEvent) -> bytes:
+            raise KeyboardInterrupt
+
+        cluster.agents["n1"].handle_query("load", interrupt)
+        line = self.connect(cluster)
+        self.assertRaises(KeyboardInterrupt, self.ask, line, "query", {"Name": "load"}, within=2)
+        self.run_for(10)
+        self.assertEqual(line.records(9)[-1]["Type"], "done")
+
     def test_an_event_can_be_answered_once_by_its_own_method(self) -> None:
         cluster = self.cluster(1)
 

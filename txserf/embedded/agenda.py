@@ -123,5 +123,7 @@ class Agenda:
 
     def _due(self) -> None:
         self._timer = None
-        self.catch_up()
-        self._arm()
+        try:
+            self.catch_up()
+        finally:  # a KeyboardInterrupt goes on up, and the cluster goes on as well
+            self._arm()
