@@ -1,10 +1,10 @@
 """
-The cluster's time: what is to be done when, in one order.
+The cluster's time: calls that are due later, in one order.
 
-One timer of the reactor serves a whole cluster. What is due at the same time is
-done in the order in which it was asked for, so that two runs under a `Clock`
-are the same. With nobody connected no timer is left in the reactor: what became
-due meanwhile is caught up with before anybody looks again, as of its own time.
+One timer of the reactor serves a whole cluster. Calls that are due at the same time
+are made in the order in which they were asked for, so that two runs under a `Clock`
+are the same. While nobody is connected, no timer is left in the reactor. The calls
+that became due meanwhile are made before anybody looks again, each at its own time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = Logger(namespace="txserf.embedded")
 
 
 class Entry:
-    """Something to be done at a time; see `Agenda.later`."""
+    """A call that is due at a time; see `Agenda.later`."""
 
     __slots__ = ("at", "call", "order")
 
@@ -36,15 +36,15 @@ class Entry:
         return (self.at, self.order) < (other.at, other.order)
 
     def cancel(self) -> None:
-        """Have it not done; nothing happens where it is over."""
+        """Do not make the call; if it was made already, nothing happens."""
         self.call = None
 
 
 class Agenda:
     """
-    Does what is due, in order of time.
+    Makes the calls that are due, in order of time.
 
-    :param reactor: whose seconds count; None for the global one, at first use.
+    :param reactor: the source of time; None for the global one, at first use.
     """
 
     def __init__(self, reactor: object | None) -> None:
@@ -52,7 +52,7 @@ class Agenda:
         self._heap: list[Entry] = []
         self._orders = itertools.count()
         self._observers = 0
-        self._now: float | None = None  # the time of the entry that is being done
+        self._now: float | None = None  # the time of the entry whose call is being made
         self._timer: IDelayedCall | None = None
 
     @property
@@ -63,11 +63,16 @@ class Agenda:
         return self._clock
 
     def seconds(self) -> float:
-        """Return the time: that of the entry being done, else the clock's."""
+        """Return the time: that of the entry whose call is being made, else the clock's."""
         return self.clock.seconds() if self._now is None else self._now
 
     def later(self, delay: float, call: Callable[[], object]) -> Entry:
-        """Have *call* called in *delay* seconds, 0 being the next turn. Keep what is returned to cancel it."""
+        """
+        Call a function later.
+
+        :param delay: seconds; 0 is the next turn.
+        :returns: the entry, by which the call can be cancelled.
+        """
         entry = Entry(self.seconds() + max(0.0, delay), next(self._orders), call)
         heappush(self._heap, entry)
         self._arm()
@@ -80,23 +85,23 @@ class Agenda:
         return waiting
 
     def observed(self) -> None:
-        """Somebody looks from now on, so that things have to be done at their time."""
+        """Note that one more looks from now on, so that calls have to be made at their time."""
         self._observers += 1
         if self._observers == 1:
             self.catch_up()
             self._arm()
 
     def unobserved(self) -> None:
-        """One less looks; after the last the reactor is left alone."""
+        """Note that one less looks; after the last one the reactor is left alone."""
         self._observers -= 1
         if not self._observers and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def catch_up(self) -> None:
-        """Do all that is due by now."""
+        """Make all calls that are due by now."""
         if self._now is not None:
-            return  # called by something that is being done: its turn goes on
+            return  # asked for by a call that is being made: its loop goes on
         until = self.clock.seconds()
         try:
             while self._heap and self._heap[0].at <= until:

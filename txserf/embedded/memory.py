@@ -161,7 +161,7 @@ class MemoryTransport:
                 self._wake()
         elif not self._out and other._reading and self._ends:
             self._tell_end()
-        # As with a socket: who closes does not wait for the other side to read.
+        # As with a socket, the side that closes does not wait for the other one to read.
         if self.disconnecting and self._producer is None and not (self._out and other._reading):
             self._close(_failure(error.ConnectionDone))
 
