@@ -368,6 +368,12 @@ class HerdTests(FactoryCase):
         agent.lose()
         self.assertEqual(self.a.waiting, 1)
 
+    def test_one_whose_connection_was_lost_at_once_is_alone_with_that_and_tries_at_once(self) -> None:
+        factory = SerfClientFactory([self.a], reactor=self.clock)
+        factory.start()
+        self.a.accept_and_greet().lose()
+        self.assertEqual(self.a.waiting, 1)
+
     def test_closed_in_that_wait_it_stays_closed(self) -> None:
         factory = SerfClientFactory([self.a], reactor=self.clock)
         factory.start()

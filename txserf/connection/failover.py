@@ -28,7 +28,8 @@ class Rounds:
         are left out of it, since they have refused the key, stand first.
     :ivar flapped: why the last connection was lost, where each host has lost its own at once: to try at
         once again would never end. Else None.
-    :ivar herd: whether the only host has lost its connection: all its clients would come back at one moment.
+    :ivar herd: whether the only host has lost a connection that had held: all its clients would come back at one
+        moment.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class Rounds:
             self._refused[place] = reason
         else:
             self._refused.clear()
-            self.herd = self._count == 1
+            self.herd = held and self._count == 1
         return held
 
     @property
