@@ -18,6 +18,7 @@ from txserf import commands
 from txserf.client.client import Client
 from txserf.client.requests import Response
 from txserf.commands import Command
+from txserf.connection.factory import Phase, SerfClientFactory
 from txserf.connection.session import Session
 from txserf.errors import SerfError, StopReceiveData
 from txserf.model import KeyReply
@@ -160,6 +161,94 @@ class Story:
         asked = agent.asked()
         self.changed += [str(body_of(one)[NAMED[one.command]]) for one in asked if one.command in NAMED]
         return asked
+
+
+class FactoryStory(Story):
+    """A story of a factory that is used by itself, with endpoints that fail or connect when they should not."""
+
+    STEPS = (
+        "start",
+        "ask",
+        "then_start",
+        "then_disconnect",
+        "call",
+        "stop",
+        "retry",
+        "reset",
+        "key",
+        "refuse_key",
+        "connect_and_fail",
+        "connect_late",
+        "cancel",
+        "disconnect",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factory = SerfClientFactory([self.host], reactor=self.clock, heartbeat=None)
+
+    def start(self, number: int) -> None:
+        self.factory.start()
+
+    def ask(self, number: int) -> None:
+        self.watch_over(self.factory.when_connected())
+
+    def then_start(self, number: int) -> None:
+        self.watch_over(self.factory.when_connected().addBoth(self._and_then, self.start))
+
+    def then_disconnect(self, number: int) -> None:
+        self.watch_over(self.factory.when_connected().addBoth(self._and_then, self.disconnect))
+
+    def call(self, number: int) -> None:
+        if self.factory.connection is not None:
+            self.watch_over(self.factory.connection.call("members", timeout=5.0))
+
+    def stop(self, number: int) -> None:
+        self.factory.stopTrying()
+
+    def retry(self, number: int) -> None:
+        self.factory.retry()
+
+    def reset(self, number: int) -> None:
+        self.factory.resetDelay()
+
+    def key(self, number: int) -> None:
+        self.factory.auth_key = (None, "k1", "k2")[number % 3]
+
+    def refuse_key(self, number: int) -> None:
+        if self.host.waiting:
+            self.host.accept().greet("Invalid authentication token")
+
+    def connect_and_fail(self, number: int) -> None:
+        """Let an endpoint connect and then fail, for odd numbers after the handshake."""
+        if self.host.waiting:
+            agent = self.host.accept_untold()
+            if number % 2:
+                agent.greet()
+            self.host.refuse()
+
+    def connect_late(self, number: int) -> None:
+        """Let an endpoint connect though its attempt was cancelled, or for odd numbers has timed out."""
+        if self.host.waiting == 1:
+            connect = self.host.prepare_late()
+            if number % 2:
+                self.clock.advance(self.factory.connect_timeout)
+            else:
+                self.factory.stopTrying()
+            self.host.agents.append(connect())
+
+    def disconnect(self, number: int) -> None:
+        self.factory.disconnect()
+        self.close(0)
+
+    def check(self, case: SynchronousTestCase) -> None:
+        super().check(case)
+        case.assertIs(self.factory.phase, Phase.IDLE)
+        case.assertEqual(self._agents(), [], "a connection is left")
+
+    def _and_then(self, result: object, step: Callable[[int], None]) -> object:
+        step(0)
+        return result
 
 
 class SessionStory(Story):
