@@ -195,6 +195,19 @@ class LifeTests(RouterCase):
         self.assertEqual((self.names(), service.unready), (["a"], None))
         self.assertEqual(len(self.logged("events may have been missed in")), 1)
 
+    def test_its_warning_after_a_loss_counts_from_when_the_agent_was_last_heard(self) -> None:
+        self.router.user_event()(self.got.append)
+        self.bind()
+        agent = self.cluster.agents["n1"]
+        agent.pause()
+        for _ in range(40):  # 30 until it is asked, 5 until it is given up
+            self.turn(1.0)
+        agent.resume()
+        for _ in range(10):
+            self.turn(1.0)
+        (warning,) = self.logged("events may have been missed in")
+        self.assertGreater(float(warning.split(" in ")[1].split(" s")[0]), 39.0)
+
     def test_a_record_that_can_not_be_read_costs_that_record_only(self) -> None:
         self.router.any(self.got.append)
         service = self.bind()
