@@ -23,7 +23,7 @@ CONNECT_TIMEOUT: float = 5.0
 HEARTBEAT: float = 30.0
 
 #: Calls that one ``Serf`` or ``Client`` may have under way. Those that have timed out count until the agent has answered
-#: them or is lost, unless they never left. A further one raises `Overloaded`. None: no limit. A call takes some 1 kB.
+#: them or is lost, unless they never left. A further one raises `Overloaded`. None: no limit. A call takes some 1.5 kB.
 CALLS_LIMIT: int | None = 100_000
 
 #: Bytes that the payload of an ``event`` may have; None: no check. The agent has a
