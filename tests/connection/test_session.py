@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 
-from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, header, user_event
+from tests.fakes import DONE, NO_MEMBERS, Endpoint, answer, body_of, header, user_event
 from tests.session_case import SessionCase, Told
 from txserf import commands, constant
-from txserf.commands import AUTH, EVENT, MEMBERS, MEMBERS_FILTERED, QUERY, STATS, STREAM, Road
+from txserf.commands import AUTH, EVENT, MEMBERS, MEMBERS_FILTERED, QUERY, RESPOND, STATS, STREAM, Road
 from txserf.connection.hosts import Host
 from txserf.connection.session import Session
 from txserf.errors import (
@@ -35,6 +35,60 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 #: The commands that use the main connection.
 SHARED = [row for row in commands.TABLE if row.road is Road.MAIN]
+
+
+class UnsentTests(SessionCase):
+    """A request that had not left as the connection was lost: the agent has certainly not carried it out."""
+
+    def test_a_change_that_had_not_left_is_sent_by_the_next_connection(self) -> None:
+        session = self.connected()
+        left = self.call(session, EVENT, Name="left")
+        protocol = session.factory.open_connection
+        assert protocol is not None
+        protocol.pauseProducing()
+        waits = self.call(session, EVENT, Name="waits")
+        self.agent.asked_one("event")
+        self.reconnect()
+        self.failureResultOf(left, ConnectionLost)
+        asked = self.agent.asked_one("event")
+        self.assertEqual(body_of(asked)["Name"], "waits")
+        self.agent.reply(asked.seq)
+        self.successResultOf(waits)
+        self.disconnect(session)
+
+    def test_by_that_it_has_left_and_is_not_sent_once_more(self) -> None:
+        session = self.connected()
+        protocol = session.factory.open_connection
+        assert protocol is not None
+        protocol.pauseProducing()
+        waits = self.call(session, EVENT, Name="waits")
+        self.reconnect()
+        self.agent.asked_one("event")
+        self.reconnect()
+        self.assertEqual(self.agent.asked(), [])
+        self.failureResultOf(waits, ConnectionLost)
+        self.disconnect(session)
+
+    def test_a_response_to_a_query_fails_for_another_connection_has_no_use_for_it(self) -> None:
+        session = self.connected()
+        protocol = session.factory.open_connection
+        assert protocol is not None
+        protocol.pauseProducing()
+        waits = self.call(session, RESPOND, ID=1)
+        self.reconnect()
+        self.failureResultOf(waits, ConnectionLost)
+        self.disconnect(session)
+
+    def test_it_fails_where_the_session_does_not_go_on(self) -> None:
+        session = self.connected(reconnect=False)
+        protocol = session.factory.open_connection
+        assert protocol is not None
+        protocol.pauseProducing()
+        waits = self.call(session, EVENT, Name="waits")
+        self.agent.lose()
+        self.failureResultOf(waits, ConnectionLost)
+        self.assertEqual(self.host.waiting, 0)
+        self.disconnect(session)
 
 
 class BrokenReplyTests(SessionCase):

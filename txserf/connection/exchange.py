@@ -24,10 +24,12 @@ class Exchange:
     :ivar seq: its Seq, once it was sent; the same one for all its life.
     :ivar last: whether the record that it is given is its last one.
     :ivar broken: whether its reply broke the rules of the wire; asked again, the agent would send the same.
+    :ivar left: False, where its connection has ended and it was never written to the transport.
     """
 
     last = False
     broken = False
+    left = True
 
     # Making one is on the hot path. Rare attributes default on the class; an attribute that is read for each
     # request is set on the instance, which saves 40 ns a look. No __slots__: deallocating slot by slot is slower.

@@ -364,6 +364,8 @@ class SerfProtocol(Protocol):
         if state is State.CLOSING or state is State.CLOSED:
             self._decoder.close()
             self._heartbeat.stop()
+            for exchange in self._unsent.values():
+                exchange.left = False
             self._unsent.clear()
         if state is State.CLOSING and IConsumer.providedBy(self.transport):
             self.transport.unregisterProducer()  # a transport does not close while it has one

@@ -21,7 +21,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from txserf import constant
-from txserf.commands import Road
+from txserf.commands import RESPOND, Road
 from txserf.connection.deadlines import Deadline, Deadlines
 from txserf.connection.exchange import Exchange
 from txserf.connection.factory import SerfClientFactory
@@ -267,7 +267,10 @@ class Session:
             if exchange.done or not exchange.asked_again:  # done: a stream whose ``stop`` was under way
                 continue
             reads = exchange.command.subscribes or not exchange.command.changes
-            if not closed and not exchange.broken and (untouched or (self.reconnect and reads)):
+            # A query's number is known on its own connection only, so a response to it has no use on another.
+            undone = untouched or not (exchange.left or exchange.command is RESPOND)
+            exchange.left = True
+            if not closed and not exchange.broken and (undone or (self.reconnect and reads)):
                 again.append(exchange)
                 if exchange.command.subscribes and not untouched:
                     assert connection is not None
