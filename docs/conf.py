@@ -34,6 +34,7 @@ nitpick_ignore = [
     ("py:class", "Hosts"),
     ("py:class", "QueryHandler"),
     ("py:class", "T"),
+    ("py:class", "txserf.cluster.ring.M"),
     # Not public, but in the signature of what is.
     ("py:class", "txserf.commands.Command"),
     ("py:class", "txserf.handlers.running.Kept"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from txserf import embedded as embedded
     from txserf.client.client import Client
     from txserf.client.requests import Response, Responses
+    from txserf.cluster.ring import Ring
     from txserf.connection.factory import SerfClientFactory
     from txserf.connection.hosts import Host
     from txserf.connection.protocol import SerfProtocol
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "txserf.client.client": ["Client"],
     "txserf.client.requests": ["Response", "Responses"],
+    "txserf.cluster.ring": ["Ring"],
     "txserf.connection.factory": ["SerfClientFactory"],
     "txserf.connection.hosts": ["Host"],
     "txserf.connection.protocol": ["SerfProtocol"],
@@ -123,6 +125,7 @@ __all__ = [
     "RequestTimeout",
     "Response",
     "Responses",
+    "Ring",
     "Router",
     "RpcError",
     "Serf",
