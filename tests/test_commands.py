@@ -7,13 +7,16 @@ import inspect
 from datetime import timedelta
 from typing import Any
 
+import hypothesis
 import msgpack
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import DONE, answer
 from txserf import commands, constant, wire
 from txserf.client.client import Client
 from txserf.commands import Command
+from txserf.embedded.re2 import compile_pattern
 from txserf.errors import InvalidRequest, JoinError, KeyringError, ProtocolError, QueryError, RpcError
 from txserf.model import KeyReply
 
@@ -472,6 +475,33 @@ class MayCloseTests(SynchronousTestCase):
             self.assertFalse(self.may_close(Status=name), name)
             self.assertFalse(self.may_close(Tags={"role": name}), name)
 
+    def test_anchors_groups_and_escaped_punctuation_share_a_connection_too(self) -> None:
+        for name in (
+            "^web$",
+            "(n1|n2)",
+            "^(?:web|db)$",
+            "(?s:.*)(?:^web)(?s:.*)",
+            "node\\.example",
+            "a+?b*",
+            "\\(x\\)",
+        ):
+            self.assertFalse(self.may_close(Name=name), name)
+
+    @hypothesis.given(
+        st.lists(
+            st.sampled_from([*"ab.^$*+?|(),- ", "(?:", "(?s:", "\\.", "\\-", "\\ ", "\\(", "\\\\"]),
+            max_size=12,
+        )
+    )
+    @hypothesis.settings(deadline=None, max_examples=500)
+    def test_all_filters_that_share_a_connection_compile(self, parts: list[str]) -> None:
+        pattern = "".join(parts)
+        if not self.may_close(Name=pattern):
+            compile_pattern(f"^{pattern}$")  # else it raises
+
+    def test_a_filter_of_very_many_groups_does_not_share_a_connection(self) -> None:
+        self.assertTrue(self.may_close(Name="(" * 900 + "a" + ")" * 900))
+
     def test_filters_that_may_not_compile_do_not_share_a_connection(self) -> None:
         for name in (
             "(",
@@ -486,6 +516,13 @@ class MayCloseTests(SynchronousTestCase):
             "a|*",
             "\\1",
             ".*+",
+            "a++",
+            "a?+",
+            "a)",
+            "()*",
+            "\\a",
+            "(?i:a)",
+            "(?P<a>a)",
             "..**",
             "é",
             "\udcff",

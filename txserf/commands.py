@@ -311,14 +311,30 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 def _may_not_compile(values: Mapping[str, Any]) -> bool:
     patterns = [values["Name"], values["Status"], *values["Tags"].values()]
-    return any(
-        not _PLAIN.issuperset(part) for pattern in patterns for part in pattern.replace(".*", "").split("|")
-    )
+    return not all(_is_plain(pattern) or _compiles(pattern) for pattern in patterns)
 
 
-# Patterns that RE2 and Python's re read alike: without classes, escapes, flags and repeated groups.
-_KNOWN_ALIKE = re.compile(r"(?:[\w.:/@=, |^$*+?-]|\((?!\?)|\)(?![*+?]))*", re.ASCII)
+def _is_plain(pattern: str) -> bool:
+    return all(_PLAIN.issuperset(part) for part in pattern.replace(".*", "").split("|"))
+
+
+# Patterns that RE2 and Python's re read alike: without classes, flags other than s, repeated groups, and escapes
+# of letters and digits.
+_KNOWN_ALIKE = re.compile(r"(?:[\w.:/@=, |^$*+?-]|\((?!\?)|\(\?s?:|\)(?![*+?])|\\[ -/:-@\[-`{-~])*", re.ASCII)
 _FEW = 4  # repetitions; with many of them Python's re may take minutes
+_POSSESSIVE = re.compile(r"[*+?]\+")  # a repetition of Python's (from 3.11 on) that RE2 does not have
+_NESTED = 50  # groups; with very many of them one in another, re.compile() runs out of stack
+
+
+def _compiles(pattern: str) -> bool:
+    """Tell whether RE2 certainly takes a pattern, so that the agent does not close the connection."""
+    if not _KNOWN_ALIKE.fullmatch(pattern) or _POSSESSIVE.search(pattern) or pattern.count("(") > _NESTED:
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def can_match(pattern: str, texts: Iterable[str]) -> bool:

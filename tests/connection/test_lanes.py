@@ -38,7 +38,7 @@ from txserf.model import KeyReply
 NO_KEYS = KeyReply().to_wire(listing=True)
 
 #: A filter that txserf can't be sure of: an agent may close the connection for it.
-RISKY = "(n1|n2)"
+RISKY = "n[12]"
 
 
 class LaneCase(SessionCase):
