@@ -9,9 +9,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.arguments import count, did_you_mean, nanoseconds, seconds, whole
+from txserf.arguments import anywhere, count, did_you_mean, nanoseconds, seconds, whole
 from txserf.embedded.re2 import BadPattern, compile_pattern
 from txserf.errors import InvalidRequest
+
+#: Parts of patterns of Go's.
+PARTS = st.lists(
+    st.sampled_from(
+        [
+            "a",
+            "b",
+            "|",
+            "|",
+            "(",
+            ")",
+            "[",
+            "]",
+            "^",
+            "$",
+            "-",
+            "\\",
+            "\\Q",
+            "\\E",
+            "*",
+            "(?i)",
+            "(?:",
+            "[:alpha:]",
+        ]
+    ),
+    max_size=9,
+)
 
 
 class WholePatternTests(SynchronousTestCase):
@@ -59,34 +86,7 @@ class WholePatternTests(SynchronousTestCase):
         for pattern in ("a)|(b", "a|b)", "a|b)(", ")|("):
             self.assertEqual(whole(pattern), pattern)
 
-    @given(
-        parts=st.lists(
-            st.sampled_from(
-                [
-                    "a",
-                    "b",
-                    "|",
-                    "|",
-                    "(",
-                    ")",
-                    "[",
-                    "]",
-                    "^",
-                    "$",
-                    "-",
-                    "\\",
-                    "\\Q",
-                    "\\E",
-                    "*",
-                    "(?i)",
-                    "(?:",
-                    "[:alpha:]",
-                ]
-            ),
-            max_size=9,
-        ),
-        text=st.text("abAB|()", max_size=4),
-    )
+    @given(parts=PARTS, text=st.text("abAB|()", max_size=4))
     @settings(deadline=None, max_examples=500)
     def test_a_group_changes_neither_what_is_valid_nor_what_matches_whole_texts(
         self, parts: list[str], text: str
@@ -102,6 +102,22 @@ class WholePatternTests(SynchronousTestCase):
             return
         matches = compile_pattern(f"^{grouped}$").matches(text)
         self.assertEqual(matches, alone._compiled.fullmatch(text) is not None)
+
+
+class AnywherePatternTests(SynchronousTestCase):
+    @given(parts=PARTS, text=st.text("abAB|()\n", max_size=4))
+    @settings(deadline=None, max_examples=500)
+    def test_it_is_valid_and_matches_as_the_pattern_does_in_any_part_of_a_text(
+        self, parts: list[str], text: str
+    ) -> None:
+        pattern = "".join(parts)
+        sent = f"^{whole(anywhere(pattern))}$"  # as the agent of members-filtered compiles it
+        try:
+            alone = compile_pattern(pattern)
+        except BadPattern:
+            self.assertRaises(BadPattern, compile_pattern, sent)
+            return
+        self.assertEqual(compile_pattern(sent).matches(text), alone.matches(text))
 
 
 class SecondsTests(SynchronousTestCase):

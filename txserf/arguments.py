@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -173,6 +173,36 @@ def whole(pattern: str) -> str:
     """
     if "|" not in pattern:
         return pattern
+    outline = _outline(pattern)
+    return f"(?:{pattern}{outline.end})" if outline.closed and outline.alternation else pattern
+
+
+def anywhere(pattern: str) -> str:
+    """
+    Return a pattern that matches whole texts, between ``^`` and ``$``, if *pattern* matches anywhere in them.
+
+    So it selects by ``members-filtered`` the members that *pattern* selects in a query. It compiles if, and only
+    if, *pattern* does.
+    """
+    outline = _outline(pattern)
+    return f"(?s:.*)(?:{pattern}{outline.end})(?s:.*)" if outline.closed else pattern
+
+
+class _Outline(NamedTuple):
+    """
+    The groups of a pattern.
+
+    :ivar closed: whether no ``)`` is without its ``(``.
+    :ivar alternation: whether there is a ``|`` outside of all groups.
+    :ivar end: the text that ends a quotation that is still open.
+    """
+
+    closed: bool
+    alternation: bool
+    end: str
+
+
+def _outline(pattern: str) -> _Outline:
     depth, alternation, end = 0, False, ""
     for part in _PATTERN_PART.finditer(pattern):
         end = ""
@@ -182,12 +212,12 @@ def whole(pattern: str) -> str:
             case ")":
                 depth -= 1
                 if depth < 0:
-                    return pattern
+                    return _Outline(False, alternation, end)
             case "|":
                 alternation = alternation or depth == 0
             case _ if part["quote"] and not part["end"]:
                 end = "\\E"  # else the end of the group would be quoted, too
-    return f"(?:{pattern}{end})" if alternation else pattern
+    return _Outline(True, alternation, end)
 
 
 def _whole_texts(patterns: dict[str, str]) -> dict[str, str]:

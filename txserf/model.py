@@ -461,12 +461,15 @@ class QueryResult:
 
     :ivar acks: the nodes that have received it, in order of their acks.
     :ivar responses: the answers by node, in order of arrival.
-    :ivar complete: whether no more will come: ``done`` came, or as many answers as were expected.
+    :ivar complete: whether no more will come: ``done`` came, or as many answers as were expected. With
+        ``expect="all"``: whether nobody is missing.
+    :ivar missing: with ``expect="all"``: the nodes that were to answer and did not, sorted. Else empty.
     """
 
     acks: list[str] = attrs.field(factory=list)
     responses: dict[str, bytes] = attrs.field(factory=dict)
     complete: bool = False
+    missing: list[str] = attrs.field(factory=list)
 
 
 @attrs.frozen

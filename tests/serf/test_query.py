@@ -6,13 +6,18 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 
-from tests.fakes import DONE, Log, answer
+from tests.fakes import DONE, MEMBER, Asked, Log, answer
 from tests.serf_case import SerfCase
+from txserf import constant
 from txserf.errors import (
     ConnectionLost,
     Disconnected,
+    InvalidRequest,
+    Overloaded,
+    ProtocolError,
     QueryError,
     RequestTimeout,
+    RpcError,
     StopReceiveData,
 )
 from txserf.model import Ack, Answer, QueryResult
@@ -214,3 +219,246 @@ class QueryTests(SerfCase):
         self.send(seq, answer("n1", None, "ack"), answer("n1", b"secret"))
         self.assertEqual(repr(query), "<Query: 'load', 1 acks, 1 responses>")
         self.send(seq, DONE)
+
+
+def members(*names: str) -> dict[str, Any]:
+    """Return the body of a reply that lists these members."""
+    return {"Members": [{**MEMBER, "Name": name} for name in names]}
+
+
+class QueryOfAllTests(SerfCase):
+    def ask(self, **options: Any) -> tuple[Query, list[Asked]]:
+        """Start a query with ``expect="all"``. Return it and the requests that the agent has got."""
+        query = self.serf.query("load", expect="all", **options)
+        return query, self.agent.asked()
+
+    def ask_of(self, *names: str, **options: Any) -> tuple[Query, int]:
+        """Start one that the agent accepts, while these members are alive. Return it and its Seq."""
+        query, (read, asked) = self.ask(**options)
+        self.agent.reply(read.seq, members(*names))
+        self.agent.reply(asked.seq)
+        return query, asked.seq
+
+    def send(self, seq: int, *records: dict[str, Any]) -> None:
+        for record in records:
+            self.agent.reply(seq, record)
+
+    def result(self, query: Query) -> QueryResult:
+        return self.successResultOf(query.when_done())
+
+    def test_the_members_are_read_in_the_same_write_before_it(self) -> None:
+        self.agent.forget_what_was_asked()
+        self.serf.query("load", expect="all")
+        self.assertEqual(len(self.agent.transport.writes), 1)
+        asked = self.agent.asked()
+        self.assertEqual([each.command for each in asked], ["members-filtered", "query"])
+        self.assertEqual(asked[0].body, {"Name": "", "Status": "alive", "Tags": {}})
+
+    def test_it_ends_with_the_last_answer_of_the_members_that_were_alive(self) -> None:
+        query, seq = self.ask_of("n1", "n2")
+        self.send(seq, answer("n2", b"2"), answer("n1", None, "ack"), answer("n2", b"twice"))
+        self.assertNoResult(query.when_done())
+        self.send(seq, answer("n1", b"1"))
+        self.assertEqual(self.result(query), QueryResult(["n1"], {"n2": b"2", "n1": b"1"}, complete=True))
+
+    def test_at_done_those_that_did_not_answer_are_missing(self) -> None:
+        query, seq = self.ask_of("n3", "n1", "n2")
+        self.send(seq, answer("n3", None, "ack"), answer("n1"), DONE)
+        self.assertEqual(
+            self.result(query), QueryResult(["n3"], {"n1": b""}, complete=False, missing=["n2", "n3"])
+        )
+
+    def test_the_answer_of_a_member_that_joins_meanwhile_is_taken_and_not_waited_for(self) -> None:
+        query, seq = self.ask_of("n1", "n2")
+        self.send(seq, answer("n1"), answer("n9"))
+        self.assertNoResult(query.when_done())
+        self.send(seq, answer("n2"))
+        result = self.result(query)
+        self.assertEqual((list(result.responses), result.missing), (["n1", "n9", "n2"], []))
+
+    def test_one_that_nobody_is_asked_by_ends_as_soon_as_the_agent_has_taken_it(self) -> None:
+        query, (read, asked) = self.ask(tags={"role": "none"})
+        self.agent.reply(read.seq, members())
+        self.assertNoResult(query.when_done())
+        self.agent.reply(asked.seq)
+        self.assertEqual(self.result(query), QueryResult(complete=True))
+
+    def test_its_refusal_is_a_query_error_also_where_nobody_is_asked(self) -> None:
+        query, (read, asked) = self.ask()
+        self.agent.reply(read.seq, members())
+        self.agent.reply(asked.seq, error="query exceeds limit of 1024 bytes")
+        self.failureResultOf(query.when_done(), QueryError)
+
+    def test_patterns_of_tags_are_sent_so_that_they_match_anywhere(self) -> None:
+        _, (read, asked) = self.ask(tags={"role": "web|db", "dc": "^east"})
+        patterns = {"role": "(?s:.*)(?:web|db)(?s:.*)", "dc": "(?s:.*)(?:^east)(?s:.*)"}
+        self.assertEqual(read.body, {"Name": "", "Status": "alive", "Tags": patterns})
+        assert asked.body is not None
+        self.assertEqual(asked.body["FilterTags"], {"role": "web|db", "dc": "^east"})
+
+    def test_only_the_nodes_that_it_names_are_read_and_those_that_are_not_alive_are_missing(self) -> None:
+        query, (read, asked) = self.ask(nodes=["web.1", "ghost"])
+        assert read.body is not None
+        self.assertEqual(read.body["Name"], "(?:web\\.1|ghost)")
+        self.agent.reply(read.seq, members("web.1", "other"))
+        self.agent.reply(asked.seq)
+        self.assertNoResult(query.when_done())
+        self.send(asked.seq, answer("web.1"))
+        self.assertEqual(
+            self.result(query), QueryResult([], {"web.1": b""}, complete=False, missing=["ghost"])
+        )
+
+    def test_nodes_whose_names_may_be_no_patterns_are_picked_from_all_members(self) -> None:
+        query, (read, asked) = self.ask(nodes=["é"])
+        assert read.body is not None
+        self.assertEqual(read.body["Name"], "")
+        self.agent.reply(read.seq, members("n1", "é"))
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("é"))
+        self.assertTrue(self.result(query).complete)
+
+    def test_a_named_node_is_not_missing_where_its_tags_exclude_it(self) -> None:
+        query, (selected, named, asked) = self.ask(nodes=["n1", "n2", "ghost"], tags={"role": "web"})
+        assert selected.body is not None and named.body is not None
+        self.assertEqual(
+            [list(each.body) for each in (selected, named) if each.body], [["Tags", "Status", "Name"]] * 2
+        )
+        self.assertEqual((list(selected.body["Tags"]), named.body["Tags"]), (["role"], {}))
+        self.agent.reply(selected.seq, members("n1"))
+        self.agent.reply(named.seq, members("n1", "n2"))
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("n1"))
+        self.assertEqual(self.result(query).missing, ["ghost"])
+
+    def test_an_absent_node_that_answers_all_the_same_is_not_missing(self) -> None:
+        query, seq = self.ask_of("n1", nodes=["n1", "n2"])
+        self.send(seq, answer("n2"), answer("n1"))
+        self.assertEqual(self.result(query), QueryResult([], {"n2": b"", "n1": b""}, complete=True))
+
+    def test_without_expect_all_nobody_is_missing(self) -> None:
+        query = self.serf.query("load", nodes=["ghost"], expect=2)
+        seq = self.asked_one("query").seq
+        self.agent.reply(seq)
+        self.send(seq, DONE)
+        self.assertEqual(self.result(query), QueryResult(complete=True))
+
+    def test_a_filter_that_may_not_compile_goes_by_a_connection_of_its_own(self) -> None:
+        query, (asked,) = self.ask(tags={"role": "[wd]"})
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("n1"), answer("n2"))
+        lane = self.endpoint.accept_and_greet()
+        self.assertNoResult(query.when_done())
+        lane.reply(lane.asked_one("members-filtered").seq, members("n1", "n2"))
+        self.assertTrue(self.result(query).complete)
+        lane.finish_closing()
+
+    def test_done_waits_for_the_members_where_they_are_read_by_another_connection(self) -> None:
+        query, (asked,) = self.ask(tags={"role": "[wd]"})
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("n1"), DONE)
+        self.assertNoResult(query.when_done())
+        lane = self.endpoint.accept_and_greet()
+        lane.reply(lane.asked_one("members-filtered").seq, members("n1", "n2"))
+        self.assertEqual(self.result(query), QueryResult([], {"n1": b""}, complete=False, missing=["n2"]))
+        lane.finish_closing()
+
+    def test_one_that_waits_for_the_members_only_can_be_cancelled_and_times_out(self) -> None:
+        for end, error in (
+            (Query.cancel, CancelledError),
+            (lambda _: self.clock.advance(10), RequestTimeout),
+        ):
+            query, (asked,) = self.ask(tags={"role": "[wd]"})
+            self.agent.reply(asked.seq)
+            self.send(asked.seq, DONE)
+            end(query)
+            self.failureResultOf(query.when_done(), error)
+
+    def test_a_pattern_that_is_no_regular_expression_fails_it(self) -> None:
+        query, (asked,) = self.ask(tags={"role": "("})
+        done = query.when_done()
+        self.agent.reply(asked.seq)
+        for _ in range(2):
+            self.assertNoResult(done)
+            lane = self.endpoint.accept_and_greet()
+            lane.asked_one("members-filtered")
+            lane.lose()
+        error = self.failureResultOf(done, RpcError).value
+        self.assertIn("no regular expression", error.message)
+        self.send(asked.seq, answer("n1"), DONE)
+
+    def test_an_agent_that_refuses_to_list_its_members_fails_it_with_that_error(self) -> None:
+        query, (read, asked) = self.ask()
+        self.agent.reply(read.seq, error="no")
+        error = self.failureResultOf(query.when_done(), RpcError).value
+        self.assertEqual((error.command, error.message), ("members-filtered", "no"))
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("n1"), DONE)
+
+    def test_a_list_of_members_that_can_not_be_read_fails_it(self) -> None:
+        query, (read, _) = self.ask()
+        self.agent.reply(read.seq, {"Members": 7})
+        self.failureResultOf(query.when_done(), ProtocolError)
+
+    def test_a_loss_fails_it_with_those_missing_so_far_and_nothing_is_asked_again(self) -> None:
+        query, seq = self.ask_of("n1", "n2")
+        done = query.when_done()
+        self.send(seq, answer("n1"))
+        self.reconnect()
+        error = self.failureResultOf(done, ConnectionLost).value
+        self.assertEqual(error.result, QueryResult([], {"n1": b""}, complete=False, missing=["n2"]))
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_a_loss_before_the_members_are_known_ends_the_reading_of_them_too(self) -> None:
+        query, _ = self.ask(nodes=["n1"], tags={"role": "web"})
+        done = query.when_done()
+        self.reconnect()
+        self.assertEqual(self.failureResultOf(done, ConnectionLost).value.result, QueryResult())
+        self.assertEqual(self.agent.asked(), [])
+
+    def test_one_that_is_not_sent_yet_is_sent_with_its_reading_once_there_is_a_connection(self) -> None:
+        self.reconnect(again=False)
+        query = self.serf.query("load", expect="all")
+        self.agent = self.endpoint.accept_and_greet()
+        read, asked = self.agent.asked()
+        self.agent.reply(read.seq, members("n1"))
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("n1"))
+        self.assertTrue(self.result(query).complete)
+
+    def test_without_an_answer_it_times_out_once(self) -> None:
+        query, _ = self.ask()
+        done = query.when_done()
+        self.clock.advance(10)
+        self.assertIn("query 'load'", str(self.failureResultOf(done, RequestTimeout).value))
+
+    def test_cancelling_it_ends_the_reading_too(self) -> None:
+        query, (read, asked) = self.ask()
+        query.cancel()
+        self.failureResultOf(query.when_done(), CancelledError)
+        self.agent.reply(read.seq, members("n1"))
+        self.agent.reply(asked.seq)
+        self.send(asked.seq, answer("n1"), DONE)
+
+    def test_a_callback_that_has_enough_ends_it_and_says_who_is_missing(self) -> None:
+        def enough(item: object) -> None:
+            raise StopReceiveData
+
+        query, seq = self.ask_of("n1", "n2")
+        query.add_callback(enough)
+        self.send(seq, answer("n1"))
+        self.assertEqual(self.result(query).missing, ["n2"])
+
+    def test_its_readings_count_as_calls_under_way(self) -> None:
+        self.patch(constant, "CALLS_LIMIT", 2)
+        self.assertRaises(Overloaded, self.serf.query, "load", nodes=["n1"], tags={"a": "b"}, expect="all")
+        self.assertEqual(self.agent.asked(), [])
+        self.ask()
+
+    def test_what_is_neither_a_number_nor_all_is_refused_at_the_call(self) -> None:
+        for bad in ("ALL", "", 0, -1, True, 1.5, ["all"], b"all"):
+            with self.assertRaises(InvalidRequest) as raised:
+                self.serf.query("load", expect=bad)  # type: ignore[arg-type]  # the error is the point
+            self.assertEqual(
+                str(raised.exception), f"query: expect must be an int of at least 1, or 'all', not {bad!r}"
+            )
+        self.assertEqual(self.agent.asked(), [])

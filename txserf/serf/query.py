@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, FirstError, fail, gatherResults, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txserf import commands
 from txserf.connection.operation import Operation
 from txserf.connection.session import Session
 from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, SerfError
-from txserf.model import Ack, Answer, QueryResult
+from txserf.model import Ack, Answer, Member, QueryResult
+from txserf.serf.call import Call
 from txserf.serf.feed import Feed
+from txserf.serf.recipients import Recipients, recipients
 
 _log = Logger(namespace="txserf.serf")
 
@@ -24,7 +27,7 @@ class Asking(Operation):
     """
     A query on the wire, with the acks and answers that have come.
 
-    :param expect: it ends with that many answers; None: with the agent's ``done``.
+    :param expect: it ends with that many answers; None: with the agent's ``done``, or as `wait_for_all` says.
     :param patience: seconds for the agent's reply, and then for ``done`` behind *timeout*.
     :param timeout: seconds that the agents wait for answers; None: their own, and
         ``done`` may come however late.
@@ -56,33 +59,52 @@ class Asking(Operation):
         self._deliver = deliver
         self._unreadable = unreadable
         self._over = over
+        self._known: Deferred[Any] = succeed(None)  # it has fired once the two below are known
+        self._awaited: set[str] | None = None  # have still to answer; None: anybody may
+        self._absent: frozenset[str] = frozenset()  # the nodes that it names and does not wait for
         session.deadlines.watch(patience, self)
+
+    def wait_for_all(self, asked: Deferred[Recipients]) -> None:
+        """
+        End with the last answer of its recipients that are alive.
+
+        :param asked: fires with the recipients. If it fails, the query ends with that error. It is cancelled where
+            the query ends before.
+        """
+        self._known = asked.addCallbacks(self._wait_for, self._not_known)
 
     def abandon(self) -> None:
         """Forget it: records that still come are dropped, and *over* is not called."""
         self._session.abandon(self)
+        self._known.cancel()
 
     def result(self, complete: bool) -> QueryResult:
-        """Return the acks and answers so far."""
-        return QueryResult(list(self.acks), dict(self.responses), complete)
+        """
+        Return the acks and answers so far.
+
+        :param complete: whether no more will come; if nodes are missing, the result is not complete all the same.
+        """
+        missing = sorted((self._awaited or set()) | (self._absent - self.responses.keys()))
+        return QueryResult(list(self.acks), dict(self.responses), complete and not missing, missing)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
             return
         if error:
-            self._session.settle(self)
+            self.abandon()
             self._over(self.command.refusal(error))
             return
         self._session.deadlines.forget(self)
         if self._timeout is not None:  # ``done`` is due then
             self._session.deadlines.watch(self._timeout + self._patience, self)
+        self._known.addCallback(self._end_if_enough)  # maybe there is nobody to wait for
 
     def record(self, body: Mapping[str, Any]) -> None:
         if self.done:
             return
         if self.last:
-            self._session.settle(self)
-            self._over(self.result(complete=True))
+            self._session.deadlines.forget(self)
+            self._known.addCallback(self._end)
             return
         try:
             record: Ack | Answer = self.command.decode_record(body)
@@ -95,12 +117,13 @@ class Asking(Operation):
                 self._deliver(record)
         elif record.node not in self.responses:
             self.responses[record.node] = record.payload
+            if self._awaited is not None:
+                self._awaited.discard(record.node)
             self._deliver(record)
-            if self._expect is not None and len(self.responses) >= self._expect and not self.done:
-                self.abandon()
-                self._over(self.result(complete=True))
+            self._end_if_enough()
 
     def lost(self, reason: SerfError) -> None:
+        self._known.cancel()
         if isinstance(reason, ConnectionLost):
             reason.result = self.result(complete=False)
         self._over(reason)
@@ -109,6 +132,37 @@ class Asking(Operation):
         self.abandon()
         name, why = self.values["Name"], self._session.why_waiting()
         self._over(RequestTimeout(f"query {name!r}: no answer from the agent in time{why}"))
+
+    # The end of it
+
+    def _end_if_enough(self, _: object = None) -> None:
+        if self._expect is not None:
+            enough = len(self.responses) >= self._expect
+        else:
+            enough = self._awaited is not None and not self._awaited
+        if enough:
+            self._end()
+
+    def _end(self, _: object = None) -> None:
+        if not self.done:
+            self.abandon()
+            self._over(self.result(complete=True))
+
+    def _wait_for(self, asked: Recipients) -> None:
+        self._absent = asked.absent
+        self._awaited = set(asked.alive) - self.responses.keys()
+
+    def _not_known(self, failure: Failure) -> None:
+        if not self.done:
+            self.abandon()
+            assert failure.value is not None
+            self._over(failure.value)
+
+
+def _first(failure: Failure) -> Failure:
+    """Return the failure of one of several calls."""
+    error = failure.value
+    return error.subFailure if isinstance(error, FirstError) else failure
 
 
 class Query(Feed["Ack | Answer"]):
@@ -125,6 +179,7 @@ class Query(Feed["Ack | Answer"]):
         expect: int | None,
         patience: float,
         timeout: float | None,
+        reads: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(None)
         self.name: str = values["Name"]
@@ -133,7 +188,18 @@ class Query(Feed["Ack | Answer"]):
         self._asking = Asking(
             session, values, expect, patience, timeout, self._deliver, self._leave_out, self._over
         )
-        session.submit_one(self._asking)
+        if not reads:  # else they are its `member_filters`, and it ends with the last answer of all
+            session.submit_one(self._asking)
+            return
+        # In one write, the query behind them: they are the members at the time when the agent sends it.
+        calls = [Call(session, commands.MEMBERS_FILTERED, read, patience) for read in reads]
+
+        def known(found: list[list[Member]]) -> Recipients:
+            return recipients(values, found)
+
+        found = gatherResults([call.result for call in calls], consumeErrors=True)
+        self._asking.wait_for_all(found.addCallbacks(known, _first))
+        session.submit([*calls, self._asking])
 
     def __repr__(self) -> str:
         asking = self._asking
@@ -145,8 +211,8 @@ class Query(Feed["Ack | Answer"]):
 
         :returns: a Deferred of the `QueryResult`. It fails with `QueryError` where the agent refused
             the query, with `ConnectionLost` (its ``result`` has the answers so far), `Disconnected`,
-            `RequestTimeout`, or ``CancelledError`` after `cancel`. Cancelling this Deferred
-            only stops the waiting.
+            `RequestTimeout`, or ``CancelledError`` after `cancel`; with ``expect="all"`` also with the `RpcError` of an
+            agent that does not list the members. Cancelling this Deferred only stops the waiting.
         """
         if self._result is not None:
             return succeed(self._result)

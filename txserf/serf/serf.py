@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -28,6 +28,7 @@ from txserf.model import Coordinate, KeyReply, Member, MemberStatus
 from txserf.serf.call import Call, Ping
 from txserf.serf.logs import LogStream, Monitors
 from txserf.serf.query import Query
+from txserf.serf.recipients import member_filters
 from txserf.serf.streams import EventStream
 
 
@@ -256,7 +257,7 @@ class Serf(Service):
         acks: bool = True,
         timeout: float | None = None,
         relay_factor: int = 0,
-        expect: int | None = None,
+        expect: int | Literal["all"] | None = None,
     ) -> Query:
         """
         Ask the members.
@@ -269,15 +270,17 @@ class Serf(Service):
         :param timeout: seconds until the agents stop answering, at least 0.001;
             None takes the agent's own, which grows with the cluster (some 3 s for up to nine nodes).
         :param relay_factor: how many other members relay each answer, 0 to 255.
-        :param expect: end with the Nth answer; otherwise it ends at the timeout, even
-            where all have answered long before.
+        :param expect: end with the Nth answer; ``"all"``: with the last answer of the members that were alive, and selected by
+            *nodes* and *tags*, when it was asked, and the result names those that are ``missing``. Otherwise it ends at the
+            timeout, even where all have answered long before.
         :returns: at once, a `Query`: awaitable, and async-iterable over `Ack` and `Answer`.
         :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed; `Overloaded`.
 
-        Wire: ``query``.
+        Wire: ``query``; with ``expect="all"`` a ``members-filtered`` before it in the same write, two if there are both *nodes*
+        and *tags*.
         """
-        if expect is not None:
-            count(expect, "query: expect")
+        everyone = isinstance(expect, str) and expect == "all"
+        number = None if everyone or expect is None else _expected(expect)
         values = commands.QUERY.typed_arguments(
             {
                 "name": name,
@@ -290,8 +293,9 @@ class Serf(Service):
             }
         )
         self._begin()
-        self._session.admit()
-        return Query(self._session, values, expect, self._timeout, timeout)
+        reads = member_filters(values) if everyone else ()
+        self._session.admit(1 + len(reads))
+        return Query(self._session, values, number, self._timeout, timeout, reads)
 
     def stream(self, type: str = "*", *, buffer: int | None = None, gaps: bool = False) -> EventStream:
         """
@@ -453,6 +457,14 @@ class Serf(Service):
         call = kind(self._session, command, values, limit)
         self._session.submit_one(call)
         return call
+
+
+def _expected(value: object) -> int:
+    try:
+        return count(value, "query: expect")
+    except InvalidRequest:
+        message = f"query: expect must be an int of at least 1, or 'all', not {value!r}"
+        raise InvalidRequest(message) from None
 
 
 def _buffer(command: str, value: object) -> int:
