@@ -30,7 +30,7 @@ INSIDE = {
     "connection": "exchange replies heartbeat deadlines protocol operation hosts keys failover diallers observers factory lanes session",
     "embedded": "agenda memory re2 sizes log membership network queries keyring events process joining requests rpc server agent cluster",
     "client": "requests batch client",
-    "serf": "call feed streams logs recipients query serf",
+    "serf": "call feed streams logs recipients query advertise serf",
     "cluster": "ring",
     "handlers": "processes scripts routes handled agent work backlog intake running router",
     "service": "settings agents lines apps jsonlog metrics web reload readiness follow demo ending options making",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         QueryResult,
         UserEvent,
     )
+    from txserf.serf.advertise import Advertisement
     from txserf.serf.logs import LogStream
     from txserf.serf.query import Query
     from txserf.serf.serf import Serf
@@ -73,6 +74,7 @@ _LAZY = {
         "Ack", "Answer", "Coordinate", "Gap", "KeyReply", "LogLine", "Member", "MemberEvent", "MemberStatus",
         "QueryEvent", "QueryResult", "UserEvent",
     ],
+    "txserf.serf.advertise": ["Advertisement"],
     "txserf.serf.logs": ["LogStream"],
     "txserf.serf.query": ["Query"],
     "txserf.serf.serf": ["Serf"],
@@ -96,6 +98,7 @@ if not TYPE_CHECKING:  # where mypy saw this, it would let every typo pass
 
 __all__ = [
     "Ack",
+    "Advertisement",
     "Answer",
     "AuthenticationError",
     "Client",

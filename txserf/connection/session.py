@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 
@@ -43,6 +43,19 @@ from txserf.errors import (
 _MAIN, _READY = Road.MAIN, State.READY  # read for every operation: an Enum's member takes 40 ns to look up
 
 
+class SessionObserver(Protocol):
+    """Is told when there is a connection and when there is none, after the operations of the session."""
+
+    def connected(self) -> None:
+        """Take that there is a connection."""
+
+    def lost(self) -> None:
+        """Take that there is none any more."""
+
+    def gave_up(self, reason: SerfError) -> None:
+        """Take that there will be none until somebody asks for one."""
+
+
 class Session:
     """
     Operations over connections that come and go.
@@ -54,6 +67,7 @@ class Session:
     :param heartbeat: seconds between checks of the connection; None for none.
     :ivar deadlines: those of all operations.
     :ivar next_seq: gives the next Seq.
+    :ivar observers: those that are told of connections, in order.
     """
 
     def __init__(
@@ -77,6 +91,7 @@ class Session:
             next_seq=self.next_seq,
         )
         self.deadlines = Deadlines(self.factory.time)
+        self.observers: list[SessionObserver] = []
         self.reconnect = reconnect
         if not reconnect:
             self.factory.maxRetries = 0  # type: ignore[assignment]  # Twisted's own is None
@@ -197,6 +212,8 @@ class Session:
         self._connection = protocol
         self._lanes.connected(dial_beside)
         self._send_queue()
+        for observer in self.observers:
+            observer.connected()
 
     def lost(self, reason: SerfError, unanswered: list[Exchange]) -> None:
         self._connection = None
@@ -211,6 +228,8 @@ class Session:
         self.take_back(reason, unanswered, untouched)
         if not self.factory.phase.goes_on and self._flush_due is None:
             self.fail(self._take_queue(), reason)
+        for observer in self.observers:
+            observer.lost()
         if not self.reconnect:
             self.deadlines.close()  # nothing may be due any more: then no timer is left behind
 
@@ -221,6 +240,8 @@ class Session:
         if isinstance(reason, AuthenticationError):
             self._keys.refuse()
         self.fail(queue, reason)
+        for observer in self.observers:
+            observer.gave_up(reason)
         self.deadlines.close()  # as above
 
     # LaneSession

@@ -25,6 +25,7 @@ from txserf.errors import (
 )
 from txserf.filters import parse_filter
 from txserf.model import Coordinate, KeyReply, Member, MemberStatus
+from txserf.serf.advertise import Advertisement, Advertiser
 from txserf.serf.call import Call, Ping
 from txserf.serf.logs import LogStream, Monitors
 from txserf.serf.query import Query
@@ -74,6 +75,7 @@ class Serf(Service):
             hosts, reconnect=True, reactor=reactor, connect_timeout=connect_timeout, heartbeat=heartbeat
         )
         self._monitors = Monitors(self._session, self._timeout)
+        self._advertiser = Advertiser(self._session, self._timeout)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -85,17 +87,24 @@ class Serf(Service):
         """Begin to connect."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         self._closed = False
+        self._advertiser.hurry()
         self._session.connect()
 
     def stopService(self) -> Deferred[None]:
         """As `close`."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         self._closed = True
-        return self._session.disconnect()
+        withdrawn = self._advertiser.close()
+        if withdrawn is None:
+            return self._session.disconnect()
+        return withdrawn.addCallback(lambda _: self._session.disconnect())
 
     def close(self) -> Deferred[None]:
         """
         End everything: streams end, calls that wait fail with `Disconnected`.
+
+        Where tags are advertised and the agent is there, it puts them back first, which takes it a moment. The calls that
+        wait go on as long.
 
         :returns: a Deferred of None, once the sockets are closed.
         """
@@ -227,6 +236,27 @@ class Serf(Service):
         Wire: ``tags``. All tags together have 512 bytes at the most, encoded.
         """
         return self._call(commands.TAGS, timeout, tags=tags, delete=delete).result
+
+    def advertise(self, tags: Mapping[str, str]) -> Advertisement:
+        """
+        Set tags of the agent's own node, and keep them.
+
+        They are set again whenever a connection is made and the agent does not have them: an agent that is started again
+        has lost them. `Advertisement.withdraw` puts back what was there before, and so does the end of this `Serf`.
+
+        Of two advertisements of the same tag the later one counts. When that is withdrawn, the earlier one
+        gets its value back.
+
+        :param tags: values by tag; the others of the node stay.
+        :returns: at once, an `Advertisement`. A failure is logged, and the tags are tried again with the next connection.
+        :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed.
+
+        Wire: ``stats``, which has the node's name and tags, then ``tags`` for what differs.
+        """
+        values = commands.TAGS.typed_arguments({"tags": tags})
+        commands.TAGS.body(values)
+        self._begin()
+        return self._advertiser.add(values["Tags"])
 
     # Events and queries
 
