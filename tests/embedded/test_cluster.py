@@ -165,6 +165,19 @@ class FailureTests(ClusterTestCase):
         self.run_for(0.2)
         self.assertEqual(self.events(line), [("member-failed", ["n1"])])
 
+    def test_that_a_node_is_back_is_told_though_nobody_looked_when_it_failed_or_left(self) -> None:
+        cluster = self.cluster(3)
+        self.clock.advance(10.0)
+        cluster.fail("n2")
+        cluster.leave("n3")
+        self.run_for(5.0)
+        line = self.connect(cluster)
+        self.stream(line)
+        cluster.recover("n2")
+        cluster.recover("n3")
+        self.run_for(2.0)
+        self.assertEqual(self.events(line), [("member-join", ["n2", "n3"])])
+
     def test_an_agent_that_recovers_joins_again_with_the_tags_it_started_with(self) -> None:
         cluster = self.cluster(1)
         cluster.add("db1", {"role": "db"})

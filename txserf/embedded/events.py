@@ -59,13 +59,13 @@ class MemberCoalescer:
     A change of the kind that was last told of that node is left out, except an update.
 
     :param emit: called with each event.
-    :param known: the nodes that have joined already.
+    :param told: by node, the kind that was told of it last.
     """
 
-    def __init__(self, agenda: Agenda, emit: Callable[[MemberEvent], None], known: list[str]) -> None:
+    def __init__(self, agenda: Agenda, emit: Callable[[MemberEvent], None], told: dict[str, str]) -> None:
         self._holder = _Holder(agenda, self._flush)
         self._emit = emit
-        self._told = dict.fromkeys(known, "join")
+        self._told = told
         self._changes: dict[str, tuple[str, Member]] = {}
 
     def hold(self, kind: str, member: Member) -> None:

@@ -76,6 +76,12 @@ class _View:
     user: UserCoalescer
 
 
+def _told_by(member: Member) -> str:
+    """Return the kind of the event that an agent told last of a member."""
+    kinds: dict[str, str] = {MemberStatus.FAILED: "failed", MemberStatus.LEFT: "leave"}
+    return kinds.get(member.status, "join")
+
+
 class AgentProcess:
     """
     An agent that runs.
@@ -150,7 +156,10 @@ class AgentProcess:
             if name not in own.present and own.members[name].since < self.started_at:
                 del own.members[name]
         started = self.seconds() - self.started_at < QUIET
-        members = MemberCoalescer(self.agenda, self._post, [] if started else list(own.members))
+        told: dict[str, str] = {}
+        if not started:
+            told = {name: _told_by(known.member) for name, known in own.members.items()}
+        members = MemberCoalescer(self.agenda, self._post, told)
         self._view = _View(own, members, UserCoalescer(self.agenda, self._post))
         self.network.watched[self] = None
         self.log.keep()
