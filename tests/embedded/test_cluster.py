@@ -310,6 +310,16 @@ class ConnectionTests(ClusterTestCase):
         self.assertEqual(self.events(line), [("member-join", ["n1"])])
         self.assertEqual([record["Name"] for record in near.records(5)], ["missed"])
 
+    def test_a_paused_agent_finds_the_nodes_that_failed_meanwhile_when_it_goes_on(self) -> None:
+        cluster = self.cluster(3)
+        line = self.connect(cluster)
+        cluster.agents["n1"].pause()
+        cluster.fail("n2")
+        self.run_for(5.0)
+        cluster.agents["n1"].resume()
+        self.run_for(3.0)
+        self.assertEqual(self.statuses(line), {"n1": "alive", "n2": "failed", "n3": "alive"})
+
     def test_a_command_under_way_is_answered_after_the_pause(self) -> None:
         cluster = self.cluster()
         line = self.connect(cluster)

@@ -229,6 +229,7 @@ class EmbeddedAgent:
         if self.process is not None and self.process.frozen:
             self.process.thaw()
             self._network.reunite()
+            self._network.look_for_the_unreachable()
 
     def handle_query(self, name: str, function: QueryHandler | None) -> None:
         """
