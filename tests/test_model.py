@@ -159,6 +159,25 @@ class MemberTests(ModelCase):
         members = members_from_wire({"Members": [MEMBER, {**MEMBER, "Name": "n0"}]})
         self.assertEqual([member.name for member in members], ["n1", "n0"])
 
+    def test_members_of_one_list_share_equal_tags_and_all_share_their_versions(self) -> None:
+        def record(name: str, **tags: str) -> dict[str, Any]:
+            return {**MEMBER, "Name": name, "Tags": tags}
+
+        first, second, third = members_from_wire(
+            {
+                "Members": [
+                    record("n1", role="web", dc="x"),
+                    record("n2", dc="x", role="web"),
+                    record("n3", dc="x"),
+                ]
+            }
+        )
+        self.assertIs(first.tags, second.tags)
+        self.assertEqual(third.tags, {"dc": "x"})
+        (later,) = members_from_wire({"Members": [record("n1")]})
+        self.assertIs(later.protocol, third.protocol)
+        self.assertIs(later.delegate, third.delegate)
+
     def test_no_members_are_an_empty_list(self) -> None:
         for nobody in (NO_MEMBERS, {"Members": None}, {}):
             self.assertEqual(members_from_wire(nobody), [])

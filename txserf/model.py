@@ -125,6 +125,10 @@ def _status(word: str) -> MemberStatus | str:
     return _STATUS.get(word, word)
 
 
+def _as_tags(tags: Mapping[str, str]) -> Tags:
+    return tags if isinstance(tags, Tags) else Tags(tags)  # one can't change, so that members may share it
+
+
 @attrs.frozen(kw_only=True)
 class Member:
     """
@@ -143,14 +147,18 @@ class Member:
     name: str
     address: IPAddress | None = attrs.field(default=None, converter=_unmapped)
     port: int = 0
-    tags: Tags = attrs.field(factory=Tags, converter=Tags)
+    tags: Tags = attrs.field(factory=Tags, converter=_as_tags)
     status: MemberStatus | str = attrs.field(default=MemberStatus.ALIVE, converter=_status)
     protocol: tuple[int, int, int] = (1, 5, 2)
     delegate: tuple[int, int, int] = (2, 5, 5)
 
     @classmethod
-    def from_wire(cls, record: _Record) -> Member:
-        """Read a member; wire: ``Member`` of Serf's ``client/const.go``."""
+    def from_wire(cls, record: _Record, known: dict[Any, Any] | None = None) -> Member:
+        """
+        Read a member; wire: ``Member`` of Serf's ``client/const.go``.
+
+        :param known: tags and ports of other members, by themselves, to be shared where they are the same.
+        """
         if record.__class__ is not dict:
             raise ProtocolError(f"a member is {type(record).__name__}, not a map")
         packed = _take(record, "Addr", bytes) if record.get("Addr") else b""
@@ -158,11 +166,14 @@ class Member:
             address = ipaddress.ip_address(packed) if packed else None
         except ValueError:
             raise ProtocolError(f"Addr is no IP address: it has {len(packed)} bytes") from None
+        tags, port = Tags(_take_map(record, "Tags", str)), _take(record, "Port", int)
+        if known is not None:
+            tags, port = known.setdefault(tags, tags), known.setdefault(port, port)
         return cls(
             name=_take(record, "Name", str),
             address=address,
-            port=_take(record, "Port", int),
-            tags=Tags(_take_map(record, "Tags", str)),
+            port=port,
+            tags=tags,
             status=_take(record, "Status", str),
             protocol=_take_versions(record, "Protocol"),
             delegate=_take_versions(record, "Delegate"),
@@ -182,12 +193,23 @@ class Member:
         return dict(sorted(record.items()))
 
 
+# Versions that came, each kept once: nearly all members have the same, and a tuple takes 80 bytes.
+_VERSIONS: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+_MOST_VERSIONS = 64
+
+
 def _take_versions(record: _Record, prefix: str) -> tuple[int, int, int]:
-    return (
+    versions = (
         _take(record, f"{prefix}Min", int),
         _take(record, f"{prefix}Max", int),
         _take(record, f"{prefix}Cur", int),
     )
+    kept = _VERSIONS.get(versions)
+    if kept is None:
+        if len(_VERSIONS) < _MOST_VERSIONS:
+            _VERSIONS[versions] = versions
+        return versions
+    return kept
 
 
 def members_from_wire(body: _Record) -> list[Member]:
@@ -197,7 +219,9 @@ def members_from_wire(body: _Record) -> list[Member]:
         return []
     if members.__class__ is not list:
         raise ProtocolError(f"Members is {type(members).__name__}, not a list")
-    return [Member.from_wire(member) for member in members]
+    # In large clusters many members have the same tags, and those of one take some 200 bytes.
+    known: dict[Any, Any] = {}
+    return [Member.from_wire(member, known) for member in members]
 
 
 def joined_from_wire(body: _Record) -> int:
