@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from txserf import embedded as embedded
     from txserf.client.client import Client
     from txserf.client.requests import Response, Responses
+    from txserf.cluster.changes import Change
     from txserf.cluster.ring import Ring
+    from txserf.cluster.view import ClusterView
     from txserf.connection.factory import SerfClientFactory
     from txserf.connection.hosts import Host
     from txserf.connection.protocol import SerfProtocol
@@ -64,7 +66,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "txserf.client.client": ["Client"],
     "txserf.client.requests": ["Response", "Responses"],
+    "txserf.cluster.changes": ["Change"],
     "txserf.cluster.ring": ["Ring"],
+    "txserf.cluster.view": ["ClusterView"],
     "txserf.connection.factory": ["SerfClientFactory"],
     "txserf.connection.hosts": ["Host"],
     "txserf.connection.protocol": ["SerfProtocol"],
@@ -101,7 +105,9 @@ __all__ = [
     "Advertisement",
     "Answer",
     "AuthenticationError",
+    "Change",
     "Client",
+    "ClusterView",
     "ConnectError",
     "ConnectionLost",
     "Coordinate",
