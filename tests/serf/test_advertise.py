@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
@@ -571,3 +573,71 @@ class EmbeddedTests(SynchronousTestCase):
         self.cluster.agents["n1"].drop_connections()
         self.result(advertisement.when_set(), within=60)
         self.assertEqual(self.seen(), {"big": "w" * 200})
+
+
+STEPS = st.one_of(
+    st.tuples(
+        st.just("advertise"), st.dictionaries(st.sampled_from("abc"), st.sampled_from("123"), min_size=1)
+    ),
+    st.tuples(st.just("withdraw"), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["fail", "recover", "cut"]), st.none()),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, 0.1, 3.0])),
+)
+
+
+class StoryTests(SynchronousTestCase):
+    @given(st.lists(STEPS, min_size=5, max_size=30))
+    def test_whatever_happens_the_node_ends_with_the_tags_that_are_advertised_and_then_with_its_own(
+        self, story: list[tuple[str, Any]]
+    ) -> None:
+        clock = Clock()
+        cluster = EmbeddedCluster(clock, nodes=1, seed=1)
+        own = {"a": "own"}
+        node = cluster.add("web", own)
+        serf = txserf.Serf([node.endpoint()], reactor=clock, timeout=5.0)
+        active: list[Advertisement] = []
+        waiting: list[Deferred[None]] = []
+        for step, value in story:
+            if step == "advertise":
+                active.append(serf.advertise(value))
+                waiting.append(active[-1].when_set())
+            elif step == "withdraw" and active:
+                waiting.append(active.pop(value % len(active)).withdraw())
+            elif step == "fail":
+                cluster.fail("web")
+            elif step == "recover":
+                cluster.recover("web")
+            elif step == "cut":
+                node.drop_connections()
+            elif step == "wait":
+                clock.advance(value)
+
+        outcomes: list[Any] = []
+        for each in waiting:
+            each.addBoth(outcomes.append)
+        cluster.recover("web")
+        clock.pump([0.5] * 200)
+        self.assertEqual([one.is_set for one in active], [True] * len(active))
+        self.assertEqual(len(outcomes), len(waiting), "a wait has no end")
+        wanted = dict(own)
+        for advertisement in active:
+            wanted |= advertisement.tags
+        self.assertEqual(tags_of(serf, clock), wanted)
+        closed = serf.close()
+        clock.pump([0.1] * 60)
+        self.successResultOf(closed)
+        observer = txserf.Serf([node.endpoint()], reactor=clock)
+        self.assertEqual(tags_of(observer, clock), own)
+        closed = observer.close()
+        clock.advance(0)
+        self.successResultOf(closed)
+
+
+def tags_of(serf: txserf.Serf, clock: Clock) -> dict[str, str]:
+    """Return the tags of the node web."""
+    asked = serf.members(name="web")
+    found: list[Any] = []
+    asked.addCallback(found.extend)
+    clock.pump([0.1] * 20)
+    (member,) = found
+    return dict(member.tags)
