@@ -22,10 +22,14 @@ from txserf import (
     Serf,
     UserEvent,
 )
-from txserf.model import Event
+from txserf.model import Event, Tags
 
 
 def one(event: Event) -> None: ...
+
+
+#: For functions, which need none.
+NO_CONTEXT: Any = None
 
 
 class RegistrationTests(SynchronousTestCase):
@@ -53,6 +57,16 @@ class RegistrationTests(SynchronousTestCase):
 
     def test_an_unknown_kind_of_member_event_is_refused_by_name(self) -> None:
         self.refused("'gone' is no kind", Router().member_event, "gone")
+
+    def test_tags_that_match_nothing_are_refused_by_name(self) -> None:
+        bad: Any
+        for bad, text in (
+            ("role=web", "tags must be a mapping, not 'role=web'"),
+            ({"role": 5}, "tag 'role' must be str or a predicate, not 5"),
+            ({"role": None}, "tag 'role' must be str or a predicate, not None"),
+            ({5: "web"}, "a tag must be str, not 5"),
+        ):
+            self.refused(f"member_event: {text}", partial(Router().member_event, "failed", tags=bad))
 
     def test_a_bad_script_spec_is_refused_with_the_types_that_there_are(self) -> None:
         for spec in ("foo=x", "member-gone=x", "user,foo=x", "user: =", "member-join:a=x", "=", "a=b c"):
@@ -171,6 +185,106 @@ class HandlingTests(RouterCase):
         self.assertEqual(len(self.logged("response already sent")), 1)
 
 
+def member(name: str, **tags: str) -> Member:
+    return Member(name=name, tags=Tags(tags))
+
+
+class TagTests(SynchronousTestCase):
+    WEB, DB, BARE = member("n1", role="web", dc="east"), member("n2", role="db"), member("n3")
+
+    def setUp(self) -> None:
+        self.router = Router()
+        self.got: list[MemberEvent] = []
+
+    def names(self, *members: Member, kind: str = "failed") -> list[list[str]]:
+        """Handle an event of these members. Return the names of the members that each handler has got."""
+        event = MemberEvent(kind, members)
+        for handler in self.router.routes().handlers(event):
+            handler.start(event, NO_CONTEXT)
+        got, self.got[:] = list(self.got), []
+        self.assertEqual({each.kind for each in got} - {kind}, set())
+        return [[each.name for each in event.members] for event in got]
+
+    def test_a_handler_gets_the_members_whose_tags_have_these_values(self) -> None:
+        self.router.member_event("failed", tags={"role": "web"})(self.got.append)
+        self.assertEqual(self.names(self.WEB, self.DB, self.BARE, member("n4", role="web")), [["n1", "n4"]])
+        self.assertEqual(self.names(self.WEB), [["n1"]])
+
+    def test_an_event_that_has_none_of_them_has_no_handler(self) -> None:
+        self.router.member_event("failed", tags={"role": "web"})(self.got.append)
+        for members in (
+            (self.DB,),
+            (self.DB, self.BARE),
+            (member("n1", role="webs"),),
+            (member("n1", role=""),),
+            (),
+        ):
+            self.assertEqual(self.router.routes().handlers(MemberEvent("failed", members)), ())
+        self.assertEqual(self.router.routes().handlers(MemberEvent("join", (self.WEB,))), ())
+
+    def test_all_tags_have_to_match(self) -> None:
+        self.router.member_event(tags={"role": "web", "dc": "east"})(self.got.append)
+        self.assertEqual(self.names(member("n5", role="web"), self.WEB, kind="join"), [["n1"]])
+
+    def test_a_predicate_gets_the_value_or_none_where_there_is_no_such_tag(self) -> None:
+        seen: list[str | None] = []
+
+        def absent(value: str | None) -> bool:
+            seen.append(value)
+            return value is None
+
+        self.router.member_event("failed", tags={"role": absent})(self.got.append)
+        self.assertEqual(self.names(self.WEB, self.DB, self.BARE), [["n3"]])
+        self.assertEqual(seen, ["web", "db", None])
+
+    def test_handlers_of_one_event_each_get_their_own_members(self) -> None:
+        self.router.member_event("failed", tags={"role": "db"})(self.got.append)
+        self.router.member_event("failed")(self.got.append)
+        other = Router()
+        other.member_event("failed", "join", tags={"role": "web"})(self.got.append)
+        self.router.include(other)
+        self.assertEqual(self.names(self.WEB, self.DB), [["n2"], ["n1", "n2"], ["n1"]])
+
+    def test_no_tags_at_all_are_all_members(self) -> None:
+        self.router.member_event("failed", tags={})(self.got.append)
+        self.assertEqual(self.names(self.WEB, self.BARE), [["n1", "n3"]])
+
+    def test_a_narrowed_event_leaves_the_original_as_it_was(self) -> None:
+        self.router.member_event("failed", tags={"role": "db"})(self.got.append)
+        event = MemberEvent("failed", (self.WEB, self.DB))
+        (handler,) = self.router.routes().handlers(event)
+        self.assertIn("append", handler.label)
+        handler.start(event, NO_CONTEXT)
+        self.assertEqual([each.name for each in event.members], ["n1", "n2"])
+
+
+class TagHandlingTests(RouterCase):
+    def test_only_changes_of_members_with_the_tag_are_handled(self) -> None:
+        self.router.member_event("update", tags={"role": "web"})(self.got.append)
+        self.bind()
+        for role in ("db", "web"):
+            self.peer.set_tags({"role": role})
+            self.turn(5.0)
+        self.assertEqual([[each.tags["role"] for each in event.members] for event in self.got], [["web"]])
+        self.assertEqual(len(self.logged("member-update of 'n2' handled")), 1)
+
+    def test_a_predicate_that_raises_is_logged_as_the_handler_s_failure_and_the_next_one_is_called(
+        self,
+    ) -> None:
+        def broken(value: str | None) -> bool:
+            raise ValueError("broken predicate")
+
+        self.router.member_event("update", tags={"role": broken})(self.got.append)
+        after: list[MemberEvent] = []
+        self.router.member_event("update")(after.append)
+        self.bind()
+        self.peer.set_tags({"role": "web"})
+        self.turn(5.0)
+        self.assertEqual((self.got, len(after)), ([], 1))
+        self.assertEqual(len(self.logged("member-update of 'n2': ?.list.append failed")), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
 class ReturnTests(RouterCase):
     def test_what_nobody_asked_for_is_named_at_the_first_call_without_its_value(self) -> None:
         def mistaken(event: UserEvent) -> bytes:
@@ -237,6 +351,8 @@ class ReturnTests(RouterCase):
         router.member_event()(of_user_events)  # type: ignore[type-var]
         router.query()(of_nothing)  # type: ignore[type-var]
         router.any(of_member_events)  # type: ignore[type-var]
+        router.member_event("join", tags={"role": "web", "dc": lambda dc: dc != "east"})(of_member_events)
+        router.member_event(tags={"role": "web"})(of_user_events)  # type: ignore[type-var]
         wrong: Callable[[QueryEvent], float] = lambda event: 0.31  # noqa: E731
         router.query()(wrong)  # type: ignore[type-var]
         answers: Callable[[UserEvent], str] = lambda event: ""  # noqa: E731

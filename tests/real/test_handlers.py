@@ -56,6 +56,23 @@ async def test_a_member_event_is_handled(run: Run, two_agents: list[Agent]) -> N
 
 
 @in_reactor
+async def test_a_handler_by_tag_gets_its_members_of_a_group_only(run: Run, two_agents: list[Agent]) -> None:
+    handled, all_of_them, running = Handled(), Handled(), run(two_agents[0])
+    running.router.member_event("update", tags={"role": "web", "dc": lambda dc: dc is None})(handled)
+    running.router.member_event("update")(all_of_them)
+    await running.start()
+    async with Serf(two_agents[1].rpc) as far:
+        await far.ping()
+        await gatherResults([running.serf.set_tags({"role": "db"}), far.set_tags({"role": "web"})])
+        while len({member.name for event in all_of_them.events for member in event.members}) < 2:
+            await all_of_them.count(len(all_of_them.events) + 1)
+        await far.set_tags({"role": "web", "dc": "east"})
+        await all_of_them.count(len(all_of_them.events) + 1)
+    seen = [[member.name for member in event.members] for event in handled.events]
+    assert seen == [["n2"]]
+
+
+@in_reactor
 async def test_a_response_that_is_too_large_is_refused_by_name_of_the_limit(
     run: Run, agent: Agent, log: list[str]
 ) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar, overload
 
 from txserf import constant
 from txserf.arguments import count, limit
+from txserf.cluster.matching import Match, TagMatch
 from txserf.errors import InvalidRequest
 from txserf.filters import EventFilter
 from txserf.handlers.routes import FunctionHandler, Route, Routes, ScriptHandler
@@ -82,15 +83,21 @@ class Router:
         """
         return self._decorator("query", "query", names)
 
-    def member_event(self, *kinds: str) -> Callable[[MemberHandler], MemberHandler]:
+    def member_event(
+        self, *kinds: str, tags: Mapping[str, TagMatch] | None = None
+    ) -> Callable[[MemberHandler], MemberHandler]:
         """
         Decorate a function that handles member events.
 
         It returns None or an awaitable, as a handler of `user_event`.
 
         :param kinds: ``join``, ``leave``, ``failed``, ``update``, ``reap``. Without any: all.
-        :raises InvalidRequest: for another kind; the decorator as that of `user_event`.
+        :param tags: handle the members with these tags only: by tag, a value that is compared exactly, or a predicate of the
+            value, which gets None where a member does not have the tag. The event has the matching members
+            only, and one without any is not handled.
+        :raises InvalidRequest: for another kind, or other *tags*; the decorator as that of `user_event`.
         """
+        match = None if tags is None else Match("member_event", None, tags)
         for kind in kinds:
             if kind not in MEMBER_KINDS:
                 raise InvalidRequest(
@@ -98,7 +105,7 @@ class Router:
                 )
 
         def decorate(function: MemberHandler) -> MemberHandler:
-            handler = _function("member_event", function, answers=False)
+            handler = _function("member_event", function, answers=False, match=match)
             for kind in dict.fromkeys(kinds or MEMBER_KINDS):
                 self._routes.append(Route(EventFilter(f"member-{kind}"), handler))
             return function
@@ -206,10 +213,12 @@ class Router:
         return decorate
 
 
-def _function(what: str, function: Callable[..., object], *, answers: bool) -> FunctionHandler:
+def _function(
+    what: str, function: Callable[..., object], *, answers: bool, match: Match | None = None
+) -> FunctionHandler:
     if not callable(function):
         raise InvalidRequest(f"{what}: a handler must be callable, not {function!r}")
-    handler = FunctionHandler(function, answers)
+    handler = FunctionHandler(function, answers, match)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidRequest(f"{what}: {handler.label} is a generator function: its body would never run")
     return handler

@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from txserf.cluster.matching import Match
 from txserf.errors import encodable
 from txserf.filters import EventFilter
 from txserf.handlers.scripts import Myself, run
-from txserf.model import Event, MemberEvent, QueryEvent
+from txserf.model import Event, Member, MemberEvent, QueryEvent
 
 _log = Logger(namespace="txserf.handlers")
 
@@ -57,10 +59,12 @@ class FunctionHandler:
     A Python function.
 
     :ivar answers: whether it handles queries (too), and so may return a response.
+    :ivar match: the members of a member event that it gets; None: all.
     """
 
     function: Callable[..., object]
     answers: bool = True
+    match: Match | None = None
 
     label: str = attrs.field(init=False)
     _warned: bool = attrs.field(default=False, init=False, repr=False)
@@ -92,6 +96,43 @@ class FunctionHandler:
 def never_ran(result: object) -> bool:
     """Whether a function returned a generator, whose body has not run."""
     return isgenerator(result) or isasyncgen(result)
+
+
+@attrs.frozen(eq=False)
+class _OfSomeMembers:
+    """
+    A function as the handler of one member event, of which it gets some members only.
+
+    :ivar members: these members, at least one; or the failure of a predicate, which is taken for the function's own.
+    """
+
+    handler: FunctionHandler
+    members: tuple[Member, ...] | Failure
+
+    @property
+    def label(self) -> str:
+        return self.handler.label
+
+    def start(self, event: Event, context: Context) -> object:
+        if isinstance(self.members, Failure):
+            self.members.raiseException()
+        assert isinstance(event, MemberEvent)
+        return self.handler.start(attrs.evolve(event, members=self.members), context)
+
+
+def _for_members(handler: Handler, event: MemberEvent) -> Handler | None:
+    """Return the handler of those members of *event* that it is for; None if it is for none of them."""
+    if not isinstance(handler, FunctionHandler) or handler.match is None:
+        return handler
+    try:
+        members = tuple(filter(handler.match.matches, event.members))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a predicate raised; sys.exit() there, too, must not take the connection down
+        return _OfSomeMembers(handler, Failure())
+    if not members:
+        return None
+    return handler if len(members) == len(event.members) else _OfSomeMembers(handler, members)
 
 
 @attrs.frozen
@@ -186,4 +227,6 @@ class Routes:
             # Several names of one handler may match. A script is another handler for each element of its filter.
             found = tuple({id(handler): handler for handler in matching}.values())
             self._found[key] = found
-        return found
+        if not isinstance(event, MemberEvent):
+            return found
+        return tuple(handler for each in found if (handler := _for_members(each, event)) is not None)
