@@ -68,6 +68,15 @@ class RegistrationTests(SynchronousTestCase):
         ):
             self.refused(f"member_event: {text}", partial(Router().member_event, "failed", tags=bad))
 
+    def test_a_predicate_that_is_a_coroutine_function_is_refused_for_it_would_always_match(self) -> None:
+        async def later(value: str | None) -> bool:
+            return False
+
+        self.refused(
+            "tag 'role' must be a predicate that returns at once, not a coroutine function",
+            partial(Router().member_event, "failed", tags={"role": later}),
+        )
+
     def test_a_bad_script_spec_is_refused_with_the_types_that_there_are(self) -> None:
         for spec in ("foo=x", "member-gone=x", "user,foo=x", "user: =", "member-join:a=x", "=", "a=b c"):
             self.refused("handler", Router().add_script, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 
 from txserf.errors import InvalidRequest
 from txserf.model import Member
@@ -42,6 +43,10 @@ class Match:
                 raise InvalidRequest(f"{what}: a tag must be str, not {tag!r}")
             if not isinstance(wanted, str) and not callable(wanted):
                 raise InvalidRequest(f"{what}: tag {tag!r} must be str or a predicate, not {wanted!r}")
+            if iscoroutinefunction(wanted):  # a coroutine is never false
+                raise InvalidRequest(
+                    f"{what}: tag {tag!r} must be a predicate that returns at once, not a coroutine function"
+                )
             self.criteria[tag] = wanted
 
     def matches(self, member: Member) -> bool:
