@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -88,3 +89,26 @@ async def test_after_kills_starts_and_new_tags_it_is_what_a_fresh_connection_say
     await serf.close()
     await reading
     assert following.read == told_by_function
+
+
+def serf_says(agent: Agent, other: Agent) -> float:
+    """Return the seconds that ``serf rtt`` estimates between two agents; it shows them to the microsecond."""
+    (milliseconds,) = re.findall(r"rtt: ([\d.]+) ms", agent.serf("rtt", agent.name, other.name))
+    return float(milliseconds) / 1000
+
+
+@in_reactor
+async def test_the_nearest_are_at_the_distance_that_serf_rtt_says(shared_cluster: list[Agent]) -> None:
+    first, second = shared_cluster
+    async with Serf(first.rpc) as serf:
+        while await serf.coordinate(second.name) is None:  # until it has been probed
+            await deferLater(reactor, 0.1)
+        while True:
+            before = serf_says(first, second)
+            view = ClusterView(serf)
+            found = {member.name: seconds for member, seconds in await view.nearest()}
+            await view.stopService()
+            if before == serf_says(first, second):  # else a probe has moved them meanwhile
+                break
+    assert set(found) == {first.name, second.name}
+    assert abs(found[second.name] - before) <= 1e-6

@@ -13,11 +13,12 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail,
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txserf import constant
+from txserf import commands, constant
 from txserf.arguments import count as counted
 from txserf.arguments import limit, seconds
 from txserf.callbacks import check_callables
 from txserf.cluster.changes import Change, Changes, Listener, function_chain
+from txserf.cluster.coordinates import Coordinates
 from txserf.cluster.matching import Match, TagMatch
 from txserf.cluster.ring import Ring
 from txserf.cluster.table import Members, Table
@@ -72,7 +73,7 @@ class ClusterView(Service):
         for member in view.select(role="web"):
             print(member.name, member.address)
 
-    It is a service (``setServiceParent``). `when_ready`, `wait_for` and `changes` start it too. Its start
+    It is a service (``setServiceParent``). `when_ready`, `wait_for`, `changes` and `nearest` start it too. Its start
     starts the `Serf` if that does not run, and its stop does not close that.
 
     It subscribes to the events before it reads the members, so that nothing falls between. After a loss of the agent it
@@ -116,6 +117,7 @@ class ClusterView(Service):
         self._turn: Any = None  # the call that tells
         self._askers: deque[Deferred[ClusterView]] = deque()  # of `when_ready`
         self._waits = Waits(self._table.select)
+        self._coordinates = Coordinates(serf)
 
     def __repr__(self) -> str:
         return f"<ClusterView: {len(self._table.by_name)} members, {self._phase.name.lower()}>"
@@ -304,6 +306,41 @@ class ClusterView(Service):
             self._waits.check_one(wait)
         return wait.result
 
+    def nearest(
+        self,
+        node: str | None = None,
+        *,
+        count: int | None = None,
+        within: float | None = None,
+        status: str | None = "alive",
+        tags: Mapping[str, TagMatch] = {},
+        **more_tags: TagMatch,
+    ) -> Deferred[list[tuple[Member, float]]]:
+        """
+        Find the members that are nearest to a node, by the estimated round trip.
+
+        :param node: the node's name; None for the agent's own.
+        :param count: how many at the most; None for all.
+        :param within: seconds; None for any distance.
+        :param status: as of `select`, and so the tags.
+        :returns: a Deferred of pairs of a `Member` and seconds, the nearest first. The seconds are those of `Serf.rtt`; the
+            coordinates are kept for 30 s. The node itself is one of them if it matches. Members without a coordinate
+            are left out. It fails with `RpcError` where the agent has no coordinate of *node*, as a
+            call of `Serf` does, or as `when_ready` does. It can be cancelled.
+        :raises InvalidRequest: at the call, for a bad argument.
+        """
+        match = Match("nearest", status, tags, more_tags)
+        if node is not None:
+            commands.GET_COORDINATE.typed_arguments({"node": node})
+        most = None if count is None else counted(count, "nearest: count")
+        furthest = None if within is None else seconds(within, "nearest: within")
+
+        async def find() -> list[tuple[Member, float]]:
+            await self.when_ready()
+            return (await self._coordinates.nearest(node, self._table.select(match), furthest))[:most]
+
+        return Deferred.fromCoroutine(find())
+
     # How it works
 
     def _move(self, phase: Phase) -> None:
@@ -402,18 +439,12 @@ class ClusterView(Service):
             reading.cancel()
 
     async def _snapshot(self, stream: EventStream) -> None:
-        while True:
-            if not stream.is_active:
-                if self._phase is not Phase.OPENING:
-                    self._move(Phase.OPENING)
-                await stream.when_active()
-            if self._phase is Phase.OPENING:
-                self._move(Phase.READING)
-            self._held.clear()
-            members = await self.serf.members()
-            # Read by a new connection, whose stream is not open yet, they may lack what happens before it is.
-            if stream.is_active:
-                break
+        await stream.when_active()
+        if self._phase is Phase.OPENING:
+            self._move(Phase.READING)
+        # An answer by a new connection, whose stream is not open yet, may lack what happens until it is. But then there
+        # is a gap, and they are read once more.
+        members = await self.serf.members()
         found = self._compare(members)
         if self._phase is Phase.CHECKING and found:
             self._repairs += found
