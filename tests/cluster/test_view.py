@@ -99,7 +99,27 @@ class SnapshotTests(ViewCase):
         self.assertEqual(replay.take(), [("n5", "alive", None)])
         self.assertEqual(dict(view.members), {})
 
+    def test_a_member_on_which_a_predicate_fails_is_left_out_and_the_view_goes_on(self) -> None:
+        self.nodes.add("n4", {"version": "2"})
+        self.nodes.add("n5", {"version": "two"})
+
+        def is_new(value: str | None) -> bool:
+            return value is not None and int(value) > 1
+
+        view = self.ready(tags={"version": is_new})
+        self.set_tags("n4", version="x")
+        self.set_tags("n5", version="3")
+        self.run_for(LATE)
+        self.assertEqual(list(view.members), ["n5"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.nodes.fail("n5")
+        self.run_for(LATE)
+        self.assertEqual(self.statuses_of(view), {"n5": "failed"})
+
     def test_a_bad_argument_is_refused_at_once(self) -> None:
+        async def never(members: list[Member]) -> bool:
+            return False
+
         view = self.ready()
         for wrong in (
             lambda: ClusterView("127.0.0.1"),  # type: ignore[arg-type]
@@ -109,6 +129,7 @@ class SnapshotTests(ViewCase):
             lambda: view.on_change(3),  # type: ignore[arg-type]
             lambda: view.changes(buffer=0),
             lambda: view.wait_for(0),
+            lambda: view.wait_for(never),
             lambda: view.wait_for(1, timeout=-1),
             lambda: view.wait_for(1, role=5),  # type: ignore[arg-type]
             lambda: view.select(role=5),  # type: ignore[arg-type]
@@ -425,6 +446,16 @@ class SilentAgentTests(SerfCase):
         self.agent.reply(self.asked_one("stop").seq)
         self.successResultOf(stopped)
         self.assertEqual(self.replay.take(), [])
+
+    def test_whoever_cancels_the_end_of_a_stop_hinders_nobody(self) -> None:
+        ready, waiting = self.view.when_ready(), self.view.wait_for(1)
+        self.opened()
+        stopped = self.view.stopService()
+        stopped.cancel()
+        self.successResultOf(stopped)
+        self.clock.advance(0)
+        self.failureResultOf(ready, Disconnected)
+        self.failureResultOf(waiting, Disconnected)
 
     def test_a_start_again_reads_anew_and_tells_the_difference(self) -> None:
         self.opened()

@@ -6,6 +6,7 @@ import copy
 import enum
 from collections import deque
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from typing import Any
 
 from twisted.application.service import Service
@@ -82,7 +83,8 @@ class ClusterView(Service):
 
     :param serf: the connection.
     :param status: the view has members of this status only; None for any.
-    :param tags: the view has members with these tags only: values by tag, or predicates of the value.
+    :param tags: the view has members with these tags only: values by tag, or predicates of the value. A member on which a
+        predicate fails is left out; the first such failure is logged.
     :param resync: seconds between two readings of the members; None to read them after a loss only.
     :raises InvalidRequest: for a bad argument.
     :ivar serf: the connection.
@@ -100,6 +102,7 @@ class ClusterView(Service):
             raise InvalidRequest(f"ClusterView: serf must be a Serf, not {type(serf).__name__}")
         self.serf = serf
         self._match = Match("ClusterView", status, tags)
+        self._predicate_failed = False  # so that it has been logged
         self._resync = None if resync is None else limit(resync, "ClusterView: resync")
         self._phase = Phase.IDLE
         self._stream: EventStream | None = None  # from OPENING to CHECKING
@@ -150,7 +153,7 @@ class ClusterView(Service):
         over: list[Deferred[Any]] = [self._end_all(Disconnected("this ClusterView was stopped"))]
         if stream is not None:
             over.append(stream.stop())
-        return DeferredList(over).addCallback(lambda _: None)
+        return DeferredList(over, consumeErrors=True).addCallback(lambda _: None)
 
     # The members
 
@@ -293,6 +296,10 @@ class ClusterView(Service):
         :raises InvalidRequest: at the call, for a bad argument.
         """
         match = Match("wait_for", status, tags, more_tags)
+        if iscoroutinefunction(count):  # a coroutine is never false
+            raise InvalidRequest(
+                "wait_for: count must be a predicate that returns at once, no coroutine function"
+            )
         enough = count if callable(count) else counted(count, "wait_for: count")
         patience = None if timeout is None else seconds(timeout, "wait_for: timeout")
         try:
@@ -500,7 +507,7 @@ class ClusterView(Service):
 
     def _compare(self, members: list[Member]) -> int:
         """Make the table what the agent says; return the number of changes, which are told in the order of names."""
-        matches = self._match.matches
+        matches = self._matches
         by_name = self._table.by_name
         now = {member.name: member for member in members if matches(member)}
         changed: list[tuple[str, Member | None]] = [(name, None) for name in by_name if name not in now]
@@ -512,7 +519,17 @@ class ClusterView(Service):
     def _apply(self, event: MemberEvent) -> None:
         gone = event.kind == "reap"
         for member in event.members:
-            self._set(member.name, None if gone or not self._match.matches(member) else member)
+            self._set(member.name, None if gone or not self._matches(member) else member)
+
+    def _matches(self, member: Member) -> bool:
+        """Whether the view is to have a member. One on which a predicate of the user's fails is left out."""
+        try:
+            return self._match.matches(member)
+        except Exception:
+            if not self._predicate_failed:  # else there might be a line for each member, at each reading
+                self._predicate_failed = True
+                _log.failure("a predicate of {view!r} failed on {name}", view=self, name=member.name)
+            return False
 
     def _set(self, name: str, member: Member | None) -> None:
         table = self._table
@@ -565,7 +582,9 @@ class ClusterView(Service):
         feeds = [listener for listener in self._listeners if listener.feed is not None]
         error = None if type(reason) is Disconnected else reason
 
-        def tell(_: object) -> None:
+        told: Deferred[None] = Deferred()
+
+        def tell() -> None:
             if self._phase is not Phase.CLOSED:
                 self._tell_changes()  # those that came before
             for listener in feeds:
@@ -575,10 +594,10 @@ class ClusterView(Service):
             while askers:
                 askers.popleft().errback(copy.copy(reason))
             waits.fail(lambda: copy.copy(reason))
+            told.callback(None)
 
-        told: Deferred[None] = Deferred()
-        self.serf.clock.callLater(0, told.callback, None)
-        return told.addCallback(tell)
+        self.serf.clock.callLater(0, tell)  # whatever becomes of the Deferred: its caller may cancel it
+        return told
 
 
 def _name(changed: tuple[str, Member | None]) -> str:
