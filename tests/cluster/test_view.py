@@ -672,7 +672,7 @@ class TellingTests(ViewCase):
         view = self.ready()
         changes = view.changes()
         changes.stop()
-        self.assertEqual(view._listeners, {})
+        self.assertEqual(view._teller.listeners, {})
         self.nodes.fail("n3")
         self.run_for(LATE)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 from twisted.logger import Logger
@@ -82,6 +84,76 @@ class Changes(Feed[Change]):
         if self._grows and self._limit is not None and self._limit < 2 * members:
             self._limit = 2 * members
         self._deliver(change)
+
+
+class Teller:
+    """
+    Tells the changes, in a turn of the reactor of their own.
+
+    :param clock: returns the source of time.
+    :param may_tell: whether anybody is to be told now; the changes wait until then.
+    :param told: called at the end of each turn.
+    :ivar listeners: those that are told, in order.
+    """
+
+    def __init__(
+        self, clock: Callable[[], Any], may_tell: Callable[[], bool], told: Callable[[], None]
+    ) -> None:
+        self.listeners: dict[Listener, None] = {}
+        self._clock = clock
+        self._may_tell = may_tell
+        self._told = told
+        self._number = 0  # of the next change
+        self._pending: deque[tuple[int, Change]] = deque()
+        self._turn: Any = None  # the call that tells
+
+    def listen(self, tell: Callable[[Change], None]) -> Listener:
+        """Have *tell* called with each change from now on."""
+        listener = Listener(self._number, tell)
+        self.listeners[listener] = None
+        return listener
+
+    def note(self, old: Member | None, new: Member | None) -> None:
+        """Take a change, to be told."""
+        if self.listeners:
+            self._pending.append((self._number, Change(old, new)))
+            self.tell_soon()
+        self._number += 1
+
+    def tell_soon(self) -> None:
+        """Have a turn, in which the changes are told that there are."""
+        if self._turn is None:
+            self._turn = self._clock().callLater(0, self._tell)
+
+    def go_on(self) -> None:
+        """Tell what waits since `halt`."""
+        if self._pending:
+            self.tell_soon()
+
+    def halt(self) -> None:
+        """Tell nothing until `go_on`."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    def tell_changes(self) -> None:
+        """Tell the changes that wait."""
+        for _ in range(len(self._pending)):
+            if not self._may_tell():
+                break
+            number, change = self._pending.popleft()
+            for listener in list(self.listeners):
+                if listener.since <= number and listener in self.listeners:
+                    listener.tell(change)
+
+    def _tell(self) -> None:
+        self._turn = None
+        try:
+            self.tell_changes()
+        finally:  # a KeyboardInterrupt leaves some
+            if self._pending and self._may_tell():
+                self.tell_soon()
+        self._told()
 
 
 def function_chain(function: Callable[[Member | None, Member | None], object]) -> Chain[Change]:

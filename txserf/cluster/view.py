@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import copy
-import enum
 from collections import deque
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from txserf import commands, constant
+from txserf import commands
 from txserf.arguments import count as counted
 from txserf.arguments import limit, seconds
 from txserf.callbacks import check_callables
-from txserf.cluster.changes import Change, Changes, Listener, function_chain
+from txserf.cluster.changes import Changes, Teller, function_chain
 from txserf.cluster.coordinates import Coordinates
+from txserf.cluster.following import Follower, Following, Phase
 from txserf.cluster.matching import Match, TagMatch
 from txserf.cluster.ring import Ring
 from txserf.cluster.table import Members, Table
 from txserf.cluster.waits import Enough, Waits
-from txserf.errors import Disconnected, InvalidRequest, SerfError, reason_text
-from txserf.model import MEMBER_KINDS, Event, Gap, Member, MemberEvent
+from txserf.errors import Disconnected, InvalidRequest, SerfError
+from txserf.model import Member, MemberEvent
 from txserf.serf.serf import Serf
-from txserf.serf.streams import EventStream
 
 _log = Logger(namespace="txserf.cluster")
-
-_EVENTS = ",".join(f"member-{kind}" for kind in MEMBER_KINDS)
-
-# Seconds until the members are asked for again that could not be read; then twice as many each time, up to the last one.
-_RETRY, _LAST_RETRY = 1.0, 60.0
-
-
-class Phase(enum.Enum):
-    """The state of a `ClusterView`; each value says what the view does in it."""
-
-    IDLE = "nothing yet"
-    OPENING = "waits until no event is missed"
-    READING = "reads the members"
-    LIVE = "follows the events"
-    CHECKING = "follows the events, and reads the members again"
-    FAILED = "nothing, for its stream has ended"
-    CLOSED = "nothing any more"
-
-
-_MOVES = {
-    Phase.IDLE: {Phase.OPENING, Phase.CLOSED},
-    Phase.OPENING: {Phase.READING, Phase.FAILED, Phase.CLOSED},
-    Phase.READING: {Phase.LIVE, Phase.OPENING, Phase.FAILED, Phase.CLOSED},
-    Phase.LIVE: {Phase.CHECKING, Phase.OPENING, Phase.FAILED, Phase.CLOSED},
-    Phase.CHECKING: {Phase.LIVE, Phase.OPENING, Phase.FAILED, Phase.CLOSED},
-    Phase.FAILED: {Phase.OPENING, Phase.CLOSED},
-    Phase.CLOSED: {Phase.OPENING},
-}
-
-# The phases in which the members that the agent knows and those of the view are the same, but for events under way.
-_FRESH = frozenset({Phase.LIVE, Phase.CHECKING})
 
 
 class ClusterView(Service):
@@ -103,33 +70,24 @@ class ClusterView(Service):
         self.serf = serf
         self._match = Match("ClusterView", status, tags)
         self._predicate_failed = False  # so that it has been logged
-        self._resync = None if resync is None else limit(resync, "ClusterView: resync")
-        self._phase = Phase.IDLE
-        self._stream: EventStream | None = None  # from OPENING to CHECKING
-        self._reading: Deferred[None] | None = None
-        self._timer: Any = None  # the next reading of the members
-        self._retry = _RETRY
-        self._held: list[MemberEvent] = []  # they came while the members are read
-        self._read_at: float | None = None  # since the start: when the members were read last
-        self._repairs = 0
+        period = None if resync is None else limit(resync, "ClusterView: resync")
+        follower = Follower(self._compare, self._apply, self._was_read, self._failed)
+        self._following = Following(serf, period, follower)
         self._table = Table()
         self._members = Members(self._table)
-        self._listeners: dict[Listener, None] = {}
-        self._number = 0  # of the next change
-        self._pending: deque[tuple[int, Change]] = deque()  # to be told
-        self._turn: Any = None  # the call that tells
+        self._teller = Teller(lambda: serf.clock, lambda: not self._is_closed, self._told)
         self._askers: deque[Deferred[ClusterView]] = deque()  # of `when_ready`
         self._waits = Waits(self._table.select)
         self._coordinates = Coordinates(serf)
 
     def __repr__(self) -> str:
-        return f"<ClusterView: {len(self._table.by_name)} members, {self._phase.name.lower()}>"
+        return f"<ClusterView: {len(self._table.by_name)} members, {self._following.phase.name.lower()}>"
 
     # A service
 
     def startService(self) -> None:
         """Begin to follow the cluster."""
-        if self._phase in (Phase.IDLE, Phase.FAILED, Phase.CLOSED):
+        if self._following.phase in (Phase.IDLE, Phase.FAILED, Phase.CLOSED):
             if not self.serf.running:
                 self.serf.startService()
             self._open()
@@ -144,15 +102,13 @@ class ClusterView(Service):
         :returns: a Deferred of None, once all have been told and the agent has stopped the stream.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
-        if self._phase is Phase.CLOSED:
+        if self._is_closed:
             return succeed(None)
-        stream = self._leave_stream(Phase.CLOSED)
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        stopping = self._following.close()
+        self._teller.halt()
         over: list[Deferred[Any]] = [self._end_all(Disconnected("this ClusterView was stopped"))]
-        if stream is not None:
-            over.append(stream.stop())
+        if stopping is not None:
+            over.append(stopping)
         return DeferredList(over, consumeErrors=True).addCallback(lambda _: None)
 
     # The members
@@ -200,7 +156,7 @@ class ClusterView(Service):
     @property
     def stale(self) -> bool:
         """Whether the members may be out of date: the agent is away, or they have not been read since."""
-        return self._phase not in _FRESH or self._stream is None or not self._stream.is_active
+        return self._following.stale
 
     @property
     def repairs(self) -> int:
@@ -209,7 +165,7 @@ class ClusterView(Service):
 
         One that its event would have told of a moment later counts too.
         """
-        return self._repairs
+        return self._following.repairs
 
     # Changes
 
@@ -226,10 +182,10 @@ class ClusterView(Service):
         check_callables((function,))
         self._check_open()
         chain = function_chain(function)
-        listener = self._listen(chain.put)
+        listener = self._teller.listen(chain.put)
 
         def end() -> None:
-            self._listeners.pop(listener, None)
+            self._teller.listeners.pop(listener, None)
             chain.close()
 
         return end
@@ -248,10 +204,10 @@ class ClusterView(Service):
         self._begin()
 
         def stopped(_: object) -> None:
-            self._listeners.pop(listener, None)
+            self._teller.listeners.pop(listener, None)
 
         changes = Changes(most, stopped)
-        listener = self._listen(lambda change: changes._put(change, len(self._table.by_name)))
+        listener = self._teller.listen(lambda change: changes._put(change, len(self._table.by_name)))
         listener.feed = changes
         return changes
 
@@ -268,7 +224,7 @@ class ClusterView(Service):
             self._begin()
         except SerfError as error:
             return fail(error)
-        if self._read_at is not None:
+        if self._following.read_at is not None:
             return succeed(self)
         asker: Deferred[ClusterView] = Deferred(self._askers.remove)
         self._askers.append(asker)
@@ -309,7 +265,7 @@ class ClusterView(Service):
         wait = self._waits.add(match, enough)
         if patience is not None:
             self._waits.limit(wait, self.serf.clock, patience, self._why_stale)
-        if self._read_at is not None:
+        if self._following.read_at is not None:
             self._waits.check_one(wait)
         return wait.result
 
@@ -350,163 +306,33 @@ class ClusterView(Service):
 
     # How it works
 
-    def _move(self, phase: Phase) -> None:
-        assert phase in _MOVES[self._phase], f"{self._phase} to {phase}"
-        self._phase = phase
+    @property
+    def _is_closed(self) -> bool:
+        return self._following.phase is Phase.CLOSED
 
     def _check_open(self) -> None:
-        if self._phase is Phase.CLOSED:
+        if self._is_closed:
             raise Disconnected("this ClusterView is stopped")
 
     def _begin(self) -> None:
         """Start it, if it does not run."""
         self._check_open()
-        if self._phase in (Phase.IDLE, Phase.FAILED):
+        if self._following.phase in (Phase.IDLE, Phase.FAILED):
             self._open()
             super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+
+    def _open(self) -> None:
+        self._following.open()
+        self._teller.go_on()
 
     def _why_stale(self) -> str:
         reason = self.serf.why_disconnected
         return f" ({reason})" if reason else ""
 
-    def _open(self) -> None:
-        stream = self.serf.stream(_EVENTS, gaps=True)
-        self._move(Phase.OPENING)
-        self._stream = stream
-        following = Deferred.fromCoroutine(self._follow(stream))
-        following.addErrback(lambda failure: _log.failure("{view!r}: an event", failure, view=self))
-        if self._phase is Phase.OPENING:
-            self._read(stream)
-        if self._pending:
-            self._tell_soon()
-
-    def _leave_stream(self, phase: Phase) -> EventStream | None:
-        """Move to *phase*, in which nothing is followed; return the stream that was."""
-        self._move(phase)
-        stream, self._stream = self._stream, None
-        self._read_at = None
-        self._retry = _RETRY
-        self._stop_reading()
-        return stream
-
-    # The stream
-
-    async def _follow(self, stream: EventStream) -> None:
-        reason: SerfError = Disconnected("the Serf of this ClusterView is closed")
-        try:
-            async for item in stream:
-                self._take(stream, item)
-        except SerfError as error:
-            reason = error
-        if stream is self._stream:
-            self._fail(reason)
-
-    def _take(self, stream: EventStream, item: Event | Gap) -> None:
-        if stream is not self._stream:
-            return
-        if isinstance(item, Gap):
-            self._read(stream)
-        elif isinstance(item, MemberEvent):
-            if self._phase is Phase.LIVE:
-                self._apply(item)
-            elif self._phase is not Phase.OPENING:  # else the snapshot to come has it
-                self._held.append(item)
-                if len(self._held) > constant.STREAM_BUFFER:
-                    self._read(stream)
-
-    def _fail(self, reason: SerfError) -> None:
-        """Take that the stream has ended."""
-        self._leave_stream(Phase.FAILED)
-        if type(reason) is not Disconnected:
-            _log.error("no changes of members: {reason}", reason=reason_text(reason))
-            self._schedule(_LAST_RETRY)
-        self._end_all(reason)
-
-    # The snapshot
-
-    def _read(self, stream: EventStream) -> None:
-        """Read the members, once no event is missed."""
-        self._stop_reading()
-        if self._phase in (Phase.READING, Phase.LIVE, Phase.CHECKING):
-            self._move(Phase.OPENING)
-        self._reading = Deferred.fromCoroutine(self._snapshot(stream)).addErrback(self._unread)
-
-    def _check(self, stream: EventStream) -> None:
-        """Read the members again, while their events go on."""
-        self._move(Phase.CHECKING)
-        self._reading = Deferred.fromCoroutine(self._snapshot(stream)).addErrback(self._unread)
-
-    def _stop_reading(self) -> None:
-        self._held.clear()
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            reading.cancel()
-
-    async def _snapshot(self, stream: EventStream) -> None:
-        await stream.when_active()
-        if self._phase is Phase.OPENING:
-            self._move(Phase.READING)
-        # An answer by a new connection, whose stream is not open yet, may lack what happens until it is. But then there
-        # is a gap, and they are read once more.
-        members = await self.serf.members()
-        found = self._compare(members)
-        if self._phase is Phase.CHECKING and found:
-            self._repairs += found
-            _log.info("{count} changes of members had been missed", count=found)
-        self._retry = _RETRY
-        self._read_at = self.serf.clock.seconds()
-        self._go_live()
-        if self._resync is not None:
-            self._schedule(self._resync)
-        if self._askers or self._waits:
-            self._tell_soon()
-
-    def _go_live(self) -> None:
-        self._move(Phase.LIVE)
-        held, self._held = self._held, []
-        for event in held:
-            self._apply(event)
-
-    def _unread(self, failure: Failure) -> None:
-        """Take that the members could not be read, or that their reading was cancelled."""
-        if failure.check(CancelledError):
-            return
-        failure.trap(SerfError)
-        _log.warn("the members can't be read: {reason}", reason=reason_text(failure))
-        if self._phase is Phase.CHECKING:
-            self._go_live()
-        elif self._phase is Phase.READING:
-            self._move(Phase.OPENING)
-        self._schedule(self._retry)
-        self._retry = min(2 * self._retry, _LAST_RETRY)
-
-    def _schedule(self, delay: float) -> None:
-        self._timer = self.serf.clock.callLater(delay, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        stream = self._stream
-        if stream is None:  # it had failed
-            try:
-                self._open()
-            except Disconnected:
-                pass  # the Serf was closed meanwhile; who starts it again starts the view too
-            except SerfError as error:
-                _log.warn("no changes of members: {reason}", reason=reason_text(error))
-                self._schedule(_LAST_RETRY)
-        elif self._phase is Phase.OPENING:
-            self._read(stream)
-        elif stream.is_active:
-            self._check(stream)
-        # Else the agent is away, and the gap at its return has the members read.
-
-    # The table
+    # Follower
 
     def _compare(self, members: list[Member]) -> int:
-        """Make the table what the agent says; return the number of changes, which are told in the order of names."""
+        """Make the table what the agent says; the changes are told in the order of names."""
         matches = self._matches
         by_name = self._table.by_name
         now = {member.name: member for member in members if matches(member)}
@@ -520,6 +346,13 @@ class ClusterView(Service):
         gone = event.kind == "reap"
         for member in event.members:
             self._set(member.name, None if gone or not self._matches(member) else member)
+
+    def _was_read(self) -> None:
+        if self._askers or self._waits:
+            self._teller.tell_soon()
+
+    def _failed(self, reason: SerfError) -> None:
+        self._end_all(reason)
 
     def _matches(self, member: Member) -> bool:
         """Whether the view is to have a member. One on which a predicate of the user's fails is left out."""
@@ -536,59 +369,31 @@ class ClusterView(Service):
         if member == table.by_name.get(name):
             return
         old = table.remove(name) if member is None else table.put(member)
-        if self._listeners:
-            self._pending.append((self._number, Change(old, member)))
-        self._number += 1
-        if self._pending or self._waits:
-            self._tell_soon()
+        self._teller.note(old, member)
+        if self._waits:
+            self._teller.tell_soon()
 
     # Telling
 
-    def _listen(self, tell: Callable[[Change], None]) -> Listener:
-        listener = Listener(self._number, tell)
-        self._listeners[listener] = None
-        return listener
-
-    def _tell_soon(self) -> None:
-        if self._turn is None:
-            self._turn = self.serf.clock.callLater(0, self._tell)
-
-    def _tell(self) -> None:
-        """Tell all what has changed, in a turn of its own."""
-        self._turn = None
-        try:
-            self._tell_changes()
-        finally:  # a KeyboardInterrupt leaves some
-            if self._pending and self._phase is not Phase.CLOSED:
-                self._tell_soon()
-        if self._read_at is not None:
+    def _told(self) -> None:
+        """Fire those who need wait no longer, behind those who were told of the changes."""
+        if self._following.read_at is not None:
             while self._askers:  # one by one: each may cancel those behind it
                 self._askers.popleft().callback(self)
             self._waits.check()
-
-    def _tell_changes(self) -> None:
-        for _ in range(len(self._pending)):
-            number, change = self._pending.popleft()
-            for listener in list(self._listeners):
-                if listener.since <= number and listener in self._listeners:
-                    listener.tell(change)
-            if self._phase is Phase.CLOSED:
-                break  # by one of those who were told
 
     def _end_all(self, reason: SerfError) -> Deferred[None]:
         """Tell those who wait, and readers of changes, that it is over; the Deferred fires then."""
         askers, self._askers = self._askers, deque()
         waits, self._waits = self._waits, Waits(self._table.select)
-        feeds = [listener for listener in self._listeners if listener.feed is not None]
+        feeds = [listener for listener in self._teller.listeners if listener.feed is not None]
         error = None if type(reason) is Disconnected else reason
-
         told: Deferred[None] = Deferred()
 
         def tell() -> None:
-            if self._phase is not Phase.CLOSED:
-                self._tell_changes()  # those that came before
+            self._teller.tell_changes()  # those that came before
             for listener in feeds:
-                self._listeners.pop(listener, None)
+                self._teller.listeners.pop(listener, None)
                 assert listener.feed is not None
                 listener.feed._end(error)
             while askers:
