@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "txserf"
 ORDER = """
     constant errors
     wire model callbacks arguments
-    commands filters
+    commands filters processes
     connection | embedded
     client | serf
     cluster handlers
@@ -31,8 +31,8 @@ INSIDE = {
     "embedded": "agenda memory re2 sizes log membership network queries keyring events process joining requests rpc server agent cluster",
     "client": "requests batch client",
     "serf": "call feed streams logs recipients query advertise serf",
-    "cluster": "ring matching table changes waits coordinates following view",
-    "handlers": "processes scripts routes handled agent work backlog intake running router",
+    "cluster": "ring matching table changes waits coordinates following view template",
+    "handlers": "scripts routes handled agent work backlog intake running router",
     "service": "settings agents lines apps jsonlog metrics web reload readiness follow demo ending options making",
 }
 

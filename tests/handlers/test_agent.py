@@ -11,8 +11,9 @@ from tests.serf_case import SerfCase
 from txserf import Router, Serf, UserEvent
 from txserf.handlers.agent import Identity
 from txserf.handlers.handled import LTimes, key_of
-from txserf.handlers.scripts import Myself, ScriptFailed
+from txserf.handlers.scripts import Myself
 from txserf.model import Event
+from txserf.processes import ScriptFailed
 
 
 class MyselfTests(RouterCase):

@@ -24,20 +24,18 @@ from tests.agents import holds_in_time
 from tests.fakes import new_folder
 from tests.in_reactor import in_reactor, reactor
 from tests.real.helpers import fails
-from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, Router, UserEvent
+from txserf import InvalidRequest, Member, MemberEvent, QueryEvent, Router, UserEvent, processes
 from txserf.filters import parse_filter
-from txserf.handlers import scripts
 from txserf.handlers.routes import ScriptHandler
 from txserf.handlers.scripts import (
     Myself,
-    ScriptFailed,
-    inherited,
     parse_spec,
     run,
     standard_input,
     variables,
     what_is_wrong,
 )
+from txserf.processes import ScriptFailed, inherited
 
 NOBODY = Myself("n1", {})
 
@@ -152,9 +150,9 @@ def own_group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Run the test with ``setsid``, and as on a system without it."""
     if request.param != "setsid":
         monkeypatch.setattr(shutil, "which", lambda name: None)
-    scripts._own_group.cache_clear()
+    processes._own_group.cache_clear()
     yield
-    scripts._own_group.cache_clear()
+    processes._own_group.cache_clear()
 
 
 @in_reactor

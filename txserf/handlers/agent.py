@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 
 from txserf.errors import RpcError, SerfError, reason_text
 from txserf.handlers.handled import LTimes
-from txserf.handlers.scripts import Myself, ScriptFailed
+from txserf.handlers.scripts import Myself
+from txserf.processes import ScriptFailed
 from txserf.serf.serf import Serf
 
 _log = Logger(namespace="txserf.handlers")

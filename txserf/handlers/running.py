@@ -21,9 +21,10 @@ from txserf.handlers.backlog import Backlog
 from txserf.handlers.handled import Key, LTimes, StateFile, key_of
 from txserf.handlers.intake import Intake
 from txserf.handlers.routes import Routes
-from txserf.handlers.scripts import Myself, kill_all
+from txserf.handlers.scripts import Myself
 from txserf.handlers.work import Observer, Outcome, Work, describe, tell
 from txserf.model import Event, Gap, UserEvent
+from txserf.processes import kill_all
 from txserf.serf.serf import Serf
 
 # A module's logger, for a class makes its logger anew at each access, and there is a line for each event.

@@ -16,8 +16,8 @@ from txserf.callbacks import waited_for
 from txserf.errors import RpcError, SerfError, encodable, reason_text
 from txserf.handlers.handled import Key
 from txserf.handlers.routes import RESPONSES, Context, Handler, never_ran
-from txserf.handlers.scripts import ScriptFailed
 from txserf.model import Event, MemberEvent, QueryEvent
+from txserf.processes import ScriptFailed
 
 _P = ParamSpec("_P")
 
