@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from txserf.client.requests import Response, Responses
     from txserf.cluster.changes import Change
     from txserf.cluster.ring import Ring
+    from txserf.cluster.template import Template
     from txserf.cluster.view import ClusterView
     from txserf.connection.factory import SerfClientFactory
     from txserf.connection.hosts import Host
@@ -68,6 +69,7 @@ _LAZY = {
     "txserf.client.requests": ["Response", "Responses"],
     "txserf.cluster.changes": ["Change"],
     "txserf.cluster.ring": ["Ring"],
+    "txserf.cluster.template": ["Template"],
     "txserf.cluster.view": ["ClusterView"],
     "txserf.connection.factory": ["SerfClientFactory"],
     "txserf.connection.hosts": ["Host"],
@@ -142,6 +144,7 @@ __all__ = [
     "SerfError",
     "SerfProtocol",
     "StopReceiveData",
+    "Template",
     "UserEvent",
     "constant",
 ]

@@ -164,6 +164,29 @@ async def test_the_health_watcher_prints_failures_even_if_its_agent_dies(
 
 
 @in_reactor
+async def test_the_hosts_file_has_the_members_that_are_alive(
+    two_agents: list[Agent], programs: list[Program], tmp_path: Path
+) -> None:
+    near, far = two_agents
+    target = tmp_path / "hosts"
+    keeper = Program("hosts_file.py", str(target), f"echo reloaded; cp {target} {target}.copy", agents=[near])
+    programs.append(keeper)
+    copy = tmp_path / "hosts.copy"
+
+    def lines() -> list[str]:
+        return copy.read_text().splitlines()[2:] if copy.exists() else []
+
+    both = [f"127.0.0.1 {agent.name}.serf" for agent in two_agents]
+    assert await deferToThread(holds_in_time, lambda: lines() == both), keeper.output
+    far.kill()
+    assert await deferToThread(holds_in_time, lambda: lines() == both[:1]), keeper.output
+    far.start(join=[near])
+    assert await deferToThread(holds_in_time, lambda: lines() == both), keeper.output
+    assert "as n1 sees the cluster" in target.read_text()
+    await keeper.interrupted()
+
+
+@in_reactor
 async def test_the_config_push_brings_a_file_to_all_nodes(
     two_agents: list[Agent], programs: list[Program], tmp_path: Path
 ) -> None:
