@@ -236,6 +236,12 @@ class EventTests(ModelCase):
     def test_a_query_is_read(self) -> None:
         self.assertEqual(event_from_wire(QUERY), QueryEvent(7, "load", b"now", 3))
 
+    def test_a_query_has_an_id_that_a_response_can_have(self) -> None:
+        for good in (0, 2**64 - 1):
+            self.assertEqual(QueryEvent.from_wire({**QUERY, "ID": good}).id, good)
+        for bad in (-1, -(2**63), 2**64):
+            self.assertEqual(self.refused(event_from_wire, {**QUERY, "ID": bad}), "ID is not of 0 to 2^64-1")
+
     def test_an_event_knows_its_type_in_serfs_words(self) -> None:
         for record in ({"Event": "user", **user_event()}, QUERY, MEMBER_EVENT):
             self.assertEqual(event_from_wire(record).type, record["Event"])

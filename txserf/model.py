@@ -73,6 +73,17 @@ def _take_map(record: _Record, field: str, kind: type[_T]) -> dict[str, _T]:
     raise ProtocolError(f"{field} is not a map of str to {kind.__name__}")
 
 
+# What the ``ID`` of a query may be: Serf's is a uint64, and so is that of ``respond``.
+_IDS = range(2**64)
+
+
+def _take_id(record: _Record) -> int:
+    value = _take(record, "ID", int)
+    if value not in _IDS:
+        raise ProtocolError("ID is not of 0 to 2^64-1")
+    return value
+
+
 def _take_float(record: _Record, field: str) -> float:
     value = record.get(field)
     if value.__class__ is float or value.__class__ is int:
@@ -329,7 +340,7 @@ class QueryEvent:
     def from_wire(cls, record: _Record) -> QueryEvent:
         """Read a record whose ``Event`` is ``query``."""
         return cls(
-            _take(record, "ID", int),
+            _take_id(record),
             _take(record, "Name", str),
             _take_payload(record),
             _take(record, "LTime", int),

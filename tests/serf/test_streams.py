@@ -39,6 +39,7 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
         "Addr is no IP address: it has 6 bytes",
     ),
     ({"Event": "query", "ID": "1", "Name": "a", "LTime": 1, "Payload": b"s3cret"}, "ID is str, not int"),
+    ({"Event": "query", "ID": -1, "Name": "a", "LTime": 1, "Payload": b"s3cret"}, "ID is not of 0 to 2^64-1"),
     ({}, "Event is NoneType, not str"),
 ]
 
