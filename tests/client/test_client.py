@@ -1072,6 +1072,20 @@ class ReconnectTests(ClientCase):
         agent.reply(agent.asked()[-1].seq)
         self.assertEqual(len(self.successResultOf(waiting)), 1)
 
+    def test_a_watch_that_an_agent_has_passed_over_is_asked_for_again_on_another_connection(self) -> None:
+        seen: list[str] = []
+        waiting = self.client_.stream().add_callback(lambda r: seen.append(type(r).__name__)).watch()
+        self.agent.asked()
+        self.clock.advance(30)
+        self.agent.reply(self.agent.asked_one("stop").seq)
+        self.agent.finish_closing()
+        self.clock.advance(1)
+        agent = self.hosts[1].accept_and_greet()
+        agent.reply(agent.asked_one("stream").seq)
+        agent.reply(1, user_event())
+        self.assertEqual(seen, ["ResponseStream", "ResponseStreamResult"])
+        self.assertNoResult(waiting)
+
     def test_a_stopped_stream_is_not_opened_again(self) -> None:
         waiting = self.client_.stream().watch()
         self.agent.reply(1)

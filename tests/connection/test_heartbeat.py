@@ -92,6 +92,40 @@ class HeartbeatTests(ProtocolCase):
                 agent.finish_closing()
                 self.reason(members, ConnectionLost)
 
+    def test_a_stream_that_the_agent_has_passed_over_is_a_loss(self) -> None:
+        # Its header was garbled: the agent has opened it under another Seq, or refused something else.
+        owner = Owner()
+        protocol, agent = self.connect(owner=owner)
+        protocol.call("stream")
+        agent.asked()
+        self.clock.advance(30)
+        agent.reply(agent.asked_one("stop").seq)
+        self.assertTrue(agent.transport.aborted)
+        agent.finish_closing()
+        [(reason, unanswered)] = owner.closed
+        self.assertIn("no answer to stream", str(reason))
+        self.assertEqual([exchange.command.wire for exchange in unanswered], ["stream"])
+
+    def test_a_stream_that_was_asked_for_behind_the_check_has_time_until_the_next(self) -> None:
+        self.clock.advance(30)
+        beat = self.agent.asked_one("stop").seq
+        self.protocol.call("stream")
+        self.agent.reply(beat)
+        self.clock.advance(29)
+        self.agent.reply(self.agent.asked_one("stream").seq)
+        self.clock.advance(1)
+        self.agent.reply(self.agent.asked_one("stop").seq)
+        self.assertFalse(self.agent.closed_by_client)
+
+    def test_neither_a_call_nor_a_stream_that_nobody_wants_is_a_loss_where_it_was_passed_over(self) -> None:
+        self.protocol.call("members")
+        self.protocol.call("stream", timeout=3).addErrback(lambda _: None)
+        self.agent.asked()
+        for _ in range(2):
+            self.clock.advance(30)
+            self.agent.reply(self.agent.asked()[-1].seq)
+        self.assertFalse(self.agent.closed_by_client)
+
     def test_a_check_is_due_at_once_where_the_reactor_was_held_up(self) -> None:
         self.agent.asked()
         self.clock.advance(1000.0)

@@ -467,4 +467,14 @@ class SerfProtocol(Protocol):
             self._owner.connection_ready(self)
 
     def _beat(self, answered: Callable[[], None]) -> None:
-        self._send_one(Beat(self._next_seq(), answered))
+        unopened = self._replies.unopened()
+        self._send_one(Beat(self._next_seq(), partial(self._beat_answered, unopened, answered)))
+
+    def _beat_answered(self, unopened: dict[int, Exchange], answered: Callable[[], None]) -> None:
+        answered()
+        for seq, exchange in unopened.items():
+            # The agent has read it as something else, so no answer will come. A call has a timeout, a stream has none.
+            if self._calls.get(seq) is exchange:
+                what = f"no answer to {exchange.command.wire}, but to what was asked behind it"
+                self._give_up(ConnectionLost(f"lost {self.host}: {what}", host=self.host))
+                return

@@ -117,6 +117,14 @@ class Replies:
             for call in self.calls.values()
         )
 
+    def unopened(self) -> dict[int, Exchange]:
+        """Return the subscriptions that somebody waits for and that have no reply, by Seq."""
+        return {
+            seq: call
+            for seq, call in self.calls.items()
+            if call.command.subscribes and not isinstance(call, Unwanted)
+        }
+
     def close(self) -> list[Exchange]:
         """Return all exchanges that wait for a reply or a record, in order of Seq, and forget them."""
         if self._strays > 1:
