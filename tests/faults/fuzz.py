@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 import txserf
-from tests.faults.anything import WORDS, any_value, bounded, report
+from tests.faults.anything import AGENT_LIMIT, STRANGER_LIMIT, WORDS, any_value, bounded, report
 from tests.faults.peers import hostile_agent, stranger
 from tests.faults.programs import CONNECT, HEARTBEAT
 from tests.faults.relay import no_faults
@@ -203,8 +203,8 @@ def arguments(seed: str) -> Report:
 
 
 FUZZERS: dict[str, Callable[[str], Report]] = {
-    "a hostile agent": bounded(hostile_agent),
-    "a stranger at an embedded agent": bounded(stranger),
+    "a hostile agent": bounded(hostile_agent, AGENT_LIMIT),
+    "a stranger at an embedded agent": bounded(stranger, STRANGER_LIMIT),
     "host lists": host_list,
     "event filters": event_filter,
     "arguments": arguments,

@@ -90,11 +90,11 @@ class _HostileAgent:
                 objects += [{"Error": "", "Seq": opened}, rng.choice(_RECORDS[kind])]
         if self._polite > 0:
             return packed(*objects)
-        return self._broken(header, objects)
+        return self._broken(header, objects, greeting=command in ("handshake", "auth"))
 
-    def _broken(self, header: Any, objects: list[Any]) -> bytes:
+    def _broken(self, header: Any, objects: list[Any], *, greeting: bool) -> bytes:
         rng, seq = self._rng, header["Seq"]
-        how = rng.randrange(10)
+        how = 8 if greeting and rng.random() < 0.3 else rng.randrange(10)
         if how <= 3:
             place = rng.randrange(len(objects))
             objects[place] = changed(rng, objects[place])
@@ -109,7 +109,7 @@ class _HostileAgent:
         elif how == 7:
             return packed(*objects)[: rng.randrange(len(packed(*objects)))]
         elif how == 8:
-            return packed(*objects[: rng.randrange(len(objects))]) + broken_bytes(rng)
+            return packed(*objects[: rng.randrange(len(objects))]) + broken_bytes(rng, deep=greeting)
         else:
             return b""
         return packed(*objects)
@@ -204,7 +204,7 @@ def stranger(seed: str) -> Report:
         ]
         pieces = pieces[: rng.randrange(3)] + [request(number) for number in range(2, rng.randrange(3, 12))]
         if rng.random() < 0.5:
-            pieces.insert(rng.randrange(len(pieces) + 1), broken_bytes(rng))
+            pieces.insert(rng.randrange(len(pieces) + 1), broken_bytes(rng, deep=True))
         data = bytearray(b"".join(pieces))
         for _ in range(rng.choice((0, 0, 1, 3))):
             data[rng.randrange(len(data))] = rng.randrange(256)
