@@ -19,7 +19,8 @@ from txserf import Gap, QueryEvent
 #: Seconds that a call may take, and that a connection has for its greeting; and between two heartbeats.
 CALL, CONNECT, HEARTBEAT = 3.0, 0.5, 0.4
 
-#: Seconds until a program has to be connected again: a heartbeat and its answer, then a round of greetings.
+#: Seconds until a program has to be connected again, with its stream active: a heartbeat and its answer, then a round of
+#: greetings. Where the answer to the second request of a `Serf` stream was lost, it is asked for again after twice `CALL`.
 BACK = 10.0
 
 #: The same where the agent may be at work on a slow command, which is left alone for two minutes (``docs/connecting.rst``).
@@ -44,6 +45,7 @@ class Program:
     :ivar back: seconds that it may take to be connected again.
     :ivar delivered: the names of the events that its stream delivered, and `GAP`.
     :ivar sure: the names of events that were sent for sure.
+    :ivar followed: the end of its stream.
     """
 
     #: Those operations that are slow commands on the connection that the rest uses.
@@ -51,6 +53,7 @@ class Program:
     #: The operations by name.
     operations: dict[str, Callable[[], object]]
     delivered: list[str]
+    followed: Watched
 
     def __init__(self, world: World, witness: Witness, rng: random.Random, name: str, careful: bool) -> None:
         self.world, self.witness, self.rng = world, witness, rng
@@ -153,26 +156,23 @@ class SerfProgram(Program):
         }
 
     def begin(self) -> None:
-        self._events = self.serf.stream("user", gaps=True)
-        self.witness.consume("the stream", self._events, self._deliver)
+        self.events = self.serf.stream("user", gaps=True)
+        self.followed = self.witness.consume("the stream", self.events, self.deliver)
         self._queries = self.serf.stream("query").add_callback(self._respond)
 
     def active(self) -> Deferred[Any]:
-        return self._events.when_active()
+        return self.events.when_active()
 
     def end(self) -> Deferred[Any]:
         return self.serf.close()
 
-    def _deliver(self, event: Any) -> None:
+    def deliver(self, event: Any) -> None:
         # An agent that says anything sends other events, too.
         self.delivered.append(GAP if isinstance(event, Gap) else getattr(event, "name", repr(event)))
 
     def _respond(self, event: Any) -> None:
         if isinstance(event, QueryEvent):
-            # It refuses an ID that no agent should send.
-            responded = self.witness.call("respond", lambda: event.respond(self.tag().encode()))
-            if responded is not None:
-                self.under_way("respond", responded, CALL)
+            self.under_way("respond", event.respond(self.tag().encode()), CALL)
 
     def _call(self, what: str, function: Callable[..., Deferred[Any]], *given: Any, **named: Any) -> None:
         patience = self.patience()
@@ -258,7 +258,7 @@ class ClientProgram(Program):
 
     def begin(self) -> None:
         watched = self._steady.stream(Type="user").add_callback(self._deliver).watch()
-        self.witness.watch("the watch", watched, None)
+        self.followed = self.witness.watch("the watch", watched.addCallback(self._refused), None)
 
     def active(self) -> Deferred[Any]:
         # The agent works on it only after it has registered the stream.
@@ -272,6 +272,11 @@ class ClientProgram(Program):
 
     def _deliver(self, response: Any) -> None:
         self.delivered.append(GAP if response.body is None else response.body.get("Name"))
+
+    def _refused(self, responses: txserf.Responses) -> None:
+        for response in responses:
+            if response.error:
+                raise txserf.RpcError(response.error, command="stream")
 
     def _client(self) -> txserf.Client:
         return self.rng.choice((self._steady, self._steady, self._clients[1]))

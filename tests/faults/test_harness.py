@@ -11,10 +11,10 @@ import txserf
 from tests.faults.damage import TICK, Course, Fault, Kind, Way
 from tests.faults.ledger import Ledger, Listener, packed
 from tests.faults.programs import GAP, SerfProgram
-from tests.faults.promises import check_delivered
+from tests.faults.promises import check_delivered, comes_back
 from tests.faults.relay import no_faults
 from tests.faults.witness import SLACK, Witness
-from tests.faults.worlds import MemoryWorld
+from tests.faults.worlds import MemoryWorld, run_in_memory
 
 
 class Receiver:
@@ -196,3 +196,44 @@ class DeliveredTests(SynchronousTestCase):
 
     def test_what_nobody_sent_is_found(self) -> None:
         self.assertIn("never had", self.wrong("b", "x"))
+
+
+class ComesBackTests(SynchronousTestCase):
+    def wrong(self, corrupting: bool, *, type: str | None = "user", key: str = "k") -> list[str]:
+        """Follow the events of *type*, or a stream that was stopped, with *key*; return what is wrong with it."""
+        world = MemoryWorld(no_faults, 1, "k")
+        world.hosts = [txserf.Host(endpoint=world.agent, auth_key=key)]
+        witness = Witness(world.clock)
+        program = SerfProgram(world, witness, None, "e", False)  # type: ignore[arg-type]  # nothing is chosen
+
+        async def whole() -> None:
+            listener = await Listener.at(world.agent, "k")
+            program.begin()
+            if type != "user":
+                program.events.stop()
+            if type not in ("user", None):
+                program.events = program.serf.stream(type)
+                program.followed = witness.consume("the stream", program.events, program.deliver)
+            await world.wait(1.0)
+            await comes_back(world, witness, program, listener, "first", corrupting)
+            await program.end()
+            listener.close()
+            await world.close()
+
+        run_in_memory(world, whole())
+        witness.leave()
+        return witness.violations
+
+    def test_a_stream_that_delivers_is_right(self) -> None:
+        self.assertEqual(self.wrong(False) + self.wrong(True), [])
+
+    def test_one_that_delivers_nothing_is_found_whatever_became_of_the_bytes(self) -> None:
+        for corrupting in (False, True):
+            for type in (None, "query"):
+                self.assertEqual(
+                    self.wrong(corrupting, type=type), ["the stream did not come back, or delivers nothing"]
+                )
+
+    def test_one_that_the_agent_refused_is_right_only_where_bytes_were_changed(self) -> None:
+        self.assertEqual(self.wrong(True, key="another"), [])
+        self.assertEqual(len(self.wrong(False, key="another")), 1)
