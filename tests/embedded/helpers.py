@@ -64,10 +64,16 @@ class Line(Protocol):
 
 
 class ClusterTestCase(SynchronousTestCase):
-    """A test with a `Clock` and embedded clusters."""
+    """
+    A test with a `Clock` and embedded clusters.
+
+    :cvar clock_class: makes the clock.
+    """
+
+    clock_class: type[Clock] = Clock
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = self.clock_class()
 
     def cluster(self, nodes: int = 3, **options: Any) -> EmbeddedCluster:
         """Return a new cluster, with the seed 1 unless *options* has another."""
