@@ -6,7 +6,13 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -21,7 +27,7 @@ default_role = "py:obj"
 autodoc_member_order = "bysource"
 
 # An interface has no such name, without which a signature has its repr.
-for interface in (IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint):
+for interface in (IListeningPort, IProtocol, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint):
     interface.__qualname__ = interface.__name__
 
 nitpicky = True

@@ -31,7 +31,7 @@ INSIDE = {
     "embedded": "agenda memory re2 sizes log membership network queries keyring events process joining requests rpc server agent cluster",
     "client": "requests batch client",
     "serf": "call feed streams logs recipients query advertise serf",
-    "cluster": "ring matching table changes waits coordinates following view newfile template",
+    "cluster": "ring matching table changes waits coordinates following view newfile template endpoint client_string",
     "handlers": "scripts routes handled agent work backlog intake running router",
     "service": "settings agents lines apps jsonlog metrics web reload readiness follow demo ending options making",
 }

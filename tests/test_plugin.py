@@ -1,5 +1,5 @@
 """
-The plugin of ``twistd`` after an install, an upgrade and an uninstall of txserf.
+The plugins of ``twistd`` and of endpoints after an install, an upgrade and an uninstall of txserf.
 
 The installs are real ones, into virtual environments with copies of this
 environment's Twisted and of its requirements. pip puts the plugin into their
@@ -140,6 +140,16 @@ def test_an_installed_plugin_is_listed_and_not_imported(environment: Environment
     names = "from twisted.plugin import getPlugins; from twisted.application.service import IServiceMaker"
     check = "import sys; assert [p for p in getPlugins(IServiceMaker) if p.tapname == 'txserf']"
     environment.run("-c", f"{names}; {check}; assert 'txserf' not in sys.modules")
+
+
+def test_an_installed_plugin_makes_endpoints_of_descriptions(environment: Environment, wheel: Path) -> None:
+    environment.pip("install", "-q", "--no-deps", wheel)
+    names = "from twisted.internet import reactor; from twisted.internet.endpoints import clientFromString"
+    unused = "assert 'txserf' not in sys.modules"
+    made = "print(clientFromString(reactor, 'serf:role=web:port=8080'))"
+    others = "clientFromString(reactor, 'tcp:127.0.0.1:80')"
+    shown = environment.run("-c", f"import sys; {names}; {others}; {unused}; {made}")
+    assert shown == "<ServiceEndpoint: role='web'>\n"
 
 
 def test_a_second_install_and_an_upgrade_keep_it_listed(

@@ -21,6 +21,7 @@ from txserf.errors import (
     InvalidRequest,
     JoinError,
     KeyringError,
+    NoMember,
     Overloaded,
     ProtocolError,
     QueryError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from txserf.client.client import Client
     from txserf.client.requests import Response, Responses
     from txserf.cluster.changes import Change
+    from txserf.cluster.endpoint import ServiceEndpoint
     from txserf.cluster.ring import Ring
     from txserf.cluster.template import Template
     from txserf.cluster.view import ClusterView
@@ -68,6 +70,7 @@ _LAZY = {
     "txserf.client.client": ["Client"],
     "txserf.client.requests": ["Response", "Responses"],
     "txserf.cluster.changes": ["Change"],
+    "txserf.cluster.endpoint": ["ServiceEndpoint"],
     "txserf.cluster.ring": ["Ring"],
     "txserf.cluster.template": ["Template"],
     "txserf.cluster.view": ["ClusterView"],
@@ -127,6 +130,7 @@ __all__ = [
     "Member",
     "MemberEvent",
     "MemberStatus",
+    "NoMember",
     "Overloaded",
     "ProtocolError",
     "Query",
@@ -143,6 +147,7 @@ __all__ = [
     "SerfClientFactory",
     "SerfError",
     "SerfProtocol",
+    "ServiceEndpoint",
     "StopReceiveData",
     "Template",
     "UserEvent",

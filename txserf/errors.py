@@ -46,6 +46,10 @@ class ConnectError(SerfError):
         self.failures = failures
 
 
+class NoMember(ConnectError):
+    """No member of the cluster is alive and has the tags that a `ServiceEndpoint` is for; nothing was dialled."""
+
+
 class AuthenticationError(SerfError):
     """
     The agent refused the key, or a key was due and none was given.

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 import txserf
 from tests.agents import Agent, holds_in_time, new_encrypt_key
 from tests.real.helpers import Watched, in_reactor, reactor
+from tests.real.web_servers import WebServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -229,6 +230,21 @@ async def test_the_rtt_matrix_has_a_row_and_a_column_for_each_member(shared_clus
     assert [row.split()[0] for row in rows] == ["n1", "n2"]
     for row in rows:
         assert all(re.fullmatch(r"\d+\.\d{3}", cell) for cell in row.split()[1:]), row
+
+
+@in_reactor
+async def test_the_web_client_asks_the_members_of_a_role_whose_servers_live(two_agents: list[Agent]) -> None:
+    arguments = ("web_client.py", "web", "http", "/", "4")
+    assert "no member is alive" in await finishes(*arguments, agents=two_agents, code=1)
+    servers = [WebServer(agent) for agent in two_agents]
+    for server in servers:
+        await server.advertise()
+    await deferToThread(holds_in_time, lambda: "role=web" in two_agents[0].serf("members", "-name=n2"))
+    assert await finishes(*arguments, agents=two_agents) == "200 n1\n200 n2\n200 n1\n200 n2\n"
+    await servers[0].kill()
+    assert await finishes(*arguments, agents=two_agents) == "200 n2\n" * 4
+    await servers[1].kill()
+    assert "no member could be reached" in await finishes(*arguments, agents=two_agents, code=1)
 
 
 def test_there_is_a_test_for_each_example() -> None:
