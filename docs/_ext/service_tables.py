@@ -28,13 +28,17 @@ def definition_list(entries: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return lines
 
 
+# What stands for the value of an option, where it is not the name of its kind.
+_PLACEHOLDERS = {settings.Takes.TABLES: "SRC:DEST[:RELOAD]"}
+
+
 def option_entry(row: settings.Setting) -> tuple[str, list[str]]:
     """Describe an option."""
-    takes = "" if row.kind is settings.Takes.FLAG else f" *{row.kind.name}*"
+    takes = "" if row.kind is settings.Takes.FLAG else f" *{_PLACEHOLDERS.get(row.kind, row.kind.name)}*"
     short = "" if row.short is None else f", ``-{row.short}``"
     numbers = (settings.Takes.NUMBER, settings.Takes.SECONDS)
     notes = [row.rule] if row.kind in numbers or row.choices else []
-    if row.kind in (settings.Takes.LIST, settings.Takes.FLAG):
+    if row.kind in (settings.Takes.LIST, settings.Takes.TABLES, settings.Takes.FLAG):
         notes.append(f"in the file {row.rule}")
     if row.default is not None:
         notes.append(f"default ``{row.shown_default}``")

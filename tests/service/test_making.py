@@ -38,7 +38,9 @@ class MakeServiceTests(OptionsCase):
 
     def test_a_file_without_handlers_follows_and_waits_for_handlers(self) -> None:
         parts = self.parts("--config", self.file(""))
-        self.assertEqual(parts, ["Interrupts", "Serf", "RouterService", "Guard", "Reloader", "Follower"])
+        self.assertEqual(
+            parts, ["Interrupts", "Serf", "RouterService", "Guard", "Templates", "Reloader", "Follower"]
+        )
 
     def test_the_pages_are_there_until_handlers_are_through(self) -> None:
         parts = self.parts("--handler", "true", "--http", "9100")

@@ -22,9 +22,10 @@ from txserf.service.options import Options
 PAGE = (Path(__file__).parents[2] / "docs" / "service.rst").read_text()
 
 
-def block(language: str) -> str:
-    """Return the page's only block of a language."""
-    (found,) = re.findall(rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
+def block(language: str, holds: str = "") -> str:
+    """Return the page's only block of a language that holds that text."""
+    blocks = re.findall(rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
+    (found,) = [text for text in blocks if holds in text]
     return textwrap.dedent(found)
 
 
@@ -58,10 +59,18 @@ class PageTests(SynchronousTestCase):
         return options
 
     def test_the_file_is_taken(self) -> None:
-        values = settings.merged({}, settings.load(Path(self.file("txserf.toml", block("toml")))))
+        values = settings.merged({}, settings.load(Path(self.file("txserf.toml", block("toml", "handler")))))
         self.assertEqual((len(values["handler"]), values["concurrency"]), (2, 4))
 
+    def test_the_table_of_a_template_is_taken(self) -> None:
+        table = block("toml", "[[template]]").replace("/etc/txserf/", "")
+        self.file("haproxy.cfg.j2", "")
+        options = self.taken(["twistd", "txserf", "--config", self.file("txserf.toml", table)][1:])
+        (wanted,) = options.chosen["template"]
+        self.assertEqual(set(wanted.options), {"check", "reload", "settle", "at_most", "mode"})
+
     def test_every_command_line_is_taken(self) -> None:
+        self.file("hosts.j2", "")
         self.file("deploy.sh", "", 0o755)
         self.file("mypackage/__init__.py", "")
         self.file("mypackage/ops.py", "import txserf\nrouter = txserf.Router()")

@@ -45,6 +45,7 @@ class LoadTests(FileCase):
             Takes.NUMBER: "1",
             Takes.SECONDS: "1",
             Takes.FLAG: "true",
+            Takes.TABLES: '[{source = "x", destination = "y"}]',
         }
         for row in SETTINGS:
             value = f'"{row.choices[0]}"' if row.choices else examples[row.kind]

@@ -24,6 +24,7 @@ from txserf.service.lines import FORMATS, Format
 from txserf.service.options import Options
 from txserf.service.readiness import Guard
 from txserf.service.reload import Reloader
+from txserf.service.templates import Templates
 
 if TYPE_CHECKING:
     from txserf.embedded import EmbeddedCluster
@@ -73,7 +74,7 @@ def makeService(options: Options) -> IService:
     cluster = None if values["embedded"] is None else _embedded_cluster(values["embedded"])
     shows_all = cluster is not None and not values["embedded-quiet"]
     serf = Serf(options.agents if cluster is None else cluster.endpoints())
-    handles = values["handler"] or values["app"]
+    handles = values["handler"] or values["app"] or values["template"]
     follower = None
     if shows_all or not handles or values["stream"] is not None or values["monitor"] is not None:
         stream = "*" if values["stream"] is None and (shows_all or not handles) else values["stream"]
@@ -95,8 +96,12 @@ def makeService(options: Options) -> IService:
         interrupts.abandon = handling.abandon
         parts.add(handling)
         parts.add(guard)
+        files = None
+        if values["template"] or values["config"]:
+            files = Templates(serf, values["template"])
+            parts.add(files)
         read = partial(options.read, again=True)
-        parts.add(Reloader(handling, values, read, agents=lambda: options.agents))
+        parts.add(Reloader(handling, values, read, agents=lambda: options.agents, templates=files))
     if follower is not None:
         parts.add(follower)
     result: IService = parts

@@ -13,7 +13,7 @@ from twisted.python import usage
 from txserf.arguments import did_you_mean, reactor_or_global
 from txserf.errors import hides_arguments
 from txserf.handlers.router import Router
-from txserf.service import apps, settings
+from txserf.service import apps, settings, templates
 from txserf.service.agents import read_agents
 from txserf.service.ending import Ending
 from txserf.service.settings import ConfigError, Takes
@@ -29,7 +29,7 @@ class Options(usage.Options):
     :ivar ending: ends the process if its service can't work.
     :ivar chosen: the value of each option: from the command line, else from the file, else its default.
     :ivar agents: the agents; None with ``--embedded``.
-    :ivar router: the handlers; None if there are none and no file that may bring some.
+    :ivar router: the handlers, perhaps none; None if there are no templates either, and no file that may bring some.
     :ivar http: the endpoint of /health and /metrics; None for none.
     """
 
@@ -47,13 +47,21 @@ class Options(usage.Options):
     optParameters = [
         [row.name, row.short, None, row.summary, row.from_text]
         for row in settings.SETTINGS
-        if row.kind not in (Takes.FLAG, Takes.LIST)
+        if row.kind not in (Takes.FLAG, Takes.LIST, Takes.TABLES)
     ]  # as usage.Options wants it
 
     def opt_handler(self, spec: str) -> None:
         self["handler"] = [*self.get("handler", ()), spec]
 
     opt_handler.__doc__ = settings.BY_NAME["handler"].summary
+
+    def opt_template(self, spec: str) -> None:
+        try:
+            self["template"] = [*self.get("template", ()), templates.from_text(spec)]
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+
+    opt_template.__doc__ = settings.BY_NAME["template"].summary
 
     @hides_arguments
     def parseOptions(self, options: Any = None) -> None:
@@ -93,7 +101,7 @@ class Options(usage.Options):
             self.http = self._endpoint()
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
-        handles = self.chosen["handler"] or self.chosen["app"] or self.chosen["config"]
+        handles = any(self.chosen[name] for name in ("handler", "app", "template", "config"))
         self.router = router if handles else None
 
     @hides_arguments
@@ -121,6 +129,7 @@ class Options(usage.Options):
             again=again,
             rpc_auth=bool(values["script-rpc-auth"]),
         )
+        values["template"] = templates.read(values["template"] or (), self._started_in)
         self.agents = agents
         return values, router
 

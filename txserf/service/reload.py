@@ -15,6 +15,7 @@ from txserf.errors import encodable, reason_text
 from txserf.handlers.router import Router
 from txserf.handlers.running import RouterService
 from txserf.service.settings import SETTINGS, ConfigError, Values
+from txserf.service.templates import Templates
 
 _log = Logger(namespace="txserf.service")
 
@@ -28,6 +29,7 @@ class Reloader(Service):
     :param read: reads the options again, and makes the router that they ask for; may raise `ConfigError`.
     :param reactor: reloads in its thread, not in the signal handler; None takes the global reactor.
     :param agents: returns the agents as they were read last, for their keys; None leaves them alone.
+    :param templates: gets the new templates; None where there can be none.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Reloader(Service):
         reactor: Any = None,
         *,
         agents: Callable[[], tuple[Host, ...] | None] = lambda: None,
+        templates: Templates | None = None,
     ) -> None:
         self._service = service
         self._values = values
         self._read = read
         self._agents = agents
+        self._templates = templates
         self._reactor = reactor
         self._before: Any = None
 
@@ -78,4 +82,6 @@ class Reloader(Service):
             self._service.serf.factory.hosts = agents  # the same ones; their keys and certificates may be new
         limits = {"concurrency": values["concurrency"], "timeout": values["handler-timeout"] or None}
         self._service.replace(router.routes(), **limits)
+        if self._templates is not None:
+            self._templates.replace(values["template"])
         _log.info("reloaded: handles {types}", types=encodable(router.routes().stream_type or "nothing"))

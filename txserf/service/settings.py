@@ -36,6 +36,7 @@ class Takes(enum.Enum):
     NUMBER = "a whole number"
     SECONDS = "seconds"
     FLAG = "true or false"
+    TABLES = "an array of tables"
 
 
 # The names of TOML for the types of Python that its values have.
@@ -99,6 +100,8 @@ class Setting:
             return isinstance(value, bool)
         if self.kind is Takes.LIST:
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if self.kind is Takes.TABLES:
+            return isinstance(value, list) and all(isinstance(item, dict) for item in value)
         if self.kind is Takes.TEXT:
             return isinstance(value, str) and (not self.choices or value in self.choices)
         try:
@@ -158,6 +161,13 @@ SETTINGS = (
         "app",
         Takes.TEXT,
         "A txserf.Router to take handlers from, as MODULE:NAME.",
+        reloads=True,
+    ),
+    Setting(
+        "template",
+        Takes.TABLES,
+        "Keep the file DEST, which the Jinja2 template SRC makes of the members, and run the command RELOAD when it has "
+        "changed: SRC:DEST or SRC:DEST:RELOAD. May be given several times.",
         reloads=True,
     ),
     Setting("concurrency", Takes.NUMBER, "How many events may be in work at once.", default=1, reloads=True),
