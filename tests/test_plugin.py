@@ -94,8 +94,12 @@ class Environment:
         where = "import sysconfig; print(sysconfig.get_path('purelib'))"
         self.packages = Path(self.run("-c", where).strip())
         self.plugins = self.packages / "twisted" / "plugins"
-        for name in requirements("twisted", set()):
-            for file in importlib.metadata.files(name) or ():
+        self.copy("twisted")
+
+    def copy(self, name: str) -> None:
+        """Copy a distribution of this environment, and all that it requires."""
+        for each in requirements(name, set()):
+            for file in importlib.metadata.files(each) or ():
                 # Skip scripts, which name another interpreter, and compiled files.
                 if ".." not in file.parts and file.suffix != ".pyc":
                     target = self.packages / file
@@ -143,6 +147,7 @@ def test_an_installed_plugin_is_listed_and_not_imported(environment: Environment
 
 
 def test_an_installed_plugin_makes_endpoints_of_descriptions(environment: Environment, wheel: Path) -> None:
+    environment.copy("msgpack")
     environment.pip("install", "-q", "--no-deps", wheel)
     names = "from twisted.internet import reactor; from twisted.internet.endpoints import clientFromString"
     unused = "assert 'txserf' not in sys.modules"
