@@ -209,7 +209,7 @@ class NodeTags:
                 del self.held[tag]
 
 
-class Work(enum.Enum):
+class Comparison(enum.Enum):
     """The state of an `Advertiser`."""
 
     RESTING = "the tags are as they should be, or wait for a connection"
@@ -227,18 +227,18 @@ class Advertiser:
     :param timeout: seconds that a withdrawal, and the end, may take.
     """
 
-    _MOVES: ClassVar[Mapping[Work, frozenset[Work]]] = MappingProxyType(
+    _MOVES: ClassVar[Mapping[Comparison, frozenset[Comparison]]] = MappingProxyType(
         {
-            Work.RESTING: frozenset({Work.COMPARING}),
-            Work.COMPARING: frozenset({Work.OUTDATED, Work.RESTING}),
-            Work.OUTDATED: frozenset({Work.COMPARING, Work.RESTING}),
+            Comparison.RESTING: frozenset({Comparison.COMPARING}),
+            Comparison.COMPARING: frozenset({Comparison.OUTDATED, Comparison.RESTING}),
+            Comparison.OUTDATED: frozenset({Comparison.COMPARING, Comparison.RESTING}),
         }
     )
 
     def __init__(self, session: Session, timeout: float) -> None:
         self._session = session
         self._timeout = timeout
-        self._work = Work.RESTING
+        self._comparison = Comparison.RESTING
         self._call: Call | None = None  # the request that the work waits for
         self._advertisements: list[Advertisement] = []  # of two values of a tag the later one counts
         self._nodes: dict[str, NodeTags] = {}  # those that have tags of ours, by name
@@ -357,26 +357,26 @@ class Advertiser:
 
     # How it works
 
-    def _move(self, work: Work) -> None:
-        assert work in self._MOVES[self._work], f"from {self._work} to {work}"
-        self._work = work
+    def _move(self, comparison: Comparison) -> None:
+        assert comparison in self._MOVES[self._comparison], f"from {self._comparison} to {comparison}"
+        self._comparison = comparison
 
     def _compare(self) -> None:
         """Compare the tags with those of the agent: now, after the comparison under way, or with the next connection."""
-        if self._work is Work.COMPARING:
-            self._move(Work.OUTDATED)
-        elif self._work is Work.RESTING and self._session.open_connection is not None:
-            self._move(Work.COMPARING)
+        if self._comparison is Comparison.COMPARING:
+            self._move(Comparison.OUTDATED)
+        elif self._comparison is Comparison.RESTING and self._session.open_connection is not None:
+            self._move(Comparison.COMPARING)
             Deferred.fromCoroutine(self._compare_all()).addErrback(_unexpected)
 
     async def _compare_all(self) -> None:
         try:
             await self._compare_once()
-            while self._work is Work.OUTDATED and self._session.open_connection is not None:
-                self._move(Work.COMPARING)
+            while self._comparison is Comparison.OUTDATED and self._session.open_connection is not None:
+                self._move(Comparison.COMPARING)
                 await self._compare_once()
         finally:
-            self._move(Work.RESTING)
+            self._move(Comparison.RESTING)
         if self._closers:
             self._finish()
 
