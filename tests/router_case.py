@@ -28,6 +28,7 @@ class RouterCase(SynchronousTestCase):
         self.clock = Clock()
         self.cluster = EmbeddedCluster(self.clock, nodes=2, seed=1)
         self.serf = Serf([self.cluster.agents["n1"].endpoint()], reactor=self.clock)
+        self.serf.factory.jitter = 0  # an only host is tried again at once, and not within a second
         self.serf.startService()
         self.peer = Serf([self.cluster.agents["n2"].endpoint()], reactor=self.clock)
         self.router = Router()

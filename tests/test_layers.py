@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -150,6 +151,12 @@ class LayerTests(SynchronousTestCase):
         ]
         self.assertEqual([pair for pair in allowed if not places.may_import(*pair)], [])
         self.assertEqual([pair for pair in refused if places.may_import(*pair)], [])
+
+    def test_each_class_name_stands_once(self) -> None:
+        names = [
+            node.name for _, _, tree in modules() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+        ]
+        self.assertEqual([name for name, count in Counter(names).items() if count > 1], [])
 
     def test_only_the_codec_imports_msgpack(self) -> None:
         users = {path for path, _, tree in modules() for name in imported(tree) if is_in(name, "msgpack")}

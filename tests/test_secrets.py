@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -147,7 +148,7 @@ class KeyTests(SynchronousTestCase):
             self.refused(method, KEY)
 
     def test_a_key_that_a_serf_can_not_send_is_not_shown(self) -> None:
-        serf = txserf.Serf("h")
+        serf = txserf.Serf("h", reactor=MemoryReactorClock())
         for row in SECRET:
             if row.road is Road.GREETING:
                 continue  # a Serf takes that key with its hosts

@@ -103,7 +103,7 @@ async def _echoed(world: World, witness: Witness, listener: Listener, event: str
 
 
 #: The errors by which a stream may end where the agent gets other bytes than were sent, for it may refuse these. A ``stop``
-#: that became one of another stream is the only fault that nobody could notice: of 9,000 garbled runs none had it.
+#: that became one of another stream is the only fault that nobody could notice: of 7,400 garbled runs none had it.
 REFUSALS = ("RpcError", "AuthenticationError")
 
 

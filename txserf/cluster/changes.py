@@ -38,7 +38,7 @@ class Change:
         return member.name
 
 
-class Listener:
+class ChangeListener:
     """
     Is told of changes.
 
@@ -99,7 +99,7 @@ class Teller:
     def __init__(
         self, clock: Callable[[], Any], may_tell: Callable[[], bool], told: Callable[[], None]
     ) -> None:
-        self.listeners: dict[Listener, None] = {}
+        self.listeners: dict[ChangeListener, None] = {}
         self._clock = clock
         self._may_tell = may_tell
         self._told = told
@@ -107,9 +107,9 @@ class Teller:
         self._pending: deque[tuple[int, Change]] = deque()
         self._turn: Any = None  # the call that tells
 
-    def listen(self, tell: Callable[[Change], None]) -> Listener:
+    def listen(self, tell: Callable[[Change], None]) -> ChangeListener:
         """Have *tell* called with each change from now on."""
-        listener = Listener(self._number, tell)
+        listener = ChangeListener(self._number, tell)
         self.listeners[listener] = None
         return listener
 

@@ -24,7 +24,7 @@ _EVENTS = ",".join(f"member-{kind}" for kind in MEMBER_KINDS)
 _RETRY, _LAST_RETRY = 1.0, 60.0
 
 
-class Phase(enum.Enum):
+class ViewPhase(enum.Enum):
     """The state of a `ClusterView`; each value says what the view does in it."""
 
     IDLE = "nothing yet"
@@ -37,20 +37,20 @@ class Phase(enum.Enum):
 
 
 _MOVES = {
-    Phase.IDLE: {Phase.OPENING, Phase.CLOSED},
-    Phase.OPENING: {Phase.READING, Phase.FAILED, Phase.CLOSED},
-    Phase.READING: {Phase.LIVE, Phase.OPENING, Phase.FAILED, Phase.CLOSED},
-    Phase.LIVE: {Phase.CHECKING, Phase.OPENING, Phase.FAILED, Phase.CLOSED},
-    Phase.CHECKING: {Phase.LIVE, Phase.OPENING, Phase.FAILED, Phase.CLOSED},
-    Phase.FAILED: {Phase.OPENING, Phase.CLOSED},
-    Phase.CLOSED: {Phase.OPENING},
+    ViewPhase.IDLE: {ViewPhase.OPENING, ViewPhase.CLOSED},
+    ViewPhase.OPENING: {ViewPhase.READING, ViewPhase.FAILED, ViewPhase.CLOSED},
+    ViewPhase.READING: {ViewPhase.LIVE, ViewPhase.OPENING, ViewPhase.FAILED, ViewPhase.CLOSED},
+    ViewPhase.LIVE: {ViewPhase.CHECKING, ViewPhase.OPENING, ViewPhase.FAILED, ViewPhase.CLOSED},
+    ViewPhase.CHECKING: {ViewPhase.LIVE, ViewPhase.OPENING, ViewPhase.FAILED, ViewPhase.CLOSED},
+    ViewPhase.FAILED: {ViewPhase.OPENING, ViewPhase.CLOSED},
+    ViewPhase.CLOSED: {ViewPhase.OPENING},
 }
 
 # The phases in which the members that the agent knows and those of the view are the same, but for events under way.
-_FRESH = frozenset({Phase.LIVE, Phase.CHECKING})
+_FRESH = frozenset({ViewPhase.LIVE, ViewPhase.CHECKING})
 
 
-class Follower(NamedTuple):
+class ViewCallbacks(NamedTuple):
     """
     Gets what a `Following` brings. It must call nobody else's functions before it returns.
 
@@ -76,8 +76,8 @@ class Following:
     :ivar repairs: how many differences were found by the readings every *resync* seconds.
     """
 
-    def __init__(self, serf: Serf, resync: float | None, follower: Follower) -> None:
-        self.phase = Phase.IDLE
+    def __init__(self, serf: Serf, resync: float | None, follower: ViewCallbacks) -> None:
+        self.phase = ViewPhase.IDLE
         self.read_at: float | None = None
         self.repairs = 0
         self._serf = serf
@@ -97,23 +97,23 @@ class Following:
     def open(self) -> None:
         """Begin; raises what `Serf.stream` raises."""
         stream = self._serf.stream(_EVENTS, gaps=True)
-        self._move(Phase.OPENING)
+        self._move(ViewPhase.OPENING)
         self._stream = stream
         following = Deferred.fromCoroutine(self._follow(stream))
         following.addErrback(lambda failure: _log.failure("an event of {stream!r}", failure, stream=stream))
-        if self.phase is Phase.OPENING:
+        if self.phase is ViewPhase.OPENING:
             self._read(stream)
 
     def close(self) -> Deferred[None] | None:
         """End it; return the Deferred of the stream's end at the agent, None where there is no stream."""
-        stream = self._leave(Phase.CLOSED)
+        stream = self._leave(ViewPhase.CLOSED)
         return None if stream is None else stream.stop()
 
-    def _move(self, phase: Phase) -> None:
+    def _move(self, phase: ViewPhase) -> None:
         assert phase in _MOVES[self.phase], f"{self.phase} to {phase}"
         self.phase = phase
 
-    def _leave(self, phase: Phase) -> EventStream | None:
+    def _leave(self, phase: ViewPhase) -> EventStream | None:
         """Move to *phase*, in which nothing is followed; return the stream that was."""
         self._move(phase)
         stream, self._stream = self._stream, None
@@ -140,15 +140,15 @@ class Following:
         if isinstance(item, Gap):
             self._read(stream)
         elif isinstance(item, MemberEvent):
-            if self.phase is Phase.LIVE:
+            if self.phase is ViewPhase.LIVE:
                 self._follower.apply(item)
-            elif self.phase is not Phase.OPENING:  # else the snapshot to come has it
+            elif self.phase is not ViewPhase.OPENING:  # else the snapshot to come has it
                 self._held.append(item)
                 if len(self._held) > constant.STREAM_BUFFER:
                     self._read(stream)
 
     def _fail(self, reason: SerfError) -> None:
-        self._leave(Phase.FAILED)
+        self._leave(ViewPhase.FAILED)
         if type(reason) is not Disconnected:
             _log.error("no changes of members: {reason}", reason=reason_text(reason))
             self._schedule(_LAST_RETRY)
@@ -159,13 +159,13 @@ class Following:
     def _read(self, stream: EventStream) -> None:
         """Read the members, once no event is missed."""
         self._stop_reading()
-        if self.phase is not Phase.OPENING:
-            self._move(Phase.OPENING)
+        if self.phase is not ViewPhase.OPENING:
+            self._move(ViewPhase.OPENING)
         self._reading = Deferred.fromCoroutine(self._snapshot(stream)).addErrback(self._unread)
 
     def _check(self, stream: EventStream) -> None:
         """Read the members again, while their events go on."""
-        self._move(Phase.CHECKING)
+        self._move(ViewPhase.CHECKING)
         self._reading = Deferred.fromCoroutine(self._snapshot(stream)).addErrback(self._unread)
 
     def _stop_reading(self) -> None:
@@ -179,13 +179,13 @@ class Following:
 
     async def _snapshot(self, stream: EventStream) -> None:
         await stream.when_active()
-        if self.phase is Phase.OPENING:
-            self._move(Phase.READING)
+        if self.phase is ViewPhase.OPENING:
+            self._move(ViewPhase.READING)
         # An answer by a new connection, whose stream is not open yet, may lack what happens until it is. But then there
         # is a gap, and they are read once more.
         members = await self._serf.members()
         found = self._follower.compare(members)
-        if self.phase is Phase.CHECKING and found:
+        if self.phase is ViewPhase.CHECKING and found:
             self.repairs += found
             _log.info("{count} changes of members had been missed", count=found)
         self._retry = _RETRY
@@ -196,7 +196,7 @@ class Following:
         self._follower.read()
 
     def _go_live(self) -> None:
-        self._move(Phase.LIVE)
+        self._move(ViewPhase.LIVE)
         held, self._held = self._held, []
         for event in held:
             self._follower.apply(event)
@@ -207,10 +207,10 @@ class Following:
             return
         failure.trap(SerfError)
         _log.warn("the members can't be read: {reason}", reason=reason_text(failure))
-        if self.phase is Phase.CHECKING:
+        if self.phase is ViewPhase.CHECKING:
             self._go_live()
-        elif self.phase is Phase.READING:
-            self._move(Phase.OPENING)
+        elif self.phase is ViewPhase.READING:
+            self._move(ViewPhase.OPENING)
         self._schedule(self._retry)
         self._retry = min(2 * self._retry, _LAST_RETRY)
 
@@ -228,7 +228,7 @@ class Following:
             except SerfError as error:
                 _log.warn("no changes of members: {reason}", reason=reason_text(error))
                 self._schedule(_LAST_RETRY)
-        elif self.phase is Phase.OPENING:
+        elif self.phase is ViewPhase.OPENING:
             self._read(stream)
         elif stream.is_active:
             self._check(stream)

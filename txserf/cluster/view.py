@@ -18,7 +18,7 @@ from txserf.arguments import limit, seconds
 from txserf.callbacks import check_callables
 from txserf.cluster.changes import Changes, Teller, function_chain
 from txserf.cluster.coordinates import Coordinates
-from txserf.cluster.following import Follower, Following, Phase
+from txserf.cluster.following import Following, ViewCallbacks, ViewPhase
 from txserf.cluster.matching import Match, TagMatch
 from txserf.cluster.ring import Ring
 from txserf.cluster.table import Members, Table
@@ -71,7 +71,7 @@ class ClusterView(Service):
         self._match = Match("ClusterView", status, tags)
         self._predicate_failed = False  # so that it has been logged
         period = None if resync is None else limit(resync, "ClusterView: resync")
-        follower = Follower(self._compare, self._apply, self._was_read, self._failed)
+        follower = ViewCallbacks(self._compare, self._apply, self._was_read, self._failed)
         self._following = Following(serf, period, follower)
         self._table = Table()
         self._members = Members(self._table)
@@ -87,7 +87,7 @@ class ClusterView(Service):
 
     def startService(self) -> None:
         """Begin to follow the cluster."""
-        if self._following.phase in (Phase.IDLE, Phase.FAILED, Phase.CLOSED):
+        if self._following.phase in (ViewPhase.IDLE, ViewPhase.FAILED, ViewPhase.CLOSED):
             if not self.serf.running:
                 self.serf.startService()
             self._open()
@@ -308,7 +308,7 @@ class ClusterView(Service):
 
     @property
     def _is_closed(self) -> bool:
-        return self._following.phase is Phase.CLOSED
+        return self._following.phase is ViewPhase.CLOSED
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -317,7 +317,7 @@ class ClusterView(Service):
     def _begin(self) -> None:
         """Start it, if it does not run."""
         self._check_open()
-        if self._following.phase in (Phase.IDLE, Phase.FAILED):
+        if self._following.phase in (ViewPhase.IDLE, ViewPhase.FAILED):
             self._open()
             super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
 
@@ -329,7 +329,7 @@ class ClusterView(Service):
         reason = self.serf.why_disconnected
         return f" ({reason})" if reason else ""
 
-    # Follower
+    # ViewCallbacks
 
     def _compare(self, members: list[Member]) -> int:
         """Make the table what the agent says; the changes are told in the order of names."""
