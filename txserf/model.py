@@ -73,7 +73,7 @@ def _take_map(record: _Record, field: str, kind: type[_T]) -> dict[str, _T]:
     raise ProtocolError(f"{field} is not a map of str to {kind.__name__}")
 
 
-# What the ``ID`` of a query may be: Serf's is a uint64, and so is that of ``respond``.
+# The ``ID`` of a query is a uint64 of Serf, and so is that of ``respond``.
 _IDS = range(2**64)
 
 

@@ -28,7 +28,7 @@ def definition_list(entries: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return lines
 
 
-# What stands for the value of an option, where it is not the name of its kind.
+# The placeholder of an option's value, where it is not the name of its kind.
 _PLACEHOLDERS = {settings.Takes.TABLES: "SRC:DEST[:RELOAD]"}
 
 

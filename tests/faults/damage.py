@@ -20,7 +20,7 @@ class Way(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What goes wrong."""
+    """A way in which a connection goes wrong."""
 
     CUT = "cut"  # both ends see an orderly end
     RESET = "reset"  # both ends see a reset

@@ -1,4 +1,4 @@
-"""Who counts: the commands that clients send, and the events that an agent has. Nothing of txserf is used here."""
+"""Counts the commands that clients send, and the events that an agent has. Nothing of txserf is used here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is promised of a program, and is seen to while it is played; the page on reliability has it in words."""
+"""The promises to a program, and how they are checked while it is played; the page on reliability has them in words."""
 
 from __future__ import annotations
 

@@ -322,7 +322,7 @@ class _Pipe:
 
 
 class _FromRelay:
-    """What a relay does to the client's end."""
+    """The end of a relay that the client is connected to."""
 
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe

@@ -22,7 +22,7 @@ SLACK = 1.0
 
 
 class Mistake(Exception):
-    """What a callback of a program raises."""
+    """The mistake that a callback of a program raises."""
 
 
 @attrs.define

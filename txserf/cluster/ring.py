@@ -30,7 +30,7 @@ class Ring(Generic[M]):
     It is a hint about who should do something. It is no lock: two nodes that see different members, as they do for seconds
     after each change, may both take themselves for the owner of a key.
 
-    :param members: `Member` objects, or names of members. What is given comes back as an owner.
+    :param members: `Member` objects, or names of members. An owner is one of the objects that were given.
     :raises InvalidRequest: for anything else, and for two members of one name.
 
     The owner is the member with the highest score: the 8 bytes of BLAKE2b over the length of the name (8 bytes, the highest

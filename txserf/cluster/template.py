@@ -239,7 +239,7 @@ class Template(Service):
         else:
             self._move(Step.QUIET)
 
-    # What it does then
+    # The rendering
 
     async def _update(self) -> float | None:
         """Render, check, write and reload; return the seconds after which to try again, None for the next change."""
