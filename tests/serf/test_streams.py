@@ -280,6 +280,28 @@ class EventStreamTests(StreamCase):
             [getattr(item, "name", "Gap") for item in called], ["Gap", "one", "two", "Gap", "three"]
         )
 
+    def test_events_that_came_between_two_losses_have_a_gap_before_and_behind_them(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        self.open()
+        self.reconnect()
+        opening, _ = self.agree()
+        self.send(opening.seq, "one")  # and others may be missed before the next connection
+        self.clock.advance(1)
+        self.reconnect()
+        self.send(self.open(), "two")
+        self.assertEqual(self.names(stream, 4), ["Gap", "one", "Gap", "two"])
+
+    def test_events_that_came_before_a_stream_is_asked_for_again_have_a_gap_behind_them(self) -> None:
+        stream = self.serf.stream(gaps=True)
+        self.open()
+        self.reconnect()
+        opening, _ = self.agree()
+        self.send(opening.seq, "one")
+        self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual(self.agent.asked_names(), ["stop", "stream"])
+        self.assertEqual(self.names(stream, 2), ["Gap", "one"])
+
     def test_a_stream_that_was_never_active_has_no_gap(self) -> None:
         stream = self.serf.stream(gaps=True)
         self.agree()

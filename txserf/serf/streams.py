@@ -112,6 +112,7 @@ class Subscription(Operation):
             patience=self._patience,
         )
         connection._disown(self)
+        self._subscriber.interrupted(connection.heard_at)
         self.seq = self.connection = self._asked = (
             None  # by another Seq: the answer to this one may still come
         )
@@ -289,6 +290,8 @@ class EventStream(Stream["Event | Gap"]):
         return call.result
 
     def _interrupted(self, heard_at: float) -> None:
+        if self._held and self._lost_at is not None:
+            self._end_gap(self._lost_at)  # what comes next may be behind further events that were missed
         if self._gaps and self._was_active and self._lost_at is None:
             self._lost_at = heard_at
         super()._interrupted(heard_at)
