@@ -34,7 +34,7 @@ INSIDE = {
     "serf": "call feed streams logs recipients query advertise serf",
     "cluster": "ring matching table changes waits coordinates following view newfile template endpoint client_string",
     "handlers": "scripts routes handled agent work backlog intake running router",
-    "service": "settings agents lines apps templates jsonlog metrics web reload readiness follow demo ending options making",
+    "service": "terminal settings agents lines apps templates jsonlog metrics web reload readiness follow demo ending options making",
 }
 
 
