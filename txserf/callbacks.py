@@ -87,7 +87,7 @@ class Chain(Generic[T]):
         limit: int | None = None,
         dropping: Callable[[], None] | None = None,
     ) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._functions = functions
         self._failed = failed
         self._idle = idle

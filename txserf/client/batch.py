@@ -40,7 +40,7 @@ class Batch:
     :ivar result: a Deferred of `Responses`.
     """
 
-    due_at = math.inf  # set by `Deadlines.watch`
+    due_at: float = math.inf  # set by `Deadlines.watch`
     _finished = False
 
     def __init__(

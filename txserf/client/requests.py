@@ -78,7 +78,7 @@ class Request:
     def __init__(self, command: Command, values: Mapping[str, Any], seq: int | None = None) -> None:
         self.command = command
         self.seq = seq
-        self.values = command.shown(values) if command.has_secret else values
+        self.values: Mapping[str, Any] = command.shown(values) if command.has_secret else values
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A row of the table holds functions: it is pickled by its name.
@@ -101,7 +101,7 @@ class Response:
 
     def __init__(self, request: Request | _Sent, error: str, body: Mapping[str, Any] | None) -> None:
         self._request = request
-        self.error = error
+        self.error: str = error
         self.body: Any = body
         self._header: dict[str, Any] | None = None
 
@@ -214,7 +214,7 @@ class QueuedCommand(Operation):
             return
         # The lines of _end(), without the call.
         self._result = None
-        self.done = True
+        self.done: bool = True
         under_way = self._under_way
         under_way.count -= 1
         under_way.session.deadlines.forget(self)

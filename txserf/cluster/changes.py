@@ -50,8 +50,8 @@ class ChangeListener:
     __slots__ = ("feed", "since", "tell")
 
     def __init__(self, since: int, tell: Callable[[Change], None]) -> None:
-        self.since = since
-        self.tell = tell
+        self.since: int = since
+        self.tell: Callable[[Change], None] = tell
         self.feed: Changes | None = None
 
 

@@ -77,9 +77,9 @@ class Following:
     """
 
     def __init__(self, serf: Serf, resync: float | None, follower: ViewCallbacks) -> None:
-        self.phase = ViewPhase.IDLE
+        self.phase: ViewPhase = ViewPhase.IDLE
         self.read_at: float | None = None
-        self.repairs = 0
+        self.repairs: int = 0
         self._serf = serf
         self._resync = resync
         self._follower = follower

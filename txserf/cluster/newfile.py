@@ -29,9 +29,9 @@ class NewFile:
 
     def __init__(self, path: Path, content: bytes, mode: int | None) -> None:
         self._target = os.path.realpath(path)  # os.replace() would replace a link itself
-        self.path = ""
+        self.path: str = ""
         old = self._old()
-        self.differs = old is None or Path(self._target).read_bytes() != content
+        self.differs: bool = old is None or Path(self._target).read_bytes() != content
         if self.differs:
             folder, name = os.path.split(self._target)
             fd, self.path = tempfile.mkstemp(dir=folder, prefix=f".{name}.")

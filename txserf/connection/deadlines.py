@@ -23,7 +23,7 @@ _FEW = 128
 # The time, a number that keeps equal times in order, and the `Due`, which is None once it is forgotten.
 # It is a list, because C code compares lists.
 _Entry: TypeAlias = "list[Any]"
-_AT, _, _WHAT = range(3)
+_AT, _ORDER, _WHAT = range(3)
 
 
 class Due(Protocol):
@@ -46,8 +46,8 @@ class Deadline:
     __slots__ = ("due_at", "expired")
 
     def __init__(self, call: Callable[[], None]) -> None:
-        self.expired = call
-        self.due_at = math.inf
+        self.expired: Callable[[], None] = call
+        self.due_at: float = math.inf
 
 
 class Deadlines:

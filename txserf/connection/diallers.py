@@ -229,7 +229,7 @@ class ConnectorDialler:
     :ivar label: that address, as errors and log lines show it.
     """
 
-    label = ""
+    label: str = ""
 
     def __init__(self, connector: IConnector, make: Make) -> None:
         self._connector = connector

@@ -38,7 +38,7 @@ class Exchange:
         self.seq: int | None = None
         self.command = command
         self.values = values
-        self.packed_body = command.body(values)
+        self.packed_body: bytes = command.body(values)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         """Take the one reply. *error* is the agent's error, empty for none."""
@@ -66,9 +66,9 @@ class Unwanted(Exchange):
     """
 
     def __init__(self, exchange: Exchange, at_work_until: float = -math.inf) -> None:
-        self.seq = exchange.seq
-        self.command = exchange.command
-        self.values = exchange.values if exchange.command is STOP else {}
+        self.seq: int | None = exchange.seq
+        self.command: Command = exchange.command
+        self.values: Mapping[str, Any] = exchange.values if exchange.command is STOP else {}
         self.packed_body = b""
         self.at_work_until = at_work_until
 
@@ -87,7 +87,7 @@ class Stop(Unwanted):
 
     def __init__(self, seq: int | None) -> None:
         super().__init__(Exchange(STOP, {"Stop": seq}))
-        self.packed_body = STOP.body(self.values)
+        self.packed_body: bytes = STOP.body(self.values)
 
 
 class Beat(Stop):
@@ -95,7 +95,7 @@ class Beat(Stop):
 
     def __init__(self, seq: int, answered: Callable[[], None]) -> None:
         super().__init__(seq)
-        self.seq = seq  # it stops its own Seq, which no stream has
+        self.seq: int | None = seq  # it stops its own Seq, which no stream has
         self._answered = answered
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:

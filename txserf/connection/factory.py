@@ -37,7 +37,7 @@ from txserf.connection.diallers import (
 )
 from txserf.connection.exchange import Exchange
 from txserf.connection.failover import Rounds, jittered, spread
-from txserf.connection.hosts import Hosts, address_label, parse_hosts
+from txserf.connection.hosts import Host, Hosts, address_label, parse_hosts
 from txserf.connection.keys import Keys
 from txserf.connection.observers import Audience, ConnectionObserver
 from txserf.connection.protocol import SerfProtocol, State
@@ -102,9 +102,9 @@ class SerfClientFactory(ReconnectingClientFactory):
     :raises InvalidHostURL: at once, for a host list that is not understood.
     """
 
-    protocol = SerfProtocol
-    initialDelay = 0.1
-    delay = initialDelay
+    protocol: Callable[..., SerfProtocol] = SerfProtocol
+    initialDelay: float = 0.1
+    delay: float = initialDelay
     maxDelay: float = 30.0  # type: ignore[assignment]  # of Twisted it is an int
     noisy = False
 
@@ -135,11 +135,12 @@ class SerfClientFactory(ReconnectingClientFactory):
             connect_timeout = seconds(connect_timeout, "connect_timeout")
         if heartbeat is not None and seconds(heartbeat, "heartbeat") == 0:
             raise InvalidRequest("heartbeat must be more than 0 seconds, or None for none")
-        self.hosts = parse_hosts(hosts)
-        self.phase = Phase.IDLE
+        self.hosts: tuple[Host, ...] = parse_hosts(hosts)
+        self.phase: Phase = Phase.IDLE
         self.connection: SerfProtocol | None = None
-        self.connections = self.failovers = 0
-        self.connect_timeout = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
+        self.connections: int = 0
+        self.failovers: int = 0
+        self.connect_timeout: float = constant.CONNECT_TIMEOUT if connect_timeout is None else connect_timeout
         self.heartbeat = heartbeat
         self.last_failures: tuple[tuple[str, BaseException], ...] = ()
         self._reactor = reactor
@@ -226,7 +227,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def stopTrying(self) -> None:
         """Stop trying to connect; an open connection stays. Those who wait for one get `Disconnected`."""
-        self.continueTrying = 0
+        self.continueTrying: int = 0
         self._gave_up = None
         went_on = self.phase.goes_on
         if self.phase is Phase.WAITING:
@@ -269,7 +270,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     def time(self) -> Any:
         """Return the source of time: the reactor, unless ``clock`` was set."""
         if self.clock is None:
-            self.clock = self._real_reactor()
+            self.clock: Any = self._real_reactor()
         return self.clock
 
     # Twisted's callbacks, where a connector dials
@@ -418,7 +419,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def _reset_delay(self) -> None:
         self.delay = self.initialDelay
-        self.retries = 0
+        self.retries: int = 0
 
     # The outcome of an attempt
 

@@ -41,7 +41,7 @@ class Rounds:
         self._connected: int | None = None  # the place of the last connection
         self._flaps = 0  # connections that were lost at once, one after the other
         self.flapped: SerfError | None = None
-        self.herd = False
+        self.herd: bool = False
 
     def start_afresh(self) -> None:
         """Ask those that have refused the key too, and do not wait for those that flap."""

@@ -42,7 +42,7 @@ class Heartbeat:
         ask: Callable[[Callable[[], None]], None],
         failed: Callable[[], None],
     ) -> None:
-        self.good_at = 0.0
+        self.good_at: float = 0.0
         self._clock = clock
         self._period = period
         self._patience = patience

@@ -61,7 +61,7 @@ class Lane:
 
     def __init__(self, road: Road, lanes: Lanes) -> None:
         self.road = road
-        self.state = LaneState.NEW
+        self.state: LaneState = LaneState.NEW
         self._lanes = lanes
         self._waiting: dict[Operation, None] = {}
         self._attempt: Attempt | None = None

@@ -28,12 +28,12 @@ class Operation(Exchange):
     connection: SerfProtocol | None = None
     done = False
     asked_again = True
-    due_at = math.inf  # set by `Deadlines.watch`
+    due_at: float = math.inf  # set by `Deadlines.watch`
     main_when_refused: SerfProtocol | None = None
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
         super().__init__(command, values)
-        self.road = _MAIN
+        self.road: Road = _MAIN
         if not command.takes_main_road:
             if command.road is not Road.MAIN and (lanes or command.road is Road.GREETING):
                 self.road = command.road

@@ -133,8 +133,8 @@ class SerfProtocol(Protocol):
         owner: Owner | None = None,
     ) -> None:
         self.host = host
-        self.state = State.NEW
-        self.heard_at = 0.0
+        self.state: State = State.NEW
+        self.heard_at: float = 0.0
         self._greeting: list[Awaited] = []
         self._auth_key = auth_key
         self._clock = time_source(reactor)

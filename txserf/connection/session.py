@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -79,9 +79,9 @@ class Session:
         connect_timeout: float | None = None,
         heartbeat: float | None = constant.HEARTBEAT,
     ) -> None:
-        self.next_seq = itertools.count().__next__
+        self.next_seq: Callable[[], int] = itertools.count().__next__
         self._keys = Keys()
-        self.factory = SerfClientFactory(
+        self.factory: SerfClientFactory = SerfClientFactory(
             hosts,
             reactor=reactor,
             connect_timeout=connect_timeout,
@@ -90,7 +90,7 @@ class Session:
             keys=self._keys,
             next_seq=self.next_seq,
         )
-        self.deadlines = Deadlines(self.factory.time)
+        self.deadlines: Deadlines = Deadlines(self.factory.time)
         self.observers: list[SessionObserver] = []
         self.reconnect = reconnect
         if not reconnect:

@@ -28,8 +28,8 @@ class Entry:
     __slots__ = ("at", "call", "order")
 
     def __init__(self, at: float, order: int, call: Callable[[], object]) -> None:
-        self.at = at
-        self.order = order
+        self.at: float = at
+        self.order: int = order
         self.call: Callable[[], object] | None = call
 
     def __lt__(self, other: Entry) -> bool:

@@ -34,7 +34,7 @@ class LamportClock:
     __slots__ = ("time",)
 
     def __init__(self, time: int = 1) -> None:
-        self.time = time
+        self.time: int = time
 
     def increment(self) -> int:
         """Step on; returns the new time."""
@@ -83,9 +83,9 @@ class Known:
     __slots__ = ("_packed", "member", "since", "status_ltime")
 
     def __init__(self, member: Member, status_ltime: int = 0, since: float = 0.0) -> None:
-        self.member = member
-        self.status_ltime = status_ltime
-        self.since = since
+        self.member: Member = member
+        self.status_ltime: int = status_ltime
+        self.since: float = since
         self._packed: bytes | None = None
 
     @property
@@ -140,13 +140,13 @@ class Knowledge:
 
     def __init__(self, own: str | None, listener: Watcher) -> None:
         self.own = own
-        self.refutes = own is not None
+        self.refutes: bool = own is not None
         self.members: dict[str, Known] = {}
         self.records: dict[str, NodeRecord] = {}
         self.present: dict[str, None] = {}
-        self.clock = LamportClock()
-        self.event_clock = LamportClock()
-        self.query_clock = LamportClock()
+        self.clock: LamportClock = LamportClock()
+        self.event_clock: LamportClock = LamportClock()
+        self.query_clock: LamportClock = LamportClock()
         self._listener = listener
         self._intents: dict[str, tuple[str, int]] = {}
         self._events: dict[int, list[tuple[str, bytes]]] = {}

@@ -57,7 +57,7 @@ class MemoryTransport:
     :param peer: the other end's.
     """
 
-    disconnecting = False
+    disconnecting: bool = False
 
     def __init__(self, clock: IReactorTime, host: IPv4Address, peer: IPv4Address) -> None:
         self._clock = clock

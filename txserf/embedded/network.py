@@ -46,7 +46,7 @@ class Place:
     def __init__(self, rng: random.Random) -> None:
         self._vec = tuple(rng.uniform(-_SPREAD, _SPREAD) for _ in range(_DIMENSIONS))
         self._error = rng.uniform(0.05, 0.3)
-        self.latency = 0.0
+        self.latency: float = 0.0
 
     @property
     def coordinate(self) -> Coordinate:
@@ -155,7 +155,7 @@ class Pool:
     """
 
     def __init__(self, agenda: Agenda) -> None:
-        self.common = Knowledge(None, _Nobody(self, agenda))
+        self.common: Knowledge = Knowledge(None, _Nobody(self, agenda))
 
 
 class Network(Generic[N]):
@@ -171,11 +171,11 @@ class Network(Generic[N]):
     """
 
     def __init__(self, reactor: object | None, seed: int | None) -> None:
-        self.agenda = Agenda(reactor)
-        self.rng = random.Random(seed)
+        self.agenda: Agenda = Agenda(reactor)
+        self.rng: random.Random = random.Random(seed)
         self.seats: dict[str, Seat[N]] = {}
-        self.home = Pool(self.agenda)
-        self.detection = 1.0
+        self.home: Pool = Pool(self.agenda)
+        self.detection: float = 1.0
         self.watched: dict[N, None] = {}
         self._by_address: dict[tuple[str, int], Seat[N]] = {}
         self._sides: dict[str, int] = {}

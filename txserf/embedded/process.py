@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 
 from txserf.embedded import sizes
-from txserf.embedded.agenda import Entry
+from txserf.embedded.agenda import Agenda, Entry
 from txserf.embedded.events import QUIET, AgentEvent, MemberCoalescer, UserCoalescer, describe
 from txserf.embedded.keyring import KeyCommands, KeyOwner
 from txserf.embedded.log import AgentLog
@@ -109,20 +109,20 @@ class AgentProcess:
         on_end: Callable[[], None],
     ) -> None:
         self.seat = seat
-        self.name = seat.name
+        self.name: str = seat.name
         self.tags = tags
         self.network = network
-        self.agenda = network.agenda
+        self.agenda: Agenda = network.agenda
         self.pool = pool
         self.started_at = started_at
-        self.state = AgentState.ALIVE
+        self.state: AgentState = AgentState.ALIVE
         self.frozen_at: float | None = None
         self.connections: dict[Connection, None] = {}
         self.streams: dict[EventSink, None] = {}
-        self.log = AgentLog(network.date)
-        self.keys = KeyCommands(self, owner)
-        self.queries = Queries(self, network, handlers, self.keys.answer, self._post)
-        self.join_lock = DeferredLock()
+        self.log: AgentLog = AgentLog(network.date)
+        self.keys: KeyCommands = KeyCommands(self, owner)
+        self.queries: Queries = Queries(self, network, handlers, self.keys.answer, self._post)
+        self.join_lock: DeferredLock = DeferredLock()
         self.members_locked: Deferred[None] | None = None
         self._owner = owner
         self._on_end = on_end

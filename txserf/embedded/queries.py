@@ -145,7 +145,7 @@ class ReceivedQuery:
     :param send: sends a response to the node that asked; that it arrives is not known.
     """
 
-    type = QueryEvent.type
+    type: str = QueryEvent.type
 
     def __init__(
         self,

@@ -116,8 +116,8 @@ class Conversation:
         self._process = process
         self._auth_key = auth_key
         self._peer = peer
-        self.shaken = False
-        self.authenticated = False
+        self.shaken: bool = False
+        self.authenticated: bool = False
         self._streams: dict[int, Events] = {}
         self._monitor: Lines | None = None
         self._last_id = 0

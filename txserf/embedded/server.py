@@ -117,7 +117,7 @@ class ServerProtocol(Protocol):
     }
 
     def __init__(self, process: AgentProcess, auth_key: str) -> None:
-        self.state = ServerState.READING
+        self.state: ServerState = ServerState.READING
         self._process = process
         self._unpacker = Unpacker(GREETING_LIMIT, GREETING_ITEMS)
         self._greeted = False  # a handshake has come
@@ -131,7 +131,7 @@ class ServerProtocol(Protocol):
         self._reads = True
         self._lingering: Entry | None = None
         self.queues: dict[StreamQueue, None] = {}
-        self.name = ""
+        self.name: str = ""
 
     # -- the connection
 

@@ -39,7 +39,7 @@ class Identity:
     """
 
     def __init__(self, serf: Serf, ltimes: LTimes) -> None:
-        self.doubtful = False
+        self.doubtful: bool = False
         self._serf = serf
         self._ltimes = ltimes
         self._myself: Myself | None = None

@@ -21,7 +21,7 @@ class Backlog:
     """
 
     def __init__(self, size: int) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._size = size
         self._events: deque[Event] = deque()
         self._overflows = False

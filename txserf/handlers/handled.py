@@ -56,8 +56,8 @@ class LTimes:
     """
 
     def __init__(self) -> None:
-        self.last = 0
-        self.changed = False
+        self.last: int = 0
+        self.changed: bool = False
         self._handled: dict[Key, bool] = {}  # False while its handlers are at work
         self._order: deque[Key] = deque()
 

@@ -206,7 +206,7 @@ class Routes:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = tuple(routes)
         self._found: dict[tuple[str, str | None], tuple[Handler, ...]] = {}
-        self.stream_type = self._stream_type()
+        self.stream_type: str | None = self._stream_type()
 
     def _stream_type(self) -> str | None:
         types = {route.stream_type for route in self._routes}

@@ -108,9 +108,9 @@ class RouterService(Service):
         observers: Iterable[Observer],
     ) -> None:
         self.serf = serf
-        self.concurrency = concurrency
+        self.concurrency: int = concurrency
         self.handler_timeout = timeout
-        self.observers = list(observers)
+        self.observers: list[Observer] = list(observers)
         self._routes = routes
         self._drain = drain
         self._state = ServiceState.IDLE

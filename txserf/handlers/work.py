@@ -134,11 +134,11 @@ class Work:
     )  # fmt: skip
 
     def __init__(self, runner: Runner, event: Event, handlers: Sequence[Handler], key: Key | None) -> None:
-        self.event = event
-        self.type = event.type
-        self.key = key
-        self.outcome = Outcome.OK
-        self.duration = 0.0
+        self.event: Event = event
+        self.type: str = event.type
+        self.key: Key | None = key
+        self.outcome: Outcome = Outcome.OK
+        self.duration: float = 0.0
         self._began_at = 0.0
         self._runner = runner
         self._handlers = handlers

@@ -57,7 +57,7 @@ class Advertisement:
     """
 
     def __init__(self, advertiser: Advertiser, tags: Mapping[str, str]) -> None:
-        self.tags = Tags(tags)
+        self.tags: Tags = Tags(tags)
         self._advertiser = advertiser
         self._standing = Standing.PENDING
         self._askers: list[Deferred[None]] = []

@@ -63,9 +63,9 @@ class Share:
 
     def __init__(self, level: str, subscriber: Subscriber) -> None:
         self.level = level
-        self.rank = _RANKS.get(level)
+        self.rank: int | None = _RANKS.get(level)
         self.subscriber = subscriber
-        self.history = _History()
+        self.history: _History = _History()
 
     def take(self, line: LogLine) -> None:
         """Hand a line of the monitor on, unless it is below the level or was handed on before."""
@@ -84,7 +84,7 @@ class LogStream(Stream[LogLine]):
 
     def __init__(self, monitors: Monitors, level: str, buffer: int) -> None:
         super().__init__(buffer)
-        self.level = level.upper()
+        self.level: str = level.upper()
         self._monitors = monitors
         subscriber = Subscriber(
             self._activated, self._interrupted, self._deliver, self._leave_out, self._over

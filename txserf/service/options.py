@@ -40,11 +40,11 @@ class Options(usage.Options):
         "standard output and the log to standard error, else all goes to the log."
     )
 
-    optFlags = [
+    optFlags: list[list[object]] = [
         [row.name, row.short, row.summary] for row in settings.SETTINGS if row.kind is Takes.FLAG
     ]  # as usage.Options wants it
 
-    optParameters = [
+    optParameters: list[list[object]] = [
         [row.name, row.short, None, row.summary, row.from_text]
         for row in settings.SETTINGS
         if row.kind not in (Takes.FLAG, Takes.LIST, Takes.TABLES)
@@ -84,7 +84,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Read the file and the handlers, and check all of it."""
-        self.ending = Ending()
+        self.ending: Ending = Ending()
         # twistd goes to another folder later, where scripts are run. Files are meant from where it was started.
         for name in ("config", *_FILES):
             if self[name] is not None:
@@ -98,11 +98,11 @@ class Options(usage.Options):
         try:
             self.chosen, router = self.read()
             self._check_log()
-            self.http = self._endpoint()
+            self.http: Any = self._endpoint()
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
         handles = any(self.chosen[name] for name in ("handler", "app", "template", "config"))
-        self.router = router if handles else None
+        self.router: Router | None = router if handles else None
 
     @hides_arguments
     def read(self, again: bool = False) -> tuple[dict[str, Any], Router]:
