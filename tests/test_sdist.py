@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import txserf
 from tests.test_plugin import ROOT, pip, run
 
 # Files that tools leave in a checkout, or that only tools read.
@@ -28,7 +29,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=_LEFT_OUT)
-    pip("install", "-q", "--target", folder / "tools", "setuptools>=64", cwd=folder)
+    pip("install", "-q", "--target", folder / "tools", "setuptools>=77", cwd=folder)
     build = f"import sys; sys.path.insert(0, {str(folder / 'tools')!r})"
     build += f"; from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
     run(sys.executable, "-c", build, cwd=source)
@@ -47,6 +48,10 @@ def files(folder: Path) -> set[str]:
 def test_it_has_every_file_of_every_folder_of_the_tree(unpacked: Path) -> None:
     missing = files(unpacked.parents[1] / "source") - files(unpacked)
     assert [name for name in missing if "/" in name] == []
+
+
+def test_it_has_the_version_that_the_package_says(unpacked: Path) -> None:
+    assert unpacked.name == f"txserf-{txserf.__version__}"
 
 
 def test_it_has_nothing_that_was_compiled(unpacked: Path) -> None:

@@ -31,6 +31,8 @@ from txserf.errors import (
     StopReceiveData,
 )
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from txserf import embedded as embedded
     from txserf.client.client import Client
