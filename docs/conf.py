@@ -21,8 +21,16 @@ author = "The txserf authors"
 copyright = "2026, The txserf authors"
 release = version = installed_version("txserf")
 
-extensions = ["sphinx.ext.autodoc", "command_table", "public_names", "service_tables"]
-exclude_patterns = ["_build"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "command_table",
+    "public_names",
+    "service_tables",
+]
+exclude_patterns = ["_build", "inventories"]
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 
@@ -32,9 +40,6 @@ for interface in (IListeningPort, IProtocol, IProtocolFactory, IStreamClientEndp
 
 nitpicky = True
 nitpick_ignore = [
-    # Twisted's, where a docstring says them without their module.
-    ("py:obj", "Clock"),
-    ("py:obj", "IService"),
     # Aliases and type variables of ours: their meaning is in the text beside them.
     ("py:class", "Callback"),
     ("py:class", "Hosts"),
@@ -48,11 +53,23 @@ nitpick_ignore = [
     ("py:class", "txserf.handlers.routes.Routes"),
 ]
 nitpick_ignore_regex = [
-    # There is no network at a build, so that the pages of others can't be linked.
-    ("py:.*", r"(collections|datetime|ipaddress|os|pathlib|twisted)\..*|Deferred"),
     # The type variables of the decorators of `Router`.
     ("py:class", r"txserf\.handlers\.router\.\w+Handler"),
 ]
 
-html_theme = "alabaster"
-html_theme_options = {"description": "Serf's agent RPC for Twisted", "page_width": "1100px"}
+# A build needs no network: the inventories are small ones of our own, with the names that the pages link.
+# inventories/make.py makes them.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", "inventories/python.inv"),
+    "twisted": ("https://docs.twisted.org/en/stable", "inventories/twisted.inv"),
+    "twisted-api": ("https://docs.twisted.org/en/stable/api", "inventories/twisted-api.inv"),
+}
+
+# A prompt and the output behind it are not copied.
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "furo"
+html_title = f"txserf {version}"
+html_static_path = ["_static"]
+html_css_files = ["txserf.css"]
+html_show_sphinx = False
