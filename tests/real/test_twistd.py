@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timedelta
 
 from tests.agents import Agent
 from tests.real.helpers import in_reactor
@@ -15,9 +16,9 @@ async def test_the_members_come_first_and_then_every_event(two_agents: list[Agen
     near, far = two_agents
     running = twistd("--agent", near.rpc, "--stream", "user")
     await running.line(f"member {far.name} ")
-    assert [line.split()[1] for line in running.lines] == [near.name, far.name]
+    assert [line.split()[2] for line in running.lines] == [near.name, far.name]
     far.serf("event", "deploy", "v2")
-    assert await running.line("user deploy") == "user deploy ltime=1 v2"
+    assert (await running.line("user deploy")).endswith(" user deploy ltime=1 v2")
 
 
 @in_reactor
@@ -31,6 +32,7 @@ async def test_json_is_one_object_on_each_line_and_nothing_else_on_standard_outp
     assert (log["level"], log["subsystem"]) == ("INFO", "agent")
     agent.serf("event", "deploy", "v2")
     event = await running.record(type="user")
+    assert datetime.fromisoformat(event.pop("time")).utcoffset() == timedelta(0)
     assert event == {"type": "user", "name": "deploy", "payload": "v2", "ltime": 1, "coalesce": True}
     running.process.signalProcess("TERM")
     await running.ended
@@ -97,7 +99,24 @@ async def test_an_embedded_cluster_shows_each_kind_of_record_by_itself(twistd: S
     assert (await running.record(type="answer", node="n2"))["payload"] == "1.07"
     for kind in ("join", "update", "failed", "leave", "reap"):
         assert (await running.record(type=f"member-{kind}"))["members"]
+    records = [json.loads(line) for line in running.lines]
+    assert all(record["time"] for record in records)
+    assert "log" not in {record["type"] for record in records}
+
+
+@in_reactor
+async def test_the_log_of_an_embedded_agent_is_shown_if_it_is_asked_for(twistd: Start) -> None:
+    running = twistd("--embedded", "1", "--format", "json", "--monitor", "INFO")
     assert (await running.record(type="log"))["subsystem"]
+
+
+@in_reactor
+async def test_an_embedded_cluster_says_what_it_shows_and_how_to_go_on(twistd: Start) -> None:
+    running = twistd("--embedded", "3")
+    await running.line("member n3")
+    first, second, *_ = running.lines
+    assert first == "A cluster of 3 agents in this process: its members, then events as they happen."
+    assert "Ctrl-C" in second and "--agent" in second
 
 
 @in_reactor
@@ -121,7 +140,7 @@ async def test_a_quiet_embedded_cluster_answers_the_serf_program_on_its_ports(
     told = shared_cluster[0].serf("members", "-rpc-addr=127.0.0.1:17374")
     assert sorted(line.split()[0] for line in told.splitlines()) == ["n1", "n2"]
     await running.line("member n2")
-    assert [line.split()[0] for line in running.lines] == ["member", "member"]
+    assert [line.split()[1] for line in running.lines] == ["member", "member"]
 
 
 @in_reactor

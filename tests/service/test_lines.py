@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
+from datetime import datetime
 from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.model import Gap, LogLine, Member, MemberEvent, QueryEvent, Tags, UserEvent
-from txserf.service.lines import as_json, as_text
+from txserf.model import Ack, Answer, Gap, LogLine, Member, MemberEvent, QueryEvent, Tags, UserEvent
+from txserf.service.lines import as_json, as_text, line_format
+from txserf.service.terminal import Look
 
 WEB = Member(name="n1", address=ipaddress.ip_address("10.0.0.1"), port=7946, tags=Tags(role="web"))
 
@@ -59,6 +62,94 @@ class TextTests(SynchronousTestCase):
             as_text(UserEvent("a\x1b[2Jb", b"\x1b]0;x\x07\xff")), r"user a\x1b[2Jb ltime=0 \x1b]0;x\x07\\xff"
         )
         self.assertNotIn("\n", as_text(UserEvent("a\nb")))
+
+
+class Screen(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+# Noon in whatever time zone the tests run.
+NOON = datetime(2026, 11, 24, 12, 0, 0).timestamp()
+
+
+class ColumnTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.show = line_format("text", Look(Screen(), {"NO_COLOR": "1"}), lambda: NOON)
+
+    def test_time_kind_and_name_stand_below_each_other(self) -> None:
+        records: list[Any] = [
+            WEB,
+            MemberEvent("failed", (WEB,)),
+            MemberEvent("join", (WEB, at(None))),
+            UserEvent("deploy", b"v2", 7),
+            QueryEvent(1, "load", b"", 3),
+            Ack("n1"),
+            Answer("n1", b"0.31"),
+            Gap(1.0, 3.5),
+            LogLine.parse("2026/11/24 00:47:08 [INFO] agent: hello"),
+        ]
+        self.assertEqual(
+            list(map(self.show, records)),
+            [
+                "12:00:00  member         n1        10.0.0.1:7946  alive  role=web",
+                "12:00:00  member-failed  n1        10.0.0.1:7946  role=web",
+                "12:00:00  member-join    n1 n1",
+                "12:00:00  user           deploy    v2  LTime 7",
+                "12:00:00  query          load      LTime 3",
+                "12:00:00  ack            n1",
+                "12:00:00  answer         n1        0.31",
+                "12:00:00  gap            2.500 s   events may have been missed",
+                "12:00:00  log            INFO      agent: hello",
+            ],
+        )
+
+    def test_a_long_name_widens_its_column_up_to_a_limit(self) -> None:
+        self.show(MemberEvent("join", (WEB, WEB, WEB, WEB)))
+        self.show(Answer("n" * 12, b"x"))
+        self.assertEqual(self.show(Answer("n1", b"x")), "12:00:00  answer         n1            x")
+        self.show(Answer("n" * 99, b"x"))
+        self.assertEqual(self.show(Answer("n1", b"x")), f"12:00:00  answer         n1{' ' * 22}  x")
+
+    def test_kind_and_status_have_colours(self) -> None:
+        show = line_format("text", Look(Screen(), {"TERM": "xterm"}), lambda: NOON)
+        self.assertEqual(
+            show(WEB),
+            "\x1b[2m12:00:00\x1b[0m  \x1b[1mmember\x1b[0m         n1        10.0.0.1:7946  "
+            "\x1b[32malive\x1b[0m  role=web",
+        )
+
+    def test_what_could_steer_the_terminal_is_escaped(self) -> None:
+        self.assertEqual(
+            self.show(UserEvent("a\x1b[2Jb", b"\n\xff")),
+            r"12:00:00  user           a\x1b[2Jb  \n\\xff  LTime 0",
+        )
+
+
+class TimeTests(SynchronousTestCase):
+    pipe = Look(io.StringIO(), {})
+
+    def test_text_elsewhere_begins_with_the_time_and_its_zone(self) -> None:
+        self.assertRegex(
+            line_format("text", self.pipe, lambda: NOON)(Ack("n1")),
+            r"^2026-11-24T12:00:00[+-]\d{4} ack n1$",
+        )
+
+    def test_text_of_a_log_that_has_times_has_none(self) -> None:
+        self.assertEqual(line_format("text", self.pipe, None)(Ack("n1")), "ack n1")
+
+    def test_an_object_of_json_has_its_time_in_utc(self) -> None:
+        for look in (self.pipe, Look(Screen(), {})):
+            record = json.loads(line_format("json", look, lambda: 1.5)(Ack("n1")))
+            self.assertEqual(record["time"], "1970-01-01T00:00:01.500000+00:00")
+
+    def test_a_log_line_keeps_the_time_of_its_agent(self) -> None:
+        show = line_format("json", self.pipe, lambda: 1.5)
+        line = LogLine.parse("2026/11/24 00:47:08 [INFO] agent: hello")
+        self.assertEqual(json.loads(show(line))["time"], "2026-11-24T00:47:08")
+        self.assertEqual(json.loads(show(LogLine("x")))["time"], "1970-01-01T00:00:01.500000+00:00")
 
 
 class JSONTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf.errors import Disconnected, RequestTimeout, SerfError, reason_text
-from txserf.model import Member
+from txserf.model import Event, Gap, Member
 from txserf.serf.logs import LogStream
 from txserf.serf.serf import Serf
 from txserf.serf.streams import EventStream
@@ -37,6 +37,7 @@ class Follower(Service):
     :param stream: the filter of events; None for no events.
     :param monitor: the level of the agent's log; None for no log.
     :param failed: called with the error that ends it: the agent refuses the stream or the level, or *write* fails.
+    :ivar shown: called with each event and gap, once its line is written.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Follower(Service):
         self._phase = _Phase.STARTING
         self._events: EventStream | None = None
         self._askers: list[Deferred[None]] = []
+        self.shown: Callable[[Event | Gap], object] = lambda event: None
 
     def when_following(self) -> Deferred[None]:
         """
@@ -126,6 +128,7 @@ class Follower(Service):
         if events is not None:
             async for event in events:
                 self._write(self._format(event))
+                self.shown(event)
 
     async def _members(self) -> list[Member]:
         while True:

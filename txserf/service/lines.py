@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any, TypeAlias
+
+from twisted.logger import formatTime
 
 from txserf import wire
 from txserf.connection.hosts import address_label
@@ -19,6 +22,7 @@ from txserf.model import (
     QueryEvent,
     UserEvent,
 )
+from txserf.service.terminal import Cell, Look, places, printable
 
 #: A record that can be shown.
 Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
@@ -26,34 +30,107 @@ Record: TypeAlias = "Member | Event | Gap | LogLine | Ack | Answer"
 #: Makes a line of a record.
 Format = Callable[[Record], str]
 
+#: The names that ``--format`` has for formats.
+FORMATS = ("text", "json")
+
+# On a terminal: places for the longest kind of record, and for names. A longer name shifts the rest of its line.
+_KIND, _NAME, _LONG_NAME = 13, 8, 24
+
+
+def line_format(name: str, look: Look, now: Callable[[], float] | None) -> Format:
+    """
+    Return the format of this name.
+
+    :param name: one of `FORMATS`.
+    :param look: how text looks where the lines go. On a terminal it has columns.
+    :param now: gives the time, in seconds since 1970, which each line has; None where something else adds it to text.
+    """
+    if name == "json":
+        return as_json if now is None else lambda record: as_json(record, now())
+    if now is None:
+        return as_text
+    if look.is_terminal:
+        return Columns(look, now)
+    return lambda record: f"{formatTime(now())} {as_text(record)}"
+
 
 def as_text(record: Record) -> str:
     """Return a record as a line for people. Characters that could steer a terminal are escaped."""
     match record:
         case Member():
-            name, tags = _printable(record.name), _printable(_tags(record))
-            return f"member {name} {_where(record)} {_printable(str(record.status))} {tags}".rstrip()
+            name, tags = printable(record.name), printable(_tags(record))
+            return f"member {name} {_where(record)} {printable(str(record.status))} {tags}".rstrip()
         case UserEvent() | QueryEvent():
-            name, payload = _printable(record.name), _shown(record.payload)
+            name, payload = printable(record.name), printable(_payload(record))
             return f"{record.type} {name} ltime={record.ltime} {payload}".rstrip()
         case MemberEvent():
-            return f"{record.type} {' '.join(_printable(member.name) for member in record.members)}"
+            return f"{record.type} {' '.join(printable(member.name) for member in record.members)}"
         case Ack():
-            return f"ack {_printable(record.node)}"
+            return f"ack {printable(record.node)}"
         case Answer():
-            return f"answer {_printable(record.node)} {_shown(record.payload)}".rstrip()
+            return f"answer {printable(record.node)} {printable(_payload(record))}".rstrip()
         case Gap():
-            return f"gap of {record.resumed_at - record.lost_at:.3f} s: events may have been missed"
+            return f"gap of {_seconds(record)} s: events may have been missed"
         case LogLine():
-            return f"log {_printable(record.line)}"
+            return f"log {printable(record.line)}"
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)[1:-1]
+class Columns:
+    """
+    Makes lines for a terminal: the time, the kind and the name stand below each other, each in its style.
+
+    :param look: of the terminal.
+    :param now: gives the time, in seconds since 1970.
+    """
+
+    def __init__(self, look: Look, now: Callable[[], float]) -> None:
+        self._look = look
+        self._now = now
+        self._name = _NAME
+
+    def __call__(self, record: Record) -> str:
+        """Return the line of a record."""
+        kind, name, rest = _cells(record)
+        if rest:
+            self._name = max(self._name, min(places(printable(name)), _LONG_NAME))
+        cells = [
+            self._look.styled(formatTime(self._now(), "%H:%M:%S"), "time"),
+            self._look.cell((kind, kind), _KIND),
+            self._look.cell(name, self._name),
+            *(self._look.cell(cell) for cell in rest if cell),
+        ]
+        return "  ".join(cells).rstrip()
 
 
-def _shown(payload: bytes) -> str:
-    return _printable(payload.decode("utf-8", "backslashreplace"))
+def _cells(record: Record) -> tuple[str, str, list[Cell]]:
+    """Return the kind, the name, and more about a record."""
+    match record:
+        case Member():
+            status = str(record.status)
+            return "member", record.name, [_where(record), (status, status), _tags(record)]
+        case UserEvent() | QueryEvent():
+            return record.type, record.name, [_payload(record), (f"LTime {record.ltime}", "hint")]
+        case MemberEvent(members=(member,)):
+            return record.type, member.name, [_where(member), _tags(member)]
+        case MemberEvent():
+            return record.type, " ".join(member.name for member in record.members), []
+        case Ack():
+            return "ack", record.node, []
+        case Answer():
+            return "answer", record.node, [_payload(record)]
+        case Gap():
+            return "gap", f"{_seconds(record)} s", ["events may have been missed"]
+        case LogLine():
+            text = f"{record.subsystem}: {record.text}" if record.subsystem else record.text
+            return "log", record.level, [text]
+
+
+def _payload(record: UserEvent | QueryEvent | Answer) -> str:
+    return record.payload.decode("utf-8", "backslashreplace")
+
+
+def _seconds(gap: Gap) -> str:
+    return f"{gap.resumed_at - gap.lost_at:.3f}"
 
 
 def _where(member: Member) -> str:
@@ -64,9 +141,17 @@ def _tags(member: Member) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(member.tags.items()))
 
 
-def as_json(record: Record) -> str:
-    """Return a record as a JSON object, whose ``type`` names its kind; in ASCII."""
-    return json.dumps(_fields(record))
+def as_json(record: Record, at: float | None = None) -> str:
+    """
+    Return a record as a JSON object, whose ``type`` names its kind; in ASCII.
+
+    :param at: seconds since 1970 at which the record came, which become its ``time`` (ISO 8601, UTC). A log line keeps
+        the agent's own time, if it has one. None: no other record has a time.
+    """
+    fields = _fields(record)
+    if at is not None and fields.get("time") is None:
+        fields["time"] = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds")
+    return json.dumps(fields)
 
 
 def _fields(record: Record) -> dict[str, Any]:
@@ -117,7 +202,3 @@ def _member(member: Member) -> dict[str, Any]:
 def _text(payload: bytes) -> str:
     # Bytes that are not UTF-8 become lone surrogates, which JSON can hold, so that a reader can get the bytes back.
     return wire.as_text(payload)
-
-
-#: By the names that ``--format`` has for them.
-FORMATS: dict[str, Format] = {"text": as_text, "json": as_json}

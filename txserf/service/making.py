@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    textFileLogObserver,
+)
 
 from txserf.errors import hides_arguments
 from txserf.handlers.router import Router
@@ -20,11 +27,12 @@ from txserf.serf.serf import Serf
 from txserf.service import settings
 from txserf.service.ending import Interrupts
 from txserf.service.follow import Follower
-from txserf.service.lines import FORMATS, Format
+from txserf.service.lines import Format, line_format
 from txserf.service.options import Options
 from txserf.service.readiness import Guard
 from txserf.service.reload import Reloader
 from txserf.service.templates import Templates
+from txserf.service.terminal import Look, is_terminal
 
 if TYPE_CHECKING:
     from txserf.embedded import EmbeddedCluster
@@ -70,17 +78,18 @@ class Parts(MultiService):
 def makeService(options: Options) -> IService:
     """Make the service that the options ask for."""
     values, router, failed = options.chosen, options.router, options.ending.fail
-    write, format = _line_writer(options), FORMATS[values["format"]]
     cluster = None if values["embedded"] is None else _embedded_cluster(values["embedded"])
     shows_all = cluster is not None and not values["embedded-quiet"]
     serf = Serf(options.agents if cluster is None else cluster.endpoints())
+    write, format = _output(options, serf)
     handles = values["handler"] or values["app"] or values["template"]
     follower = None
     if shows_all or not handles or values["stream"] is not None or values["monitor"] is not None:
         stream = "*" if values["stream"] is None and (shows_all or not handles) else values["stream"]
-        monitor = values["monitor"] or ("INFO" if shows_all else None)
-        follower = Follower(serf, write, format, stream=stream or None, monitor=monitor, failed=failed)
-    parts = Parts(_json_log(options.parent) if values["log-format"] == "json" else None)
+        follower = Follower(
+            serf, write, format, stream=stream or None, monitor=values["monitor"], failed=failed
+        )
+    parts = Parts(_log_observer(options, shows_all))
     interrupts = Interrupts()
     parts.add(interrupts)
     if cluster is not None:
@@ -108,10 +117,24 @@ def makeService(options: Options) -> IService:
     return result
 
 
-def _json_log(twistd: Any) -> Callable[[], ILogObserver]:
-    from txserf.service import jsonlog
+def _log_observer(options: Options, shows_all: bool) -> Callable[[], ILogObserver] | None:
+    """Return what makes the log's observer; None for that of ``twistd``."""
+    twistd: Any = options.parent or {}
+    if options.chosen["log-format"] == "json":
+        from txserf.service import jsonlog
 
-    return partial(jsonlog.observer, twistd)
+        return partial(jsonlog.observer, twistd)
+    elsewhere = any(twistd.get(name) for name in ("logfile", "syslog", "logger"))
+    if shows_all and twistd.get("nodaemon") and not elsewhere and is_terminal(sys.stderr):
+        return _warnings
+    return None
+
+
+def _warnings() -> ILogObserver:
+    # The log and the demonstration are on one terminal: what goes well would drown what is shown.
+    serious = LogLevelFilterPredicate(LogLevel.warn)
+    observer: ILogObserver = FilteringLogObserver(textFileLogObserver(sys.stderr), [serious])
+    return observer
 
 
 def _handling(
@@ -163,10 +186,18 @@ def _demo(
     format: Format,
     failed: Callable[[BaseException], object],
 ) -> IService:
-    from txserf.service.demo import Demo
+    from txserf.service.demo import Demo, greeting
 
     port = values["embedded-port"]
-    demo: IService = Demo(cluster, port=port, follower=follower, write=write, format=format, failed=failed)
+    demo: IService = Demo(
+        cluster,
+        port=port,
+        follower=follower,
+        write=write,
+        format=format,
+        greeting=greeting(values["embedded"], port) if values["format"] == "text" else (),
+        failed=failed,
+    )
     return demo
 
 
@@ -176,11 +207,19 @@ def _embedded_cluster(nodes: int) -> EmbeddedCluster:
     return EmbeddedCluster(nodes=nodes)
 
 
-def _line_writer(options: Options) -> Callable[[str], object]:
+def _output(options: Options, serf: Serf) -> tuple[Callable[[str], object], Format]:
+    """Return what writes a line, and what makes the line of a record."""
     twistd: Any = options.parent or {}
+    name = options.chosen["format"]
+
+    def now() -> float:
+        seconds: float = serf.clock.seconds()
+        return seconds
+
     if not twistd.get("nodaemon"):
-        # The field's name begins with log_, so that a JSON log does not repeat the text.
-        return lambda line: _log.info("{log_line}", log_line=line)
+        # The field's name begins with log_, so that a JSON log does not repeat the text. The log has times already.
+        in_log = line_format(name, Look(None), now if name == "json" else None)
+        return lambda line: _log.info("{log_line}", log_line=line), in_log
     if not twistd.get("logfile"):
         # twistd would log to standard output, between the lines that are written there.
         sys.stdout = sys.stderr
@@ -195,4 +234,4 @@ def _line_writer(options: Options) -> Callable[[str], object]:
         output.write(line + "\n")
         output.flush()
 
-    return write
+    return write, line_format(name, Look(output), now)
