@@ -24,6 +24,8 @@ ORDER = """
     service
     pytest_plugin
     __init__
+    cli
+    __main__
 """
 
 # The same for the modules of one folder, from the first to the last.

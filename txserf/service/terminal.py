@@ -74,6 +74,7 @@ class Look:
     :param stream: a text stream; None for none.
     :param environ: variables; None takes those of the process.
     :ivar is_terminal: whether it is a terminal.
+    :ivar can_redraw: whether it is one that knows control sequences, as `redrawn` has them: ``TERM`` is not ``dumb``.
     :ivar has_colours: whether it is one that wants colours: neither is ``NO_COLOR`` set, nor ``TERM`` to ``dumb``, and rich
         is there.
     """
@@ -82,8 +83,9 @@ class Look:
         environ = os.environ if environ is None else environ
         self._stream = stream
         self.is_terminal = is_terminal(stream)
-        wanted = not environ.get("NO_COLOR") and environ.get("TERM", "") not in _DUMB
-        self.has_colours = self.is_terminal and wanted and find_spec("rich") is not None
+        self.can_redraw = self.is_terminal and environ.get("TERM", "") not in _DUMB
+        wanted = self.can_redraw and not environ.get("NO_COLOR")
+        self.has_colours = wanted and find_spec("rich") is not None
         self._render = _renderer() if self.has_colours else _plain
 
     @property

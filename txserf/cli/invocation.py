@@ -1,0 +1,132 @@
+"""One run of a command: its values, the connection, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any
+
+from txserf.cli import outputs
+from txserf.model import Member
+from txserf.serf.serf import Serf
+from txserf.service import lines
+from txserf.service.terminal import Cell, Look, printable
+
+
+class Invocation:
+    """
+    A command that runs.
+
+    :param values: of its parameters, by `Parameter.key`.
+    :param serf: the connection.
+    :param out: where its output goes; None where there is nothing to write to.
+    :param err: for its warnings.
+    :ivar output: the name of the output.
+    :ivar look: how text looks on *out*.
+    """
+
+    def __init__(self, values: dict[str, Any], serf: Serf, out: IO[str] | None, err: IO[str] | None) -> None:
+        self.values = values
+        self.serf = serf
+        self.look = Look(out)
+        self.output: str = values["output"] or ("table" if self.look.is_terminal else "text")
+        self._out = out
+        self._err = err
+
+    @property
+    def is_json(self) -> bool:
+        return self.output in ("json", "jsonl")
+
+    @property
+    def timeout(self) -> float | None:
+        """The seconds of ``--timeout``; None if it was not given."""
+        seconds: float | None = self.values["timeout"]
+        return seconds
+
+    def write(self, *texts: str) -> None:
+        """Write lines, at once."""
+        if self._out is not None and texts:
+            self._out.write("".join(f"{line}\n" for line in texts))
+            self._out.flush()
+
+    def draw(self, text: str) -> None:
+        """Write characters as they are, at once."""
+        if self._out is not None:
+            self._out.write(text)
+            self._out.flush()
+
+    def warn(self, text: str) -> None:
+        """Write a line to standard error."""
+        complain(self._err, text)
+
+    def line(self, record: lines.Record) -> str:
+        """Return a record as a line."""
+        return lines.as_json(record) if self.is_json else lines.as_text(record)
+
+    def payload(self) -> bytes:
+        """Return the bytes that were given as PAYLOAD."""
+        given: str | None = self.values["payload"]
+        if given == "-":
+            return sys.stdin.buffer.read()
+        return os.fsencode(given or "")
+
+    # The forms of results
+
+    def show_rows(self, rows: Iterable[Sequence[Cell]], header: Sequence[str]) -> None:
+        """Write rows as a table, or as text."""
+        self.write(*self.look.columns(rows, header if self.output == "table" else ()))
+
+    def show(self, record: Any, *texts: str) -> None:
+        """Write a result: as JSON, else as these lines."""
+        if self.is_json:
+            self.write(json.dumps(record, indent=2 if self.output == "json" else None))
+        else:
+            self.write(*texts)
+
+    def show_list(
+        self, records: Sequence[Any], rows: Iterable[Sequence[Cell]], header: Sequence[str]
+    ) -> None:
+        """Write a list: as one JSON document, as an object a line, or as a table."""
+        if self.output == "json":
+            self.write(json.dumps(records, indent=2))
+        elif self.output == "jsonl":
+            self.write(*map(json.dumps, records))
+        else:
+            self.show_rows(rows, header)
+
+    def show_members(self, members: Sequence[Member]) -> None:
+        """Write members in any of the outputs."""
+        forms: dict[str, Callable[[], Iterable[str]]] = {
+            "names": lambda: outputs.names(members),
+            "hosts": lambda: outputs.hosts(members, lambda text: self.warn(f"left out: {text}")),
+            "ansible": lambda: [self._inventory(members)],
+            "prometheus": lambda: [json.dumps(self._targets(members), indent=2)],
+        }
+        if self.output in forms:
+            self.write(*forms[self.output]())
+        else:
+            records = [outputs.member_record(member) for member in members]
+            self.show_list(records, map(outputs.member_cells, members), outputs.MEMBER_HEADER)
+
+    def _inventory(self, members: Sequence[Member]) -> str:
+        name = self.values.get("host")
+        if name is None:
+            return json.dumps(outputs.inventory(members), indent=2)
+        (found,) = [outputs.variables(member) for member in members if member.name == name] or [{}]
+        return json.dumps(found, indent=2)
+
+    def _targets(self, members: Sequence[Member]) -> list[dict[str, Any]]:
+        return outputs.targets(members, self.values["port"], self.values["port_tag"])
+
+
+def complain(stream: IO[str] | None, text: str) -> None:
+    """Write a line that says what is wrong; nothing of it can steer a terminal."""
+    if stream is not None:
+        stream.write(f"txserf: {printable(text)}\n")
+        stream.flush()
+
+
+class Missing(Exception):
+    """Not all that was expected came; the text says so, with the names of the missing."""

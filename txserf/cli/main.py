@@ -1,0 +1,167 @@
+"""The program ``txserf``: from a command line to an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from txserf.cli.parsing import UsageError, parse
+from txserf.cli.table import CliCommand
+from txserf.errors import hides_arguments
+
+if TYPE_CHECKING:
+    from txserf.connection.hosts import HostItem
+    from txserf.serf.serf import Serf
+
+# Commands that wait for an agent which is not there yet. All others have one round over the agents.
+_PATIENT = frozenset({"wait", "template"})
+
+
+@hides_arguments
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run a command line.
+
+    :param argv: the arguments; None takes those of the process.
+    :returns: the exit code.
+    """
+    _escape_what_can_not_be_written(sys.stdout, sys.stderr)
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        return _failed(2, str(error))
+    except BrokenPipeError:
+        _forget_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        _forget_output()
+        return _failed(1, f"the output can't be written: {error.strerror}")
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _main(argv: Sequence[str]) -> int:
+    row, values = parse(argv)
+    if row.handed_on is not None:
+        return _hand_on(values["argv"])
+    from txserf.service.agents import read_agents
+    from txserf.service.settings import ConfigError
+
+    try:
+        hosts = read_agents({"agent": values["agent"], "auth-key-file": values["auth_key_file"]})
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    from txserf.cli.process import in_reactor
+
+    code = in_reactor(lambda reactor: work(reactor, row, values, hosts, sys.stdout, sys.stderr))
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
+
+
+async def work(
+    reactor: Any,
+    row: CliCommand,
+    values: dict[str, Any],
+    hosts: Sequence[HostItem] | None,
+    out: IO[str] | None,
+    err: IO[str] | None,
+) -> int:
+    """
+    Run a command that talks to an agent.
+
+    :param hosts: the agents; None takes those of the environment.
+    :param out: where its output goes.
+    :param err: where its one line goes if it fails.
+    :returns: the exit code.
+    """
+    from txserf import constant
+    from txserf.cli.invocation import Invocation, Missing, complain
+    from txserf.errors import InvalidRequest, SerfError
+    from txserf.serf.serf import Serf
+
+    module, _, function = row.function.partition(":")
+    command = getattr(importlib.import_module(f"txserf.cli.{module}"), function)
+    timeout = values["timeout"]
+    patience = constant.SERF_TIMEOUT if timeout is None else timeout
+    serf = Serf(
+        hosts, reactor=reactor, timeout=patience, connect_timeout=min(patience, constant.CONNECT_TIMEOUT)
+    )
+    waits = row.name in _PATIENT
+    if not waits:
+        serf.factory.maxRetries = 0  # type: ignore[assignment]  # of Twisted it is None
+    try:
+        async with serf:
+            if not waits:
+                await _connected(serf, timeout)
+            await command(Invocation(values, serf, out, err))
+    except Missing as error:
+        complain(err, str(error))
+        return 3
+    except (InvalidRequest, UsageError) as error:
+        complain(err, str(error))
+        return 2
+    except SerfError as error:
+        complain(err, _why(error))
+        return 1
+    return 0
+
+
+async def _connected(serf: Serf, timeout: float | None) -> None:
+    """Wait for the connection, or for the end of the first round. After that, a lost agent is replaced as ever."""
+    from twisted.internet.defer import TimeoutError
+
+    from txserf.errors import ConnectError
+
+    connected = serf.when_connected()
+    if timeout is not None:
+        connected.addTimeout(timeout, serf.clock)
+    try:
+        await connected
+    except TimeoutError:
+        raise ConnectError(serf.why_disconnected or "not connected") from None
+    serf.factory.maxRetries = None
+
+
+def _why(error: BaseException) -> str:
+    from txserf.errors import KeyringError, reason_text
+
+    text = reason_text(error)
+    if isinstance(error, KeyringError) and error.reply is not None:
+        text += "".join(f"; {node}: {said}" for node, said in sorted(error.reply.messages.items()) if said)
+    return text
+
+
+def _hand_on(argv: Sequence[str]) -> int:
+    """Be ``twistd -n txserf``, without a file for its process id."""
+    from twisted.scripts.twistd import run
+
+    sys.argv[:] = ["twistd", "-n", "--pidfile=", "txserf", *argv]
+    run()
+    return 0
+
+
+def _failed(code: int, text: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(f"txserf: {text if text.isprintable() else repr(text)[1:-1]}\n")
+    return code
+
+
+def _escape_what_can_not_be_written(*streams: Any) -> None:
+    """Let streams write escapes for letters that their encoding does not have: a stranger's name may have any."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """Let nothing that is still to be written fail at the end of the process."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

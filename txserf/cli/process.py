@@ -1,0 +1,76 @@
+"""The process of ``txserf``: the reactor, and the signals that end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
+from twisted.python.failure import Failure
+from zope.interface import provider
+
+from txserf.cli.invocation import complain
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def in_reactor(work: Callable[[Any], Coroutine[Any, Any, int]], level: LogLevel = LogLevel.error) -> int:
+    """
+    Run the reactor until *work* is done.
+
+    A SIGINT or SIGTERM cancels it, and the exit code is 128 and the signal's number then. A second one ends the process at
+    once.
+
+    :param work: called with the reactor; its result is the exit code.
+    :param level: the lowest level of what is logged that goes to standard error.
+    :returns: the exit code.
+    :raises BaseException: what *work* raises.
+    """
+    from twisted.internet import reactor
+
+    _log_to_stderr(level)
+    outcome: list[Any] = []
+    signals: list[int] = []
+
+    def start() -> None:
+        doing = Deferred.fromCoroutine(work(reactor))
+        for number in _SIGNALS:
+            signal.signal(number, lambda number, _: interrupt(number, doing))
+        doing.addBoth(done)
+
+    def interrupt(number: int, doing: Deferred[Any]) -> None:
+        if signals:
+            os._exit(128 + number)
+        signals.append(number)
+        reactor.callFromThread(doing.cancel)  # type: ignore[attr-defined]  # it is typed as less than it is
+
+    def done(result: Any) -> None:
+        outcome.append(result)
+        reactor.stop()
+
+    reactor.callWhenRunning(start)
+    reactor.run()
+    (result,) = outcome
+    if signals and isinstance(result, Failure) and result.check(CancelledError):
+        return 128 + signals[0]
+    if isinstance(result, Failure):
+        result.raiseException()
+    code: int = result
+    return code
+
+
+def _log_to_stderr(level: LogLevel) -> None:
+    """Write what is logged at *level* or above to standard error, a line each."""
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        if event["log_level"] >= level:
+            failure: Failure | None = event.get("log_failure")
+            reason = "" if failure is None else f": {failure.getErrorMessage()}"
+            complain(sys.stderr, f"{formatEvent(event)}{reason}")
+
+    globalLogBeginner.beginLoggingTo([observe], discardBuffer=True, redirectStandardIO=False)
