@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -313,6 +314,64 @@ class BackOffTests(FactoryCase):
         agent.lose()
         self.fail_round()
         self.assertAlmostEqual(self.wait_of(factory), 0.1)
+
+
+class WarningTests(FactoryCase):
+    """The warnings of a log about hosts that can't be reached."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = Log(self)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings since the last call."""
+        found = [formatEvent(event) for event in self.log.events if event["log_level"] is LogLevel.warn]
+        self.log.events.clear()
+        return found
+
+    def test_the_first_round_that_failed_is_one_with_the_wait_until_the_next(self) -> None:
+        factory = self.factory([self.a])
+        factory.start()
+        self.a.refuse()
+        (told,) = self.warnings
+        self.assertIn("no connection to ", told)
+        self.assertTrue(told.endswith("; tries again in 0.1 s, then at intervals that grow to 30 s"), told)
+
+    def test_further_rounds_are_silent_until_something_changes(self) -> None:
+        self.factory([self.a]).start()
+        for _ in range(3):
+            self.a.refuse()
+            self.clock.advance(30)
+        self.assertEqual(len(self.warnings), 1)
+        self.a.refuse(OSError("no route"))
+        (told,) = self.warnings
+        self.assertIn("no route; tries again in ", told)
+
+    def test_a_host_that_failed_before_another_one_did_is_one_too(self) -> None:
+        factory = self.factory()
+        factory.start()
+        self.a.refuse()
+        self.b.accept_and_greet()
+        (told,) = self.warnings
+        self.assertIn("no connection to ", told)
+        self.assertNotIn("tries again", told)
+
+    def test_started_again_it_warns_again(self) -> None:
+        factory = self.factory([self.a])
+        for _ in range(2):
+            factory.start()
+            self.a.refuse()
+            self.assertEqual(len(self.warnings), 1)
+            factory.stopTrying()
+
+    def test_giving_up_is_one_warning_that_names_all(self) -> None:
+        factory = self.factory()
+        factory.maxRetries = 0  # type: ignore[assignment]  # of Twisted it is None
+        factory.start()
+        self.fail_round()
+        (told,) = self.warnings
+        self.assertTrue(told.startswith("gave up: no host could be reached: "), told)
 
 
 class HerdTests(FactoryCase):

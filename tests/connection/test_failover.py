@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txserf.connection.failover import Rounds, jittered
+from txserf.connection.failover import Rounds, Unreached, jittered
 from txserf.errors import AuthenticationError, ConnectionLost
 
 
@@ -92,3 +92,31 @@ class JitterTests(SynchronousTestCase):
         waits = [jittered(10, 5.0, 12) for _ in range(500)]
         self.assertEqual((min(waits), max(waits)), (0, 12))
         self.assertGreater(len(set(waits)), 10)
+
+
+class UnreachedTests(SynchronousTestCase):
+    def test_a_failure_is_news_once_and_again_when_the_reason_changes(self) -> None:
+        unreached = Unreached()
+        told = []
+        for reason in ("refused", "refused", "timeout", "refused"):
+            unreached.failed("a:1", reason)
+            told.append(unreached.take())
+        refused, late = (f"no connection to a:1: {reason}" for reason in ("refused", "timeout"))
+        self.assertEqual(told, [refused, "", late, refused])
+
+    def test_after_a_connection_it_is_news_again(self) -> None:
+        unreached = Unreached()
+        unreached.failed("a:1", "refused")
+        unreached.take()
+        unreached.connected("a:1")
+        unreached.failed("a:1", "refused")
+        self.assertEqual(unreached.take(), "no connection to a:1: refused")
+
+    def test_a_line_names_ten_hosts_at_most(self) -> None:
+        unreached = Unreached()
+        for number in range(12):
+            unreached.failed(f"a:{number}", "refused")
+        news = unreached.take()
+        self.assertEqual(news.count("refused"), 10)
+        self.assertTrue(news.endswith("; and 2 more"))
+        self.assertEqual(unreached.take(), "")

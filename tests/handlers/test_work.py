@@ -455,4 +455,7 @@ class NameTests(RouterCase):
     def test_a_function_is_called_by_its_module_and_name_and_anything_else_by_its_class(self) -> None:
         self.assertEqual(FunctionHandler(describe).label, "txserf.handlers.work.describe")
         self.assertEqual(FunctionHandler(self.got.append).label, "?.list.append")
-        self.assertEqual(FunctionHandler(partial(describe)).label, "functools.partial")
+
+    def test_the_label_of_a_partial_is_that_of_its_function(self) -> None:
+        for function in (partial(describe), partial(partial(describe), 1)):
+            self.assertEqual(FunctionHandler(function).label, "txserf.handlers.work.describe")

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from twisted.python import usage
 
@@ -55,6 +56,26 @@ class OptionsTests(OptionsCase):
             self.assertTrue(self.refusal(given).endswith(f" (did you mean --{known}?)"), self.refusal(given))
         for given in ("--xyz", "-x", "--agent", "--embedded-quiet=1"):
             self.assertNotIn("did you mean", self.refusal(given))
+
+    def test_a_refusal_is_a_sentence_without_words_of_twisteds_own(self) -> None:
+        self.assertEqual(
+            self.refusal("--concurrency", "0"), "--concurrency is a whole number from 1 on, not '0'"
+        )
+
+    def test_a_word_that_is_no_option_is_refused(self) -> None:
+        self.assertEqual(self.refusal("members"), "there is no 'members': each option begins with --")
+
+    def test_below_twistd_a_refusal_ends_the_process_with_two_lines(self) -> None:
+        options: Any = Options()
+        options.parent = usage.Options()
+        ended = self.assertRaises(SystemExit, options.parseOptions, ["--concurrency", "0"])
+        self.assertEqual(
+            str(ended).splitlines(),
+            [
+                "txserf: --concurrency is a whole number from 1 on, not '0'",
+                "'twistd txserf --help' lists the options",
+            ],
+        )
 
     def test_each_option_of_the_command_line_wins_over_the_file(self) -> None:
         name = self.file(

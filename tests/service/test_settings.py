@@ -68,7 +68,14 @@ class LoadTests(FileCase):
             self.assertIn(f"FILE: there is no option {key!r} (did you mean {known}?)", told)
 
     def test_a_table_is_refused_by_name(self) -> None:
-        self.assertIn("there is no option 'txserf'", self.refusal('[txserf]\nagent = "x"'))
+        told = "there is no option 'txserf'; options stand at the top of the file, in no table"
+        self.assertIn(told, self.refusal('[txserf]\nagent = "x"'))
+
+    def test_a_port_may_be_a_number(self) -> None:
+        self.assertEqual(settings.load(self.file("http = 9100")), {"http": "9100"})
+        self.assertEqual(settings.load(self.file('http = "tcp:9100"')), {"http": "tcp:9100"})
+        for wrong in ("0", "65536", "true"):
+            self.assertIn("http is text, or the number of a port, not ", self.refusal(f"http = {wrong}"))
 
     def test_a_wrong_type_is_refused_with_both_types(self) -> None:
         for text, told in {

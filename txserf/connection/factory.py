@@ -36,7 +36,7 @@ from txserf.connection.diallers import (
     exception_of,
 )
 from txserf.connection.exchange import Exchange
-from txserf.connection.failover import Rounds, jittered, spread
+from txserf.connection.failover import Rounds, Unreached, jittered, spread
 from txserf.connection.hosts import Host, Hosts, address_label, parse_hosts
 from txserf.connection.keys import Keys
 from txserf.connection.observers import Audience, ConnectionObserver
@@ -145,6 +145,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.last_failures: tuple[tuple[str, BaseException], ...] = ()
         self._reactor = reactor
         self._rounds = Rounds()
+        self._unreached = Unreached()
         self._audience = Audience(observer)
         self._keys = Keys() if keys is None else keys
         self._keys.changed = self._rounds.forget_refusals  # a host may like the other key
@@ -316,6 +317,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         self.continueTrying = 1
         self._reset_delay()
         self._rounds.start_afresh()
+        self._unreached = Unreached()
 
     def _begins_round(self) -> bool:
         """Begin the round that is due; return whether there was one."""
@@ -373,7 +375,7 @@ class SerfClientFactory(ReconnectingClientFactory):
         protocol = attempt.protocol
         key_is_old = protocol is not None and protocol._auth_key != self._keys.of(attempt.host)
         self._rounds.failed(attempt.place, reason, key_is_old)
-        _log.info("no connection to {host}: {reason}", host=attempt.label, reason=reason_text(reason))
+        self._unreached.failed(attempt.label, reason_text(reason))
 
     def _round_over(self) -> None:
         self.last_failures = tuple((self._label(place), why) for place, why in self._rounds.failures)
@@ -395,6 +397,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._move(Phase.WAITING)
         self._wait = self.time().callLater(wait, self._wait_over)
         self.delay = min(self.delay * self.factor, self.maxDelay)
+        news = self._unreached.take()
+        if news:
+            again = "{news}; tries again in {wait:.1f} s, then at intervals that grow to {most:g} s"
+            _log.warn(again, news=news, wait=wait, most=self.maxDelay)
 
     def _is_exhausted(self) -> bool:
         return self.maxRetries is not None and self.retries >= self.maxRetries
@@ -440,6 +446,10 @@ class SerfClientFactory(ReconnectingClientFactory):
         self._connected_at = self.time().seconds()
         if not self._rounds.flaps:
             self._reset_delay()
+        self._unreached.connected(attempt.label)
+        news = self._unreached.take()
+        if news:
+            _log.warn("{news}", news=news)
         _log.info("connected to {host}", host=attempt.label)
         assert attempt.protocol is not None
         self._audience.connected(attempt.protocol, partial(self._dial_beside, attempt))
@@ -481,6 +491,7 @@ class SerfClientFactory(ReconnectingClientFactory):
 
     def _give_up(self, reason: SerfError) -> None:
         self._move(Phase.IDLE)
+        self._unreached.take()  # the reason names them
         _log.warn("gave up: {reason}", reason=reason_text(reason))
         self._gave_up = reason
         self._audience.gave_up(reason)

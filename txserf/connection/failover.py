@@ -19,6 +19,9 @@ _SPREAD = 10
 # A connection that is lost within this many seconds counts as one that flaps.
 _FLAPPING = 1.0
 
+# Hosts that one line of a log names.
+_TOLD = 10
+
 
 class Rounds:
     """
@@ -114,6 +117,33 @@ class Rounds:
         """Let those that have refused be tried again, in this round too: another key is due."""
         self._left += self._refused
         self._refused.clear()
+
+
+class Unreached:
+    """
+    The failures of hosts that are news, so that a log says each once, and again only when something has changed.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._news: list[str] = []
+
+    def failed(self, host: str, reason: str) -> None:
+        """Note that an attempt has failed."""
+        reason = reason.rstrip(".")
+        if self._known.get(host) != reason:
+            self._known[host] = reason
+            self._news.append(f"no connection to {host}: {reason}")
+
+    def connected(self, host: str) -> None:
+        """Note that a host is connected: its next failure is news."""
+        self._known.pop(host, None)
+
+    def take(self) -> str:
+        """Return the news since the last call, for a line of a log; empty if there are none."""
+        news, self._news = self._news, []
+        more = f"; and {len(news) - _TOLD} more" if len(news) > _TOLD else ""
+        return "; ".join(news[:_TOLD]) + more
 
 
 def jittered(delay: float, jitter: float, most: float) -> float:

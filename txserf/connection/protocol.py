@@ -53,6 +53,12 @@ _AT_ONCE = 256
 _BODY_STEP = 1 << 16
 
 
+_KEY_WANTED = (
+    "wants a key, and none was given: set $SERF_RPC_AUTH, or write serf://HOST:PORT?AuthKey=KEY, "
+    "or give the programs of txserf --auth-key-file"
+)
+
+
 class Owner(Shape):
     """The owner of a connection. `connection_ready` is called at most once, `connection_closed` exactly once."""
 
@@ -417,7 +423,7 @@ class SerfProtocol(Protocol):
             self.transport.write(b"".join(parts))
 
     def _key_wanted(self) -> None:
-        self._give_up(AuthenticationError(f"{self.host} wants a key, and none was given", host=self.host))
+        self._give_up(AuthenticationError(f"{self.host} {_KEY_WANTED}", host=self.host))
 
     def _expire(self, call: Awaited, timeout: float) -> None:
         self._disown(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import isasyncgen, isawaitable, isgenerator
 from typing import Any, Protocol
 
@@ -72,6 +73,8 @@ class FunctionHandler:
     @label.default
     def _label(self) -> str:
         function = self.function
+        while isinstance(function, partial):
+            function = function.func
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         return f"{getattr(function, '__module__', None) or '?'}.{name}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getopt
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from txserf.service.settings import ConfigError, Takes
 
 # The options that name a file, in the configuration file too.
 _FILES = frozenset({"state", "auth-key-file"})
+
+
+def _checked(row: settings.Setting, text: str) -> Any:
+    """Read a value. Twisted would put words of its own before the text of a ValueError."""
+    try:
+        return row.from_text(text)
+    except ValueError as error:
+        raise usage.UsageError(str(error)) from None
 
 
 class Options(usage.Options):
@@ -45,7 +54,7 @@ class Options(usage.Options):
     ]  # as usage.Options wants it
 
     optParameters: list[list[object]] = [
-        [row.name, row.short, None, row.summary, row.from_text]
+        [row.name, row.short, None, row.summary, partial(_checked, row)]
         for row in settings.SETTINGS
         if row.kind not in (Takes.FLAG, Takes.LIST, Takes.TABLES)
     ]  # as usage.Options wants it
@@ -65,7 +74,20 @@ class Options(usage.Options):
 
     @hides_arguments
     def parseOptions(self, options: Any = None) -> None:
-        """Parse a command line; the refusal of an unknown option names the nearest known one."""
+        """
+        Parse a command line.
+
+        :raises UsageError: for one that can't work; its text is a sentence. As a part of the command line of ``twistd``,
+            which would print all options before that sentence, it ends the process instead, as ``--help`` does.
+        """
+        try:
+            self._parse(options)
+        except usage.UsageError as error:
+            if not isinstance(self.parent, usage.Options):
+                raise
+            sys.exit(f"txserf: {error}\n'twistd txserf --help' lists the options")
+
+    def _parse(self, options: Any) -> None:
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's own
         except usage.UsageError as error:
@@ -78,6 +100,11 @@ class Options(usage.Options):
                 raise
             hint = did_you_mean(f"--{wrong.opt}", [f"--{row.name}" for row in settings.SETTINGS])
             raise usage.UsageError(f"{error}{hint}") from None
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse words that are no options."""
+        if words:
+            raise usage.UsageError(f"there is no {words[0]!r}: each option begins with --")
 
     def __repr__(self) -> str:
         return f"<Options of twistd txserf at {id(self):#x}>"  # that of a dict would show a key of --agent

@@ -46,6 +46,9 @@ _TOML_TYPES |= {"list": "an array", "dict": "a table"}
 # Python makes no text of a number with more than 4,300 digits, and nobody would read it.
 _LONG = 10**20
 
+# The highest number of a port.
+_PORTS = 65535
+
 
 @attrs.frozen
 class Setting:
@@ -58,6 +61,7 @@ class Setting:
     :ivar highest: of a NUMBER: the highest value. The lowest one is 1.
     :ivar zero: of SECONDS: whether they may be 0.
     :ivar choices: of a TEXT: all values that it may have; empty for any value.
+    :ivar port: of a TEXT: whether the file may have the number of a port in its place.
     :ivar reloads: whether a SIGHUP takes a new value from the file.
     :ivar in_file: whether it may be in the file.
     """
@@ -70,6 +74,7 @@ class Setting:
     highest: int | None = None
     zero: bool = True
     choices: tuple[str, ...] = ()
+    port: bool = False
     reloads: bool = False
     in_file: bool = True
 
@@ -92,7 +97,7 @@ class Setting:
             return f"{self.kind.value} from 1 " + ("on" if self.highest is None else f"to {self.highest}")
         if self.kind is Takes.SECONDS:
             return f"{self.kind.value}, " + ("0 or more" if self.zero else "above 0")
-        return str(self.kind.value)
+        return f"{self.kind.value}, or the number of a port" if self.port else str(self.kind.value)
 
     def accepts(self, value: Any) -> bool:
         """Whether a value has the type and is within the limits."""
@@ -102,6 +107,8 @@ class Setting:
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
         if self.kind is Takes.TABLES:
             return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+        if self.port and isinstance(value, int) and not isinstance(value, bool):
+            return 1 <= value <= _PORTS
         if self.kind is Takes.TEXT:
             return isinstance(value, str) and (not self.choices or value in self.choices)
         try:
@@ -218,6 +225,7 @@ SETTINGS = (
         "http",
         Takes.TEXT,
         "Serve /health and /metrics here: a port of 127.0.0.1, or a server endpoint of Twisted's.",
+        port=True,
     ),
     Setting(
         "embedded",
@@ -229,7 +237,7 @@ SETTINGS = (
         "embedded-port",
         Takes.NUMBER,
         "Let the embedded agents listen on 127.0.0.1, from this port on.",
-        highest=65535,
+        highest=_PORTS,
     ),
     Setting("embedded-quiet", Takes.FLAG, "Let no events happen by themselves in the embedded cluster."),
     Setting(
@@ -274,9 +282,13 @@ def load(path: Path) -> dict[str, Any]:
         if setting is None or not setting.in_file:
             known = [row.name for row in SETTINGS if row.in_file]
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            if isinstance(value, dict):
+                hint = "; options stand at the top of the file, in no table"
             raise ConfigError(f"{path}: there is no option {name!r}{hint}")
         if not setting.accepts(value):
             raise ConfigError(f"{path}: {name} is {setting.rule}, not {_shown(value, setting)}")
+        if setting.port:
+            found[name] = str(value)
     return found
 
 
@@ -284,7 +296,7 @@ def _shown(value: object, setting: Setting) -> str:
     """Return a value of the file for a refusal: the value itself if it can't be secret, else its type."""
     if isinstance(value, int) and abs(value) >= _LONG:
         return "a number of 21 digits or more"
-    public = setting.kind in (Takes.NUMBER, Takes.SECONDS) or setting.choices
+    public = setting.kind in (Takes.NUMBER, Takes.SECONDS) or setting.choices or setting.port
     if public and isinstance(value, (str, int, float)):
         return repr(value)
     return _TOML_TYPES.get(type(value).__name__, "a date or time")
