@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks.harness import CACHE
+
 SOURCE = Path(__file__).with_name("client.go")
 LIBRARY = Path("/usr/share/gocode")  # of Debian's golang-github-hashicorp-serf-dev
 ROW = "Serf's Go client"
@@ -25,12 +27,11 @@ def missing() -> str:
 @functools.cache
 def client() -> str:
     """Return the path of the program. It is built once for each version of its source, into a cache of the user."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "txserf"
-    program = cache / "go-client"
+    program = CACHE / "go-client"
     if not program.exists() or program.stat().st_mtime < SOURCE.stat().st_mtime:
-        cache.mkdir(parents=True, exist_ok=True)
-        built = cache / f"go-client-{os.getpid()}"
+        CACHE.mkdir(parents=True, exist_ok=True)
+        built = CACHE / f"go-client-{os.getpid()}"
         environ = os.environ | {"GO111MODULE": "off", "GOPATH": str(LIBRARY)}
-        subprocess.run(["go", "build", "-o", str(built), str(SOURCE)], check=True, env=environ, cwd=cache)
+        subprocess.run(["go", "build", "-o", str(built), str(SOURCE)], check=True, env=environ, cwd=CACHE)
         os.replace(built, program)
     return str(program)

@@ -1,52 +1,36 @@
 """
 Events a second through handlers: an empty Python function, compared with a script that does nothing.
 
-It starts its own agents: ``python -m benchmarks.handlers``.
-
-One ``serf agent`` runs ``true`` as its event handler. On another agent a `Router` calls an empty
-function, and also runs ``true``. They take turns, because the machine's speed changes with
-time. Another process sends the events. It keeps some hundred under way: the agent's queue has
-room for 512, and it drops the rest. The time is taken from the first event handled to the
-last. For the agent's own scripts a stream shows it: the agent sends an event to the stream
-only after the script for the event before it has ended.
+One ``serf agent`` runs ``true`` as its event handler. On another agent a `Router` calls an empty function, and also
+runs ``true``. Another process sends the events. It keeps some hundred under way: the agent's queue has room for 512,
+and it drops the rest. The time is taken from the first event handled to the last. For the agent's own scripts a
+stream shows it: the agent sends an event to the stream only after the script for the event before it has ended.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import socket
-import statistics
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import react
 from twisted.python.failure import Failure
 
 import txserf
+from benchmarks.harness import Measure, Sample, Setting, Subject, Table, Turn
+from benchmarks.limit import dialled
 from tests.agents import Agent
 from txserf import wire
 from txserf.handlers.work import Observer, Outcome
 
 AGENT, FUNCTION, SCRIPT = "serf agent, script", "txserf, function", "txserf, script"
-
-
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--events", type=int, default=20_000, help="events in a round, for the function")
-    parser.add_argument("--runs", type=int, default=300, help="events in a round, for each script")
-    found = parser.parse_args()
-    if found.events % STEP or found.runs % STEP:
-        parser.error(f"--events and --runs are multiples of {STEP}")
-    return found
-
+EVENTS = {AGENT: 300, FUNCTION: 20_000, SCRIPT: 300}
 
 # -- the process that sends
 
@@ -55,14 +39,11 @@ UNDER_WAY, STEP = 400, 100
 
 def send(address: str, number: int) -> None:
     """Send events to an agent, the next hundred for each byte on standard input."""
-    host, _, port = address.rpartition(":")
     # All requests have one Seq, which the agent accepts. So all replies are equal, and counting bytes is enough.
     event = {"Name": "work", "Payload": None, "Coalesce": False}
     request = wire.pack({"Command": "event", "Seq": 1}) + wire.pack(event)
     reply = len(wire.pack({"Error": "", "Seq": 1}))
-    with socket.create_connection((host, int(port))) as agent:
-        agent.sendall(wire.pack({"Command": "handshake", "Seq": 1}) + wire.pack({"Version": 1}))
-        agent.recv(reply, socket.MSG_WAITALL)
+    with dialled(address) as agent:
         unread = 0
         for sent in range(0, number, STEP):
             os.read(0, 1)
@@ -79,7 +60,7 @@ class Sender(ProcessProtocol):
 
     def __init__(self, reactor: Any, address: str, number: int) -> None:
         self.ended: Deferred[None] = Deferred()
-        argv = [sys.executable, "-m", "benchmarks.handlers", "--send", address, str(number)]
+        argv = [sys.executable, "-m", "benchmarks.handlers", address, str(number)]
         reactor.spawnProcess(self, sys.executable, argv, os.environ, childFDs={0: "w", 1: 1, 2: 2})
 
     def connectionMade(self) -> None:
@@ -151,32 +132,36 @@ async def rate(reactor: Any, agent: Agent, what: str, events: int) -> float:
     return count.rate
 
 
-async def main(reactor: Any, options: argparse.Namespace) -> None:
-    rates: dict[str, list[float]] = {AGENT: [], FUNCTION: [], SCRIPT: []}
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        plain = Agent("n1", Path(folder), log_level="err")
-        handling = Agent("n2", Path(folder), log_level="err", event_handlers=["user=true"])
-        for agent in (plain, handling):
+def handled(what: str) -> Measure:
+    """Return how to measure one kind of handlers."""
+
+    async def measure(setting: Setting) -> AsyncIterator[Turn]:
+        from twisted.internet import reactor
+
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            agent = Agent(
+                "n1", Path(folder), log_level="err", event_handlers=["user=true"] if what == AGENT else []
+            )
             stack.callback(agent.kill)
             agent.start()
-        for _ in range(options.rounds):
-            rates[AGENT].append(await rate(reactor, handling, AGENT, options.runs))
-            rates[FUNCTION].append(await rate(reactor, plain, FUNCTION, options.events))
-            rates[SCRIPT].append(await rate(reactor, plain, SCRIPT, options.runs))
-    print(
-        f"{options.rounds} rounds in turns, {options.events} events for the function, {options.runs} for a script\n"
-    )
-    print(f"{'handler':20}{'events/s: median (min to max)':>36}{'of the agent: median (min to max)':>40}")
-    for name, taken in rates.items():
-        ratios = [ours / base for ours, base in zip(taken, rates[AGENT], strict=True)]
-        print(
-            f"{name:20}{statistics.median(taken):>14,.0f} ({min(taken):,.0f} to {max(taken):,.0f})".ljust(56)
-            + f"{statistics.median(ratios):>14.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+            while True:
+                events = setting.number(EVENTS[what], small=STEP)
+                yield [Sample(await rate(reactor, agent, what, events), "events/s")]
+
+    return measure
+
+
+TABLE = Table(
+    "handlers",
+    "events handled a second",
+    (
+        Subject(AGENT, handled(AGENT), ours=False),
+        Subject(FUNCTION, handled(FUNCTION)),
+        Subject(SCRIPT, handled(SCRIPT)),
+    ),
+    base=AGENT,
+)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--send"]:
-        send(sys.argv[2], int(sys.argv[3]))
-    else:
-        react(main, [options()])
+    send(sys.argv[1], int(sys.argv[2]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 import attrs
 
@@ -31,6 +32,9 @@ class Sample:
 
 
 Turn = list[Sample]
+
+#: What is made once for a user, and kept.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "txserf"
 
 
 @attrs.frozen
@@ -122,12 +126,9 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
     def cpu(self) -> float:
+        """For what waits for nobody: another program on the machine takes no part of them."""
         return time.process_time() - self._cpu
 
-    def rate(self, calls: int, unit: str = "calls/s", **more: Any) -> Sample:
+    def rate(self, calls: int) -> Sample:
         """Return *calls* a second, with the CPU of one."""
-        return Sample(calls / self.seconds(), unit, self.cpu() / calls, **more)
-
-    def each(self, calls: int, **more: Any) -> Sample:
-        """Return the microseconds of each of *calls*, with its CPU."""
-        return Sample(self.seconds() / calls * 1e6, "us", self.cpu() / calls, **more)
+        return Sample(calls / self.seconds(), "calls/s", self.cpu() / calls)

@@ -1,43 +1,36 @@
-"""
-The time of ``import txserf``, compared with importing Twisted's protocols and msgpack.
-
-Run it without an agent: ``python benchmarks/imports.py``. It starts a process for each import, in turns.
-"""
+"""The CPU time of imports, each in a Python that starts and ends, compared with what any program with a service imports."""
 
 from __future__ import annotations
 
-import statistics
+import resource
 import subprocess
 import sys
-from time import perf_counter
+from collections.abc import Iterator
 
-ROUNDS = 21
-BARE = "import twisted.internet.protocol, msgpack"
-IMPORTS = {
-    BARE: BARE,
-    "import txserf": "import txserf",
-    "txserf.Client": "import txserf; txserf.Client",
-    "txserf.Serf": "import txserf; txserf.Serf",
-}
+from benchmarks.harness import Measure, Sample, Setting, Subject, Table, Turn
+
+TWISTED = "import twisted.internet.reactor, twisted.application.service, msgpack"
+OURS = ("import txserf", "import txserf; txserf.Client", "import txserf; txserf.Serf")
 
 
-def seconds(code: str) -> float:
-    start = perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return perf_counter() - start
+def importing(code: str) -> Measure:
+    def measure(setting: Setting) -> Iterator[Turn]:
+        while True:
+            before = cpu_of_children()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            yield [Sample((cpu_of_children() - before) * 1000, "ms")]
+
+    return measure
 
 
-def main() -> None:
-    times: dict[str, list[float]] = {name: [] for name in IMPORTS}
-    for _ in range(ROUNDS):
-        for name, code in IMPORTS.items():
-            times[name].append(seconds(code))
-    print(f"whole processes, {ROUNDS} rounds in turns\n")
-    print(f"{'import':44}{'median':>9}{'ratio: median (min to max)':>30}")
-    for name, taken in times.items():
-        ratios = [ours / base for ours, base in zip(taken, times[BARE], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{name:44}{statistics.median(taken):>8.3f}s{spread:>30}")
+def cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-main()
+TABLE = Table(
+    "imports",
+    "the CPU of a process that imports something",
+    (Subject(TWISTED, importing(TWISTED), ours=False), *(Subject(code, importing(code)) for code in OURS)),
+    base=TWISTED,
+)

@@ -1,41 +1,28 @@
 """
 The time of a ``members`` call, with and without a join under way to addresses that hang.
 
-Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/lanes.py``.
-
 The join has three addresses, each of a listener that accepts and stays silent. The agent waits for each until its
-own timeout: 10 s with the profile ``lan``, 1 s with ``local``. `Serf` sends joins over a connection of
-their own. A plain pipelined client, here `SerfProtocol` alone, sends everything over one connection,
-and the agent works through that in order.
+own timeout: 10 s with the profile ``lan``, 1 s with ``local``, as here. `Serf` sends joins over a connection of their
+own. A plain pipelined client, here `SerfProtocol` alone, sends everything over one connection, and the agent works
+through that in order.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
-from collections.abc import Awaitable, Callable
-from time import perf_counter
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import react
 from twisted.python.failure import Failure
 
 import txserf
+from benchmarks.harness import Sample, Setting, Stopwatch, Subject, Table, Turn
+from txserf.connection.exchange import Reply
 
-
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument(
-        "--calls",
-        type=int,
-        default=1000,
-        help="calls in each measurement (the plain client makes 1 while a join hangs)",
-    )
-    return parser.parse_args()
+CALLS = 500
 
 
 class Silent(Protocol):
@@ -68,45 +55,64 @@ class SilentFactory(Factory):
         return self.waiting
 
 
-async def measure(what: str, call: Callable[[], Awaitable[object]], number: int) -> None:
-    times = []
-    for _ in range(number):
-        start = perf_counter()
-        await call()
-        times.append((perf_counter() - start) * 1000)
-    times.sort()
-    last = times[-1]
-    print(f"{what:44}{statistics.median(times):12.3f} ms{last:12.3f} ms{number:8}", flush=True)
+@asynccontextmanager
+async def hanging() -> AsyncIterator[tuple[list[str], SilentFactory]]:
+    """Give addresses that hang, and their factory."""
+    from twisted.internet import reactor
 
-
-async def main(reactor: Any, options: argparse.Namespace) -> None:
-    address = os.environ["SERF_RPC_ADDR"].split(",")[0]
     silent = SilentFactory()
     port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(silent)
-    hanging = [f"127.0.0.1:{port.getHost().port}"] * 3
-
-    print(f"{'members':44}{'median':>15}{'longest':>15}{'calls':>8}")
-    async with txserf.Serf(address) as serf:
-        await measure("Serf", serf.members, options.calls)
-        heard = silent.heard()
-        joining = serf.join(hanging, timeout=60)
-        await heard
-        await measure("Serf, a join hangs", serf.members, options.calls)
-        assert not joining.called, "the join was over too early: take fewer --calls"
-        await joining.addErrback(lambda failure: failure.trap(txserf.JoinError))
-
-    factory = txserf.SerfClientFactory(address)
-    factory.start()
-    plain = await factory.when_connected()
-    await measure("plain pipelined client", lambda: plain.call("members"), options.calls)
-    hung = plain.call("join", {"Existing": hanging, "Replay": False})
-    await measure("plain pipelined client, a join hangs", lambda: plain.call("members"), 1)
-    await hung
-    await factory.disconnect()
+    yield [f"127.0.0.1:{port.getHost().port}"] * 3, silent
     for connection in silent.connections:
         connection.transport.abortConnection()  # type: ignore[union-attr]  # it is connected
     await port.stopListening()
 
 
-if __name__ == "__main__":
-    react(main, [options()])
+async def median(row: str, call: Callable[[], Awaitable[object]], number: int) -> Sample:
+    times = []
+    for _ in range(number):
+        watch = Stopwatch()
+        await call()
+        times.append(watch.seconds() * 1000)
+    return Sample(statistics.median(times), "ms", row=row)
+
+
+async def of_serf(setting: Setting) -> AsyncIterator[Turn]:
+    async with hanging() as (addresses, silent), txserf.Serf(setting.address) as serf:
+        while True:
+            calls = setting.number(CALLS)
+            free = await median("Serf", serf.members, calls)
+            heard = silent.heard()
+            joining = serf.join(addresses, timeout=60)
+            await heard
+            hindered = await median("Serf, a join hangs", serf.members, calls)
+            assert not joining.called, "the join was over too early"
+            await joining.addErrback(lambda failure: failure.trap(txserf.JoinError))
+            yield [free, hindered]
+
+
+async def of_plain_client(setting: Setting) -> AsyncIterator[Turn]:
+    factory = txserf.SerfClientFactory(setting.address)
+    factory.start()
+    plain = await factory.when_connected()
+
+    def members() -> Deferred[Reply]:
+        return plain.call("members")
+
+    async with hanging() as (addresses, _):
+        while True:
+            free = await median("plain pipelined client", members, setting.number(CALLS))
+            hung = plain.call("join", {"Existing": addresses, "Replay": False})
+            hindered = await median("plain pipelined client, a join hangs", members, 1)
+            await hung
+            yield [free, hindered]
+
+
+TABLE = Table(
+    "lanes",
+    "the median of members calls one at a time, with and without a join that hangs",
+    (Subject("Serf", of_serf), Subject("plain pipelined client", of_plain_client)),
+    base="Serf",
+    agents=1,
+    rounds=3,
+)

@@ -1,37 +1,24 @@
 """
 The time of one call of `Serf`, with up to 100,000 calls outstanding.
 
-Run it on a real agent: ``python -m tests.agents -n 1 -- python benchmarks/outstanding.py``.
-
-All calls of a round are under way before the first is answered. Each has its own timeout and
-can be cancelled. ``called`` is the time to make them, ``answered`` the time until all have
-their answers, each divided by the number of calls; ``timers`` is the reactor's number of timers
-at that time. While objects are added, Python's garbage collector looks at all of them again and
-again, which slows any program with so many Deferreds. So the second half has the times without
-it. At the end all calls of the largest round are cancelled, and one more call is answered.
+All calls of a round are under way before the first is answered. Each has its own timeout and can be cancelled.
+While objects are added, Python's garbage collector looks at all of them again and again, which slows any program with
+so many Deferreds. So each size is measured without it too.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import statistics
-from time import perf_counter
+from collections.abc import AsyncIterator
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater, react
+from twisted.internet.defer import Deferred
 
 import txserf
+from benchmarks.harness import Sample, Setting, Stopwatch, Subject, Table, Turn
 
-
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument(
-        "--outstanding", default="100,1000,10000,100000", help="numbers of calls, with commas"
-    )
-    parser.add_argument("--calls", type=int, default=100_000, help="calls in all, for each of these numbers")
-    return parser.parse_args()
+SIZES = (1, 10, 100, 1_000, 10_000, 100_000)
+LEAST = 2_000  # calls of a turn, in as many rounds as that takes
 
 
 class Round:
@@ -40,53 +27,42 @@ class Round:
     def __init__(self, serf: txserf.Serf, number: int) -> None:
         self.left = number
         self.answered: Deferred[None] = Deferred()
-        self.cancelled = 0
-        start = perf_counter()
         self.calls = [serf.coordinate("nobody", timeout=600).addBoth(self._fired) for _ in range(number)]
-        self.calling = perf_counter() - start
 
     def _fired(self, result: Any) -> None:
-        self.cancelled += result is not None and result.check(CancelledError) is not None
-        assert result is None or self.cancelled, result
+        assert result is None, result
         self.left -= 1
         if not self.left:
             self.answered.callback(None)
 
 
-async def main(reactor: Any, options: argparse.Namespace) -> None:
-    numbers = [int(number) for number in options.outstanding.split(",")]
-    async with txserf.Serf(heartbeat=None) as serf:
+async def sample(serf: txserf.Serf, number: int, collecting: bool) -> Sample:
+    rounds = max(1, LEAST // number)
+    gc.collect()
+    (gc.enable if collecting else gc.disable)()
+    watch = Stopwatch()
+    for _ in range(rounds):
+        await Round(serf, number).answered
+    row = f"Serf.coordinate(), collector {'on' if collecting else 'off'}"
+    calls = rounds * number
+    found = Sample(watch.seconds() / calls * 1e6, "us", watch.cpu() / calls, row, number)
+    gc.enable()
+    return found
+
+
+async def measure(setting: Setting) -> AsyncIterator[Turn]:
+    async with txserf.Serf(setting.address, heartbeat=None) as serf:
         await serf.ping()
-        for collecting in (True, False):
-            (gc.enable if collecting else gc.disable)()
-            print(f"garbage collector {'on' if collecting else 'off'}")
-            print(f"{'outstanding':>11}{'called':>14}{'answered':>14}{'in all':>14}{'timers':>9}")
-            for number in numbers:
-                calling, answering = [], []
-                for _ in range(max(3, options.calls // number)):
-                    gc.collect()
-                    start = perf_counter()
-                    calls = Round(serf, number)
-                    timers = len(reactor.getDelayedCalls())
-                    await calls.answered
-                    calling.append(calls.calling / number)
-                    answering.append((perf_counter() - start - calls.calling) / number)
-                called, answered = (statistics.median(times) * 1e6 for times in (calling, answering))
-                print(
-                    f"{number:11,}{called:11.1f} us{answered:11.1f} us{called + answered:11.1f} us{timers:9}",
-                    flush=True,
-                )
-            print()
-        calls = Round(serf, numbers[-1])
-        start = perf_counter()
-        for call in calls.calls:
-            call.cancel()
-        spent = (perf_counter() - start) / numbers[-1]
-        assert calls.cancelled == numbers[-1]
-        await serf.ping(timeout=600)
-        print(f"cancelled {numbers[-1]:,} of them in {spent * 1e6:.1f} us each; the connection is good")
-        await deferLater(reactor, 0)
+        sizes = sorted({setting.number(size) for size in SIZES})
+        while True:
+            yield [await sample(serf, size, collecting) for collecting in (True, False) for size in sizes]
 
 
-if __name__ == "__main__":
-    react(main, [options()])
+TABLE = Table(
+    "outstanding",
+    "the time of a call, with this number outstanding",
+    (Subject("Serf", measure),),
+    base="100",
+    agents=1,
+    growth="calls",
+)

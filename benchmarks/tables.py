@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
-from benchmarks import members
+from benchmarks import (
+    decoding,
+    delivery,
+    events,
+    failover,
+    handlers,
+    idle,
+    imports,
+    lanes,
+    members,
+    outstanding,
+    streams,
+)
 from benchmarks.harness import Table
 
 TABLES: dict[str, Table] = {
-    table.name: table for table in (members.IN_FLIGHT, members.ONE, members.REACTORS, members.REACTORS_ONE)
+    table.name: table
+    for table in (
+        members.IN_FLIGHT,
+        members.ONE,
+        decoding.TABLE,
+        decoding.MEMORY,
+        events.TABLE,
+        idle.TABLE,
+        imports.TABLE,
+        failover.TABLE,
+        delivery.TABLE,
+        lanes.TABLE,
+        handlers.TABLE,
+        outstanding.TABLE,
+        decoding.GROWTH,
+        streams.TABLE,
+        idle.GROWTH,
+        members.REACTORS,
+        members.REACTORS_ONE,
+    )
 }

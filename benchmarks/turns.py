@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.harness import Sample, Setting, Subject, Table, Turn
+from benchmarks.harness import CACHE, Sample, Setting, Subject, Table, Turn
 from benchmarks.results import Result, Row
 from tests.agents import cluster
 
@@ -54,7 +54,8 @@ class Participant:
             argv = subject.program(setting)
         else:
             argv = [sys.executable, "-m", "benchmarks.worker", table.name, subject.name, setting.to_json()]
-        environ = os.environ | {"PYTHONPATH": str(tree.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environ = os.environ | {"PYTHONPATH": str(tree.folder), "PYTHONPYCACHEPREFIX": str(CACHE / "pycache")}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a program imports modules that were compiled before
         self._process = subprocess.Popen(
             argv, cwd=tree.folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
