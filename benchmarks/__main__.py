@@ -15,6 +15,7 @@ from pathlib import Path
 
 import attrs
 
+from benchmarks import goals
 from benchmarks.harness import Setting
 from benchmarks.results import Result, text
 from benchmarks.tables import TABLES
@@ -70,6 +71,7 @@ def results_of(found: argparse.Namespace) -> list[Result]:
 def main() -> None:
     found = options()
     results = results_of(found)
+    print(goals.text(results), end="")
     if found.json:
         machine = {
             "python": platform.python_version(),

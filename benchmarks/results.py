@@ -98,18 +98,18 @@ def cells(result: Result) -> list[list[str]]:
     return [list(itertools.compress(line, filled)) for line in table]
 
 
+def aligned(table: list[list[str]]) -> str:
+    """Return lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for name, *figures in table:
+        right = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
+        lines.append("  ".join((name.ljust(widths[0]), *right)).rstrip() + "\n")
+    return "".join(lines)
+
+
 def text(result: Result) -> str:
     """Return a table for a terminal."""
-    table = cells(result)
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     turns = len(result.rows[0].values) if result.rows else 0
-    lines = [f"{result.name}: {result.title}; {turns} turns of each", ""]
-    for line in table:
-        name, *figures = line
-        lines.append(
-            "  ".join(
-                [name.ljust(widths[0]), *(f.rjust(w) for f, w in zip(figures, widths[1:], strict=True))]
-            ).rstrip()
-        )
-    lines += [f"left out: {name}: {why}" for name, why in result.left_out.items()]
-    return "\n".join(lines) + "\n"
+    left_out = "".join(f"left out: {name}: {why}\n" for name, why in result.left_out.items())
+    return f"{result.name}: {result.title}; {turns} turns of each\n\n{aligned(cells(result))}{left_out}"

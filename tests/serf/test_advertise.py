@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -586,6 +586,7 @@ STEPS = st.one_of(
 
 
 class StoryTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(st.lists(STEPS, min_size=5, max_size=30))
     def test_whatever_happens_the_node_ends_with_the_tags_that_are_advertised_and_then_with_its_own(
         self, story: list[tuple[str, Any]]
