@@ -1,9 +1,11 @@
-"""The Python blocks of the docs and the README run; the reference has all public names."""
+"""The blocks of the docs and the README run, their links are known, and the reference has all public names."""
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -20,53 +22,135 @@ from txserf.client.requests import Request
 from txserf.connection.exchange import Reply
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.rst", *sorted(DOCS.rglob("*.rst"))]
 
-# A block with its indented code, and the comment in front of it, if there is one.
+# A block with its indented code, the comment in front of it, and behind it what it prints, if these are there.
 _BLOCK = re.compile(
-    r"(?:^\.\. (?P<how>(?:run|not run): [^\n]+)\n\n?)?^\.\. code-block:: python\n\n(?P<code>(?:(?:[ ]{4}[^\n]*)?\n)+)",
+    r"(?:^(?P<margin> *)\.\. (?P<how>(?:run|not run): [^\n]+)\n\n?)?"
+    r"^(?P<indent> *)\.\. code-block:: (?P<language>python|shell)\n(?P<options>(?:(?P=indent)   :.*\n)*)\n"
+    r"(?P<code>(?:(?:(?P=indent) {3,4}[^\n]*)?\n)+)"
+    r"(?:(?:[^ \n.][^\n]*\n+){0,3}(?P=indent)\.\. prints\n\n?(?P=indent)\.\. code-block:: text\n\n"
+    r"(?P<prints>(?:(?:(?P=indent) {3,4}[^\n]*)?\n)+))?",
     re.MULTILINE,
 )
+
+# A block of Python that says ``run: body`` stands in this function, beside two real agents.
+_BODY = """\
+from pprint import pprint
+from twisted.internet.task import react
+import txserf
+
+async def main(reactor):
+    hosts = "127.0.0.1:7373,127.0.0.1:7374"
+"""
+_BODY_BLOCK = """\
+
+    # {place}
+    client = txserf.Client(hosts)
+    async with txserf.Serf(hosts) as serf:
+{code}
+    client.disconnect()
+"""
 
 
 @attrs.frozen
 class Block:
     place: str
     how: str
+    language: str
     code: str
+    prints: str
+
+    @property
+    def real(self) -> bool:
+        """Whether it needs agents."""
+        return self.how in ("run: real", "run: body")
 
 
 def blocks() -> Iterator[Block]:
-    for page in [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]:
+    for page in PAGES:
         text = page.read_text()
         found = list(_BLOCK.finditer(text))
-        assert len(found) == text.count(".. code-block:: python"), f"{page}: a block is not found"
+        written = sum(text.count(f".. code-block:: {language}\n") for language in ("python", "shell"))
+        assert len(found) == written, f"{page}: a block is not found"
+        assert text.count(".. prints\n") == sum(match["prints"] is not None for match in found), page
         for match in found:
-            line = text.count("\n", 0, match.start()) + 1
-            code = textwrap.dedent(match["code"])
-            yield Block(f"{page.relative_to(ROOT)}:{line}", match["how"] or "unmarked", code)
+            line = text.count("\n", 0, match.start("indent")) + 1
+            code = textwrap.dedent(match["code"]).strip("\n") + "\n"
+            prints = textwrap.dedent(match["prints"] or "").strip("\n") + "\n"
+            place = f"{page.relative_to(ROOT)}:{line}"
+            yield Block(place, match["how"] or "unmarked", match["language"], code, prints)
 
 
-def run(code: str, folder: Path, environ: dict[str, str]) -> None:
+def output(argv: list[str], folder: Path, environ: dict[str, str], until: str | None = None) -> str:
+    """Run a command, and return what it prints. It has to succeed; once it has printed *until*, it is interrupted."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    lines = []
+    with subprocess.Popen(
+        argv, cwd=folder, env=environ, text=True, start_new_session=True, **streams
+    ) as running:  # type: ignore[call-overload]
+        try:
+            for line in running.stdout:
+                lines.append(line)
+                if until is not None and until in line:
+                    until = ""
+                    os.killpg(running.pid, signal.SIGINT)
+                    break
+            lines += running.stdout
+            code = running.wait()
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+    printed = "".join(lines)
+    assert code == 0 or until == "", printed
+    assert not until, f"it never printed {until!r}: {printed}"
+    assert "Traceback" not in printed, printed
+    return printed
+
+
+def run_python(code: str, folder: Path, environ: dict[str, str]) -> str:
     script = folder / "example.py"
     script.write_text(code)
-    argv = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", str(script)]
-    done = subprocess.run(
-        argv, cwd=folder, env=environ, timeout=40, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    return output([sys.executable, "-X", "dev", "-W", "error::ResourceWarning", str(script)], folder, environ)
+
+
+def prints(block: Block, printed: str) -> bool:
+    """Return whether a block printed what the page says. There, ``...`` stands for any text."""
+    return not block.prints.strip() or doctest.OutputChecker().check_output(
+        block.prints, printed, doctest.ELLIPSIS
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
 
 
-def runnable() -> Iterator[object]:
+def environment() -> dict[str, str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SERF_")}
+    environ["PYTHONPATH"] = str(ROOT)
+    environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environ["PATH"]))
+    return environ
+
+
+def beside(agents: list[Agent], code: str) -> str:
+    """Put the agents' addresses into a program."""
+    for shown, agent in zip(("127.0.0.1:7373", "127.0.0.1:7374"), agents, strict=True):
+        code = code.replace(shown, agent.rpc)
+    return code
+
+
+def runnable(*hows: str) -> list[object]:
+    found: list[object] = []
     for block in blocks():
-        if block.how.startswith("run: "):
-            marks = [pytest.mark.real] if block.how == "run: real" else []
-            yield pytest.param(block, id=block.place, marks=marks)
+        if block.how.partition(",")[0] in hows:
+            found.append(pytest.param(block, id=block.place, marks=[pytest.mark.real] if block.real else []))
+    return found
+
+
+def pages_with_bodies() -> list[str]:
+    return sorted({block.place.partition(":")[0] for block in blocks() if block.how == "run: body"})
 
 
 def referenced() -> set[str]:
     """Return the names that the docs have a reference for."""
-    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.rst"))
+    pages = "".join(page.read_text() for page in DOCS.rglob("*.rst"))
     return set(re.findall(r"^\.\. auto(?:class|exception|module):: ([\w.]+)", pages, re.MULTILINE))
 
 
@@ -79,7 +163,7 @@ def test_every_public_name_has_a_reference_under_that_name() -> None:
 def test_classes_described_by_hand_have_exactly_those_attributes() -> None:
     """`Reply` and `Request` are not public names, so the reference describes them by hand."""
     described = {}
-    for page in (ROOT / "docs").rglob("*.rst"):
+    for page in DOCS.rglob("*.rst"):
         for name, text in re.findall(
             r"^\.\. py:class:: (\w+)\n((?:   .*\n|\n)+)", page.read_text(), re.MULTILINE
         ):
@@ -104,18 +188,52 @@ def test_each_file_that_the_architecture_page_names_is_there() -> None:
 
 
 def test_every_block_says_how_it_is_run() -> None:
-    known = re.compile(r"run: (real|alone)|not run: .+")
-    assert [block.place for block in blocks() if not known.fullmatch(block.how)] == []
+    python = re.compile(r"run: (real|alone|body)|not run: .+")
+    shell = re.compile(r"run: shell(, until .+)?|not run: .+")
+    known = {"python": python, "shell": shell}
+    assert [block.place for block in blocks() if not known[block.language].fullmatch(block.how)] == []
 
 
-@pytest.mark.parametrize("block", list(runnable()))
+def test_every_block_says_its_language() -> None:
+    # The README is read by tools that know no directives of Sphinx.
+    for page in PAGES[1:]:
+        assert re.findall(r"^(?!\s*\.\. ).*::$", page.read_text(), re.MULTILINE) == [], page
+
+
+@pytest.mark.parametrize("block", runnable("run: real", "run: alone"))
 def test_an_example_runs(block: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SERF_")}
-    environ["PYTHONPATH"] = str(ROOT)
-    code = block.code
-    if block.how == "run: real":
+    environ, code = environment(), block.code
+    if block.real:
         agents: list[Agent] = request.getfixturevalue("shared_cluster")
         environ["SERF_RPC_ADDR"] = ",".join(agent.rpc for agent in agents)
-        for shown, agent in zip(("127.0.0.1:7373", "127.0.0.1:7374"), agents, strict=True):
-            code = code.replace(shown, agent.rpc)
-    run(code, tmp_path, environ)
+        code = beside(agents, code)
+    printed = run_python(code, tmp_path, environ)
+    assert prints(block, printed), printed
+
+
+@pytest.mark.parametrize("page", pages_with_bodies())
+def test_the_examples_of_a_page_that_are_parts_run(
+    page: str, tmp_path: Path, two_agents: list[Agent]
+) -> None:
+    code = _BODY
+    for block in blocks():
+        if block.how == "run: body" and block.place.startswith(f"{page}:"):
+            code += _BODY_BLOCK.format(place=block.place, code=textwrap.indent(block.code, " " * 8))
+    environ = environment()
+    run_python(beside(two_agents, code + "\nreact(main)\n"), tmp_path, environ)
+
+
+@pytest.mark.parametrize("block", runnable("run: shell"))
+def test_a_command_runs(block: Block, tmp_path: Path) -> None:
+    _, _, until = block.how.partition(", until ")
+    printed = output(["bash", "-ec", block.code], tmp_path, environment(), until.strip() or None)
+    assert prints(block, printed), printed
+
+
+def test_the_service_of_the_first_steps_passes_its_test(tmp_path: Path) -> None:
+    page = [block for block in blocks() if block.place.startswith("docs/start.rst:")]
+    for name, holds in (("ops.py", "@router"), ("test_ops.py", "TestCase")):
+        (source,) = [block.code for block in page if holds in block.code]
+        (tmp_path / name).write_text(source)
+    printed = output([sys.executable, "-m", "twisted.trial", "test_ops"], tmp_path, environment())
+    assert "PASSED (successes=1)" in printed

@@ -60,7 +60,7 @@ class Client:
 
         responses = await client.members(Status="alive").event(Name="deploy").request()
 
-    :param hosts: a host list, see :doc:`hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
+    :param hosts: a host list, see :doc:`/hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
     :param auto_reconnect: stay connected until `disconnect`, whatever happens to agents.
         Otherwise one round over the hosts for a connection; a loss ends what was
         in flight, and the next request starts afresh.

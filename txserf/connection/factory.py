@@ -89,7 +89,7 @@ class SerfClientFactory(ReconnectingClientFactory):
     loss (None: no limit; 0: one round for a connection, none after a loss).
     Where ``continueTrying`` is set to 0, no further attempt is made.
 
-    :param hosts: a host list, see :doc:`hosts`.
+    :param hosts: a host list, see :doc:`/hosts`.
     :param reactor: dials and keeps the time; None takes the global reactor.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
     :param heartbeat: seconds between checks of the connection; None for none.

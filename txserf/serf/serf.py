@@ -52,7 +52,7 @@ class Serf(Service):
     agent's own words), `RequestTimeout`, `ConnectionLost` (the agent was lost while it worked on a command
     that is not sent twice), `AuthenticationError`, or `Disconnected` once it is closed.
 
-    :param hosts: a host list, see :doc:`hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
+    :param hosts: a host list, see :doc:`/hosts`; None takes ``$SERF_RPC_ADDR``, else ``127.0.0.1:7373``.
     :param reactor: dials and keeps the time; None takes the global reactor at the first use.
     :param timeout: seconds for each command.
     :param connect_timeout: seconds to connect, then again for handshake and auth.
