@@ -35,6 +35,19 @@ _BLOCK = re.compile(
     re.MULTILINE,
 )
 
+# The addresses that the pages link. No test looks whether they are there, for there is no network: whoever adds one does.
+_KNOWN_LINKS = {
+    "https://github.com/KushalP/serfclient-py",
+    "https://github.com/hashicorp/serf",
+    "https://github.com/hashicorp/serf/blob/master/docs/intro/getting-started/install.html.markdown",
+    "https://github.com/hashicorp/serf/tree/master/client",
+    "https://github.com/hashicorp/serf/tree/master/docs",
+    "https://jinja.palletsprojects.com/",
+    "https://rich.readthedocs.io",
+    "https://twisted.org",
+    "https://www.stunnel.org",
+}
+
 # A block of Python that says ``run: body`` stands in this function, beside two real agents.
 _BODY = """\
 from pprint import pprint
@@ -197,7 +210,32 @@ def test_every_block_says_how_it_is_run() -> None:
 def test_every_block_says_its_language() -> None:
     # The README is read by tools that know no directives of Sphinx.
     for page in PAGES[1:]:
-        assert re.findall(r"^(?!\s*\.\. ).*::$", page.read_text(), re.MULTILINE) == [], page
+        plain = re.findall(r"^(?!\s*\.\. ).*::$", page.read_text(), re.MULTILINE)
+        assert plain == [], f"{page}: write '.. code-block:: shell' with a marker, or '.. code-block:: text'"
+
+
+def test_no_line_of_a_block_is_cut_off_on_a_screen() -> None:
+    """Wider lines would have to be scrolled, at the width that ``docs/_static/txserf.css`` sets."""
+    block = re.compile(r"^( *)\.\. code-block:: .*\n((?:\1   .*\n|\n)+)", re.MULTILINE)
+    for page in PAGES[1:]:
+        for indent, code in block.findall(page.read_text()):
+            too_long = [line for line in code.splitlines() if len(line) > len(indent) + 4 + 97]
+            assert too_long == [], page
+
+
+def test_the_links_of_the_pages_are_known() -> None:
+    """Sphinx itself refuses a link to a page or a name that is not there (``nitpicky``, ``-W``)."""
+    found = set()
+    for page in [*PAGES, ROOT / "SECURITY.rst"]:
+        found |= set(
+            re.findall(r"<(https?://[^>]+)>`|^\.\. _\S+: (https?://\S+)$", page.read_text(), re.MULTILINE)
+        )
+    assert {link or target for link, target in found} - _KNOWN_LINKS == set()
+
+
+def test_the_files_that_the_readme_links_are_there() -> None:
+    linked = re.findall(r"<([^:>]+)>`_", (ROOT / "README.rst").read_text())
+    assert [name for name in linked if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("block", runnable("run: real", "run: alone"))

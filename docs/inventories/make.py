@@ -21,10 +21,7 @@ import zlib
 from pathlib import Path
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
-from sphinx.ext import intersphinx
 
 HERE = Path(__file__).parent
 
@@ -33,19 +30,16 @@ def used_addresses(inventories: dict[str, Path]) -> set[str]:
     """Build the documentation with these inventories, and return the addresses that it links by them."""
     used = set()
 
-    def resolve(
-        app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
-    ) -> nodes.reference | None:
-        found = intersphinx.missing_reference(app, env, node, content)
-        if found is not None:
-            used.add(found["refuri"])
-        return found
+    def note(app: Sphinx, document: nodes.document, name: str) -> None:
+        used.update(
+            reference["refuri"] for reference in document.findall(nodes.reference) if "refuri" in reference
+        )
 
     mapping = {name: (base, str(inventories[name].absolute())) for name, base in bases().items()}
     with tempfile.TemporaryDirectory() as work:
         settings = {"intersphinx_mapping": mapping}
         app = Sphinx(HERE.parent, HERE.parent, work, work, "dummy", settings, status=None)
-        app.connect("missing-reference", resolve, priority=450)  # just before intersphinx
+        app.connect("doctree-resolved", note)
         app.build()
     return {address.removeprefix(f"{base}/") for address in used for base in bases().values()}
 
