@@ -261,10 +261,17 @@ def test_the_examples_of_a_page_that_are_parts_run(
     run_python(beside(two_agents, code + "\nreact(main)\n"), tmp_path, environ)
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("block", runnable("run: shell"))
 def test_a_command_runs(block: Block, tmp_path: Path) -> None:
     _, _, until = block.how.partition(", until ")
-    printed = output(["bash", "-ec", block.code], tmp_path, environment(), until.strip() or None)
+    environ = environment()
+    command = tmp_path / "bin" / "txserf"  # that of this tree, whether it is installed or not
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m txserf "$@"\n')
+    command.chmod(0o755)
+    environ["PATH"] = os.pathsep.join((str(command.parent), environ["PATH"]))
+    printed = output(["bash", "-ec", block.code], tmp_path, environ, until.strip() or None)
     assert prints(block, printed), printed
 
 
