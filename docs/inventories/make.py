@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 def used_addresses(inventories: dict[str, Path]) -> set[str]:
     """Build the documentation with these inventories, and return the addresses that it links by them."""
-    used = set()
+    used: set[str] = set()
 
     def note(app: Sphinx, document: nodes.document, name: str) -> None:
         used.update(
