@@ -4,8 +4,8 @@ Fetch a page from the members of a role, whichever are alive.
     python web_client.py ROLE PORT_TAG PATH [TIMES]
     python web_client.py web http /index.html 10
 
-Each member with the tag ``role=ROLE`` has a web server at its gossip address, at the port in its tag PORT_TAG. The requests
-go to these in turn. One that can't be reached is left out, and the next one is asked.
+Each member with the tag ``role=ROLE`` has a web server at its gossip address, at the port in its tag PORT_TAG. The
+requests go to these in turn. One that can't be reached is left out, and the next one is asked.
 
 With treq it is the same agent: ``treq.client.HTTPClient(agent).get("http://web/index.html")``.
 """

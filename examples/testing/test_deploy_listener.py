@@ -1,4 +1,8 @@
-"""A test under trial that uses no socket and never waits. Run it with ``trial ./test_deploy_listener.py``."""
+"""
+A test under trial that uses no socket and never waits.
+
+Run it with ``trial ./test_deploy_listener.py``.
+"""
 
 from __future__ import annotations
 
