@@ -19,20 +19,36 @@ from txserf.arguments import Arg
 from txserf.errors import RpcError
 
 
-def argument_line(arg: Arg) -> str:
-    """Describe an argument in a line of a list."""
-    notes = [arg.kind.name, "required" if arg.required else f"default ``{arg.default!r}``"]
+def argument_row(arg: Arg) -> list[str]:
+    """Describe an argument in a row of a list table."""
+    notes = ["required" if arg.required else f"default ``{arg.default!r}``"]
     if arg.secret:
         notes.append("never shown")
     if not arg.sent:
         notes.append("checked, but not sent: no agent knows it")
-    return f"- ``{arg.name}``: {', '.join(notes)}"
+    return [f"   * - ``{arg.name}``", f"     - {arg.kind.name}", f"     - {', '.join(notes)}"]
+
+
+def argument_table(args: tuple[Arg, ...]) -> list[str]:
+    """Describe all arguments of a command."""
+    if not args:
+        return ["It takes no arguments."]
+    head = [
+        ".. list-table::",
+        "   :widths: 20 40 40",
+        "   :header-rows: 1",
+        "",
+        "   * - argument",
+        "     - type",
+        "     -",
+    ]
+    return head + [line for arg in args for line in argument_row(arg)]
 
 
 def row_text(row: commands.Command) -> list[str]:
     """Describe a command in reStructuredText, without its title."""
     lines = [row.summary, ""]
-    lines += [argument_line(arg) for arg in row.args] or ["It takes no arguments."]
+    lines += argument_table(tuple(row.args))
     lines += ["", f"Answered by {row.reply.value}."]
     if row.shape:
         lines += ["", f"Holds: ``{row.shape}``."]
