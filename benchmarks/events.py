@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 from twisted.internet.defer import Deferred
@@ -73,10 +73,13 @@ def unpacker() -> tuple[Feed, int]:
 class Nobody:
     """Takes all bodies, and does nothing with them."""
 
-    def header(self, seq: int, error: str) -> bool:
-        return True
+    def header(self, seq: int, error: str) -> Literal["record"]:
+        return "record"
 
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+        pass
+
+    def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
         pass
 
 

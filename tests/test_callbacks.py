@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from hypothesis import given, settings
@@ -52,6 +52,104 @@ class ChainCase(SynchronousTestCase):
         """Check the calls since the last check."""
         seen, self.events = self.events, []
         self.assertEqual(seen, list(events))
+
+
+class TogetherTests(ChainCase):
+    """Items that are put together are handled as if each was put behind the other."""
+
+    current: Chain[int]
+
+    def both(self, make: Callable[[], Chain[int]], *then: Callable[[], None]) -> list[str]:
+        """Put 1, 2 and 3 one by one, then in another chain together, and do *then*; return what happened, the same twice."""
+        happened: list[list[str]] = []
+        for together in (False, True):
+            self.events = []
+            self.current = chain = make()
+            if together:
+                chain.put_all(iter([1, 2, 3]))
+            else:
+                for item in (1, 2, 3):
+                    chain.put(item)
+            for step in then:
+                step()
+            happened.append([event for event in self.events if event != "idle"])
+            self.assertFalse(chain.busy)
+        self.assertEqual(*happened)
+        return happened[0]
+
+    def test_each_goes_through_all_functions_before_the_next(self) -> None:
+        both = self.both(lambda: self.chain(self.function("a"), self.function("b")))
+        self.assertEqual(both, ["a1", "b1", "a2", "b2", "a3", "b3"])
+
+    def test_one_that_raises_leaves_out_the_rest_of_its_item_only(self) -> None:
+        both = self.both(lambda: self.chain(self.function("a", {2: RuntimeError("no")}), self.function("b")))
+        self.assertEqual(both[-2:], ["a3", "b3"])
+        self.assertNotIn("b2", both)
+
+    def test_the_others_wait_for_a_deferred(self) -> None:
+        gates: list[Deferred[None]] = []
+
+        def slow(item: int) -> Deferred[None] | None:
+            self.events.append(f"slow{item}")
+            if item == 2:
+                gates.append(Deferred())
+                return gates[-1]
+            return None
+
+        for limit, expected in ((None, ["slow3", "b3"]), (0, [])):
+            both = self.both(
+                lambda limit=limit: self.chain(slow, self.function("b"), limit=limit),  # type: ignore[misc]
+                lambda: self.assertTrue(self.current.busy),
+                lambda: self.events.append("fires"),
+                lambda: gates.pop().callback(None),
+            )
+            self.assertEqual(both, ["slow1", "b1", "slow2", "fires", "b2", *expected])
+            self.assertEqual(self.current.dropped, len(expected) == 0)
+
+    def test_a_close_in_the_middle_ends_them(self) -> None:
+        def closing(item: int) -> None:
+            if item == 2:
+                self.current.close()
+
+        both = self.both(lambda: self.chain(self.function("a"), closing, self.function("b")))
+        self.assertEqual(both, ["a1", "b1", "a2"])
+
+    def test_an_item_that_a_function_puts_comes_behind_them(self) -> None:
+        chain = self.chain(self.function("a"))
+        chain._functions.append(lambda item: chain.put(9) if item == 1 else None)
+        chain.put_all(iter([1, 2]))
+        self.happened("a1", "a2", "a9", "idle")
+
+    def test_a_function_that_is_added_gets_the_next_item(self) -> None:
+        functions: list[Callback[int]] = [self.function("a")]
+        chain = Chain(functions, self.failed)
+        functions.append(lambda item: functions.append(self.function("b")) if item == 1 else None)
+        chain.put_all(iter([1, 2]))
+        self.happened("a1", "a2", "b2")
+
+    def test_those_behind_one_that_is_at_work_wait(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}))
+        chain.put(1)
+        chain.put_all(iter([2, 3]))
+        self.happened("a1")
+        gate.callback(None)
+        self.happened("a2", "a3", "idle")
+
+    def test_a_keyboard_interrupt_propagates_and_the_chain_goes_on(self) -> None:
+        chain = self.chain(self.function("a", {1: KeyboardInterrupt()}))
+        self.assertRaises(KeyboardInterrupt, chain.put_all, iter([1, 2]))
+        chain.put_all(iter([3]))
+        self.happened("a1", "a3", "idle")
+
+    def test_the_next_one_is_asked_for_when_the_one_before_is_done(self) -> None:
+        def items() -> Iterator[int]:
+            for item in (1, 2):
+                self.events.append(f"made{item}")
+                yield item
+
+        self.chain(self.function("a")).put_all(items())
+        self.happened("made1", "a1", "made2", "a2", "idle")
 
 
 class OrderTests(ChainCase):

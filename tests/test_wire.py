@@ -29,28 +29,79 @@ class Recorder:
     """Receives decoded records and keeps them. Says that a body follows only without an error."""
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.got: list[Record] = []
 
     def header(self, seq: int, error: str) -> bool | None:
         follows = {WITH_BODY: not error, WITHOUT_BODY: False}.get(seq)
         if not follows:
-            self.records.append((seq, error, None))
+            self.got.append((seq, error, None))
         return follows
 
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
-        self.records.append((seq, error, body))
+        self.got.append((seq, error, body))
+
+    def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
+        raise AssertionError("it has told of no stream")
 
 
-def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record], ProtocolError | None]:
-    """Feed *chunks*, and return the records and the error, if there was one."""
-    recorder = Recorder()
-    decoder = wire.Decoder(recorder, size_limit)
+class StreamRecorder(Recorder):
+    """
+    Does the same, and says that each body is a record of an open stream.
+
+    :ivar together: how many records came at once, each time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[int] = []
+
+    def header(self, seq: int, error: str) -> Any:
+        return super().header(seq, error) and "record"
+
+    def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
+        self.together.append(len(bodies))
+        self.got += [(seq, "", body) for body in bodies]
+
+
+def fed(recorder: Recorder, decoder: wire.Decoder, chunks: Iterable[bytes]) -> ProtocolError | None:
+    """Feed *chunks*, and return the error, if there was one."""
     try:
         for chunk in chunks:
             decoder.feed(chunk)
     except ProtocolError as error:
-        return recorder.records, error  # the records before an error are delivered
-    return recorder.records, None
+        return error  # the records before an error are delivered
+    return None
+
+
+def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record], ProtocolError | None]:
+    """
+    Feed *chunks*, and return the records and the error, if there was one.
+
+    They are the same where the bodies are records of a stream whose records came before.
+    """
+    recorder = Recorder()
+    error = fed(recorder, wire.Decoder(recorder, size_limit), chunks)
+    if size_limit is None:
+        streams = StreamRecorder()
+        decoder = wire.Decoder(streams)
+        decoder.feed(reply(WITH_BODY, {}))
+        del streams.got[:]
+        assert str(fed(streams, decoder, chunks)) == str(error)
+        assert streams.got == recorder.got
+    return recorder.got, error
+
+
+#: Seqs of streams, by the number of their bytes.
+SEQS = (WITH_BODY, 200, 300, 70_000, 2**40)
+
+
+class Streams(StreamRecorder):
+    """Says of `SEQS` that they are streams."""
+
+    def header(self, seq: int, error: str) -> Any:
+        if seq in SEQS:
+            return "record"
+        return super().header(seq, error)
 
 
 #: The start of a map with one key, ``x``. The next object is its value.
@@ -81,9 +132,9 @@ class RecordTests(SynchronousTestCase):
         recorder = Recorder()
         decoder = wire.Decoder(recorder)
         decoder.feed(header(WITH_BODY))
-        self.assertEqual(recorder.records, [])
+        self.assertEqual(recorder.got, [])
         decoder.feed(wire.pack({"Num": 1}))
-        self.assertEqual(recorder.records, [(WITH_BODY, "", {"Num": 1})])
+        self.assertEqual(recorder.got, [(WITH_BODY, "", {"Num": 1})])
 
     def test_each_header_is_delivered_before_the_next_object_is_read(self) -> None:
         told: list[object] = []
@@ -109,7 +160,7 @@ class RecordTests(SynchronousTestCase):
         decoder = wire.Decoder(recorder)
         decoder.feed(header(WITHOUT_BODY) * 2 + b"\xc1")
         decoder.feed(header(WITHOUT_BODY))
-        self.assertEqual(recorder.records, [(WITHOUT_BODY, "", None)])
+        self.assertEqual(recorder.got, [(WITHOUT_BODY, "", None)])
 
     def test_the_receiver_says_whether_a_body_follows_an_error(self) -> None:
         records = self.decoded(header(WITH_BODY, "no"), header(WITHOUT_BODY))
@@ -181,7 +232,7 @@ class RecordTests(SynchronousTestCase):
         decoder = wire.Decoder(recorder)
         self.assertRaises(ProtocolError, decoder.feed, b"\xc1")
         self.assertRaises(ProtocolError, decoder.feed, header(WITHOUT_BODY))
-        self.assertEqual(recorder.records, [])
+        self.assertEqual(recorder.got, [])
 
     def test_http_is_refused(self) -> None:
         self.refused(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -279,7 +330,7 @@ class Opening(Recorder):
         self.decoder = wire.Decoder(self, size_limit, first_limit)
 
     def header(self, seq: int, error: str) -> bool | None:
-        if not self.records:
+        if not self.got:
             self.decoder.open()
         return super().header(seq, error)
 
@@ -326,17 +377,17 @@ class OpeningTests(SynchronousTestCase):
                 opening = Opening(first_limit=64)
                 for chunk in (data[:cut], data[cut:]):
                     opening.decoder.feed(chunk)
-                self.assertEqual(opening.records, expected)
+                self.assertEqual(opening.got, expected)
             opening = Opening(first_limit=64)
             for at in range(len(data)):
                 opening.decoder.feed(data[at : at + 1])
-            self.assertEqual(opening.records, expected)
+            self.assertEqual(opening.got, expected)
 
     def test_garbage_after_the_header_that_opens_it_is_refused(self) -> None:
         opening = Opening(first_limit=64)
         self.assertRaises(ProtocolError, opening.decoder.feed, header(WITHOUT_BODY) + b"\xc1")
         self.assertRaises(ProtocolError, opening.decoder.feed, header(WITHOUT_BODY))
-        self.assertEqual(len(opening.records), 1)
+        self.assertEqual(len(opening.got), 1)
 
     def test_a_decoder_that_is_closed_as_it_opens_delivers_nothing_more(self) -> None:
         class Closing(Opening):
@@ -348,7 +399,7 @@ class OpeningTests(SynchronousTestCase):
         closing = Closing(first_limit=64)
         closing.decoder.feed(header(WITHOUT_BODY) + header(WITHOUT_BODY) + b"\xc1")
         closing.decoder.feed(header(WITHOUT_BODY))
-        self.assertEqual(len(closing.records), 1)
+        self.assertEqual(len(closing.got), 1)
 
 
 class ClosingTests(SynchronousTestCase):
@@ -390,7 +441,121 @@ class ClosingTests(SynchronousTestCase):
         decoder.close()
         for chunk in (header(WITHOUT_BODY), b"\xc1"):
             decoder.feed(chunk)
-        self.assertEqual(recorder.records, [])
+        self.assertEqual(recorder.got, [])
+
+
+class StreamTests(SynchronousTestCase):
+    """Records of streams come together where they can; nothing else differs."""
+
+    def setUp(self) -> None:
+        self.recorder = Streams()
+        self.decoder = wire.Decoder(self.recorder)
+
+    def know(self, *seqs: int) -> None:
+        """Let the decoder know that these are streams: one record of each has come."""
+        for seq in seqs:
+            self.decoder.feed(reply(seq, {}))
+        del self.recorder.got[:], self.recorder.together[:]
+
+    def come(self, *records: Record, together: list[int]) -> None:
+        """Feed records in one piece; check that they come, and how many at a time of those that come together."""
+        self.decoder.feed(b"".join(reply(seq, body, error) for seq, error, body in records))
+        self.assertEqual((self.recorder.got, self.recorder.together), ([*records], together))
+
+    def record(self, seq: int, body: object = 0) -> Record:
+        return seq, "", {"LTime": body}
+
+    def test_those_of_one_stream_come_together(self) -> None:
+        for seq in SEQS:
+            self.setUp()
+            self.know(seq)
+            self.come(*[self.record(seq, number) for number in range(30)], together=[30])
+
+    def test_one_that_comes_alone_comes_at_once(self) -> None:
+        self.know(WITH_BODY)
+        self.come(self.record(WITH_BODY), together=[1])
+
+    def test_those_of_several_streams_and_replies_keep_their_order(self) -> None:
+        a, b, other = self.record(WITH_BODY, "a"), self.record(300, "b"), (WITHOUT_BODY, "no", None)
+        self.know(WITH_BODY, 300)
+        self.come(a, a, b, other, b, b, a, together=[2, 2, 1])  # what an error stands behind comes alone
+
+    def test_those_of_another_stream_behind_many_of_one_come_in_their_place(self) -> None:
+        a, b = self.record(WITH_BODY, "a"), self.record(300, "b")
+        self.know(WITH_BODY, 300)
+        self.come(*[a] * 20, together=[20])
+        for _ in range(3):
+            del self.recorder.got[:], self.recorder.together[:]
+            self.decoder.feed(b"".join(reply(seq, body) for seq, _, body in [a, b] * 20))
+            self.assertEqual(self.recorder.got, [a, b] * 20)
+        self.assertEqual(self.recorder.together, [1] * 40)
+
+    def test_more_streams_than_are_remembered_are_read_all_the_same(self) -> None:
+        self.patch(wire, "_MOST_MARKS", 3)
+        self.know(*SEQS, *SEQS)
+        self.decoder.feed(b"".join(reply(seq, {"LTime": seq}) for seq in SEQS * 2))
+        self.assertEqual(self.recorder.got, [self.record(seq, seq) for seq in SEQS * 2])
+
+    def test_a_payload_that_looks_like_headers_is_a_payload(self) -> None:
+        looks = header(WITH_BODY)
+        for payload in (looks, looks * 3, b"x" + looks, looks + wire.pack({"LTime": 1}), looks[:-1]):
+            body = {
+                "Name": looks.decode("latin-1"),
+                "Payload": payload,
+                "Tags": {"a": {"Error": "", "Seq": 7}},
+            }
+            for known in ([WITH_BODY], [WITH_BODY, 300]):
+                self.setUp()
+                self.know(*known)
+                data = reply(WITH_BODY, body) * 3
+                for cut in range(len(data)):
+                    del self.recorder.got[:]
+                    self.decoder.feed(data[:cut])
+                    self.decoder.feed(data[cut:])
+                    self.assertEqual(self.recorder.got, [(WITH_BODY, "", body)] * 3)
+
+    def test_those_that_are_large_or_not_utf_8_come_one_by_one(self) -> None:
+        small, large = self.record(WITH_BODY), self.record(WITH_BODY, "x" * 600)
+        strange = self.record(WITH_BODY, "\udcff")
+        self.know(WITH_BODY)
+        self.come(small, small, large, small, strange, together=[2, 1])
+
+    def test_the_rules_hold_for_them(self) -> None:
+        for bad in (
+            header(WITH_BODY) + header(WITH_BODY),
+            header(WITH_BODY) + header(WITHOUT_BODY, "no"),
+            reply(WITH_BODY, 1),
+            reply(WITH_BODY, [1]),
+            reply(WITH_BODY, {}) + wire.pack({}),
+            header(WITH_BODY) + nested(600),
+            header(WITH_BODY) + b"\x81\xc1",
+            header(WITH_BODY) + b"\xc1",
+            header(WITH_BODY) + b"\x81\x01\x01",
+        ):
+            for known in ([WITH_BODY], [WITH_BODY, 300]):
+                self.setUp()
+                self.know(*known)
+                good = reply(WITH_BODY, {"LTime": 1}) * 2
+                self.assertRaises(ProtocolError, self.decoder.feed, good + bad + good)
+                self.assertEqual(self.recorder.got[:2], [self.record(WITH_BODY, 1)] * 2)
+
+    def test_a_header_without_its_body_in_front_of_them_is_refused(self) -> None:
+        self.know(WITH_BODY, 300)
+        self.decoder.feed(reply(300, {})[:-1])
+        self.assertRaises(ProtocolError, self.decoder.feed, reply(WITH_BODY, {}) * 2)
+
+    def test_a_decoder_that_is_closed_between_them_delivers_nothing_more(self) -> None:
+        class Closing(Streams):
+            def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
+                super().records(seq, bodies)
+                closing.close()
+
+        recorder = Closing()
+        closing = wire.Decoder(recorder)
+        closing.feed(reply(WITH_BODY, {}) + reply(300, {}))
+        closing.feed(reply(WITH_BODY, {}) * 2 + reply(300, {}) * 2 + header(WITHOUT_BODY))
+        closing.feed(reply(WITH_BODY, {}) * 2)
+        self.assertEqual(len(recorder.got), 4)
 
 
 class TextTests(SynchronousTestCase):
@@ -447,7 +612,33 @@ _RECORDS = st.lists(
 )
 
 
+_LOOKS = header(WITH_BODY) + header(300)
+_OF_STREAMS = st.lists(
+    st.tuples(
+        st.sampled_from(SEQS),
+        st.just(""),
+        st.fixed_dictionaries(
+            {"Payload": st.binary(max_size=20) | st.sampled_from([_LOOKS, _LOOKS[:20], _LOOKS * 30])}
+        ),
+    )
+    | st.tuples(st.just(WITHOUT_BODY), st.text(max_size=3), st.none()),
+    max_size=30,
+)
+
+
 class PropertyTests(SynchronousTestCase):
+    @given(records=_OF_STREAMS, places=st.lists(st.integers(0, 3000), max_size=8))
+    @settings(deadline=None)
+    def test_streams_in_any_mixture_and_splitting_come_in_order(
+        self, records: list[Record], places: Iterable[int]
+    ) -> None:
+        recorder = Streams()
+        decoder = wire.Decoder(recorder)
+        data = b"".join(reply(seq, body, error) for seq, error, body in records)
+        for chunk in cuts(data, places):
+            decoder.feed(chunk)
+        self.assertEqual(recorder.got, records)
+
     @given(records=_RECORDS, places=st.lists(st.integers(0, 2000), max_size=8))
     @settings(deadline=None)
     def test_any_splitting_of_the_bytes_gives_the_same_records(

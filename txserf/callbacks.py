@@ -9,7 +9,7 @@ one's stack, or inside its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable, iscoroutine
 from typing import Any, Generic, TypeVar
 
@@ -119,6 +119,42 @@ class Chain(Generic[T]):
             item = self._items.popleft()
         self._busy = True
         self._work(item, 0)
+
+    def put_all(self, items: Iterable[T]) -> None:
+        """
+        Feed items, as if each was `put` behind the other.
+
+        :param items: the next one is taken when the functions are done with the one before. They may end in the middle.
+        """
+        if self._busy or self._items or self._closed:
+            for item in items:
+                self.put(item)
+            return
+        self._busy = True
+        functions = self._functions
+        # One call for many items, and no look at the line of those that wait: a third of what put() costs.
+        for item in items:
+            try:
+                count = 0
+                for function in functions[:]:  # one that is added meanwhile gets the next item
+                    count += 1
+                    result = function(item)
+                    if result is not None:
+                        waiting = waited_for(result)
+                        if waiting is not None and self._wait(waiting, item, count):
+                            for late in items:
+                                self.put(late)
+                            return
+                    if self._closed:
+                        break
+            except KeyboardInterrupt:
+                self._busy = False
+                raise
+            except BaseException:  # as in _work()
+                self._failed(Failure())
+            if self._closed:
+                break
+        self._next()
 
     def close(self) -> None:
         """Drop the items that wait. The function that is at work runs to its end, and none is called behind it."""

@@ -14,7 +14,7 @@ survive both ways by ``surrogateescape``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgpack
 
@@ -69,8 +69,24 @@ def new_packer() -> msgpack.Packer:
     return msgpack.Packer(use_bin_type=True, unicode_errors=_ERRORS)
 
 
+#: Returns the object of its bytes, which must be complete and have nothing behind them.
+unpackb: Callable[[bytes], Any] = msgpack.unpackb
+
 #: Returns the bytes of one object.
 pack: Callable[[object], bytes] = new_packer().pack
+
+
+# A header without an error, as an agent packs it, up to its Seq.
+_HEAD = b"\x82" + pack("Error") + pack("") + pack("Seq")
+
+# How many bytes a Seq has, by the first of them.
+_WIDTHS = bytes([1] * 0xCC + [2, 3, 5, 9] + [1] * 0x30)
+
+# Streams whose Seqs are remembered. More of them on one connection are read all the same.
+_MOST_MARKS = 256
+
+# With so many records of one stream, and nothing else, in one bite, it is read as if it were alone.
+_STRETCH = 8
 
 
 def request_prefix(command: str) -> bytes:
@@ -112,6 +128,10 @@ class Unpacker:
         )
         self._fed = 0
         self._taken = 0
+        self._marks: dict[bytes, int] = {}  # Seqs of streams, by their bytes
+        self._alone: int | None = None  # the one whose records come; None: that of several
+        # The bytes in front of each record; or, for several streams, those of them that are the same.
+        self._head = _HEAD
 
         #: The error, once the bytes have broken a rule; nothing is unpacked after it.
         self.failure: ProtocolError | None = None
@@ -176,6 +196,63 @@ class Unpacker:
         self._taken = taken
         return values
 
+    def expect(self, seq: int) -> None:
+        """Take that records of a stream come behind headers of *seq*, for `feed_records`."""
+        if seq == self._alone:
+            return
+        if len(self._marks) == _MOST_MARKS:
+            self._marks.clear()  # most of them are of streams that have ended; the others will be told again
+        self._marks[pack(seq)] = seq
+        several = len(self._marks) > 1
+        self._alone, self._head = (None, _HEAD) if several else (seq, _HEAD + pack(seq))
+
+    def feed_records(self, data: bytes) -> list[Any]:
+        """
+        Do what `feed_slice` does, but with a pair in the place of records that came one behind the other in one stream.
+
+        The pair is their Seq, and the list of their bodies. It holds for the Seqs that were given to `expect`, and for
+        records that came whole; a header and a body stand for others, as ever. There is no difference but the time: headers
+        are neither unpacked nor checked, which is half of the work of small records.
+        """
+        if self._fed - self._taken > _BITE:  # in the middle of a large object
+            return self.feed_slice(data)
+        # The end of an object follows from its bytes. So a piece between two headers that is just one object is the one
+        # that the agent sent there. A payload that looks like a header makes pieces that are no objects.
+        head, alone = self._head, self._alone
+        pieces = data.split(head)
+        if len(pieces) == 1:
+            return self.feed_slice(data)
+        before = pieces.pop(0)
+        values = self.feed_slice(before) if before else []
+        between = self._fed == self._taken  # two objects, and nothing has failed
+        seq, last = alone, None
+        run: list[dict[str, Any]] = []
+        for piece in pieces:
+            if between and len(piece) <= self._unchecked:
+                try:
+                    # Without arguments, which would cost 0.05 us: text that is not UTF-8 takes the other way.
+                    if alone is not None:
+                        body = unpackb(piece)
+                    else:
+                        width = _WIDTHS[piece[0]]
+                        seq = self._marks.get(piece[:width])
+                        body = None if seq is None else unpackb(piece[width:])
+                except Exception:
+                    body = None  # not one object: the unpacker says why, or takes it apart, or waits for the rest
+                if body.__class__ is dict and "Seq" not in body:
+                    if seq != last:
+                        last, run = seq, []
+                        values.append((seq, run))
+                    run.append(body)
+                    continue
+            last = None
+            values += self.feed_slice(head + piece)
+            between = self._fed == self._taken
+        if alone is None and last is not None and len(run) == len(pieces) >= _STRETCH:
+            # Not to look at the Seqs saves 0.1 us a record, until one of another stream comes.
+            self._alone, self._head = last, _HEAD + pack(last)
+        return values
+
     def _check(self, value: Any, size: int) -> None:
         if size > self._limit:
             raise ProtocolError(f"a message of more than {self._limit} bytes")
@@ -195,11 +272,19 @@ class Unpacker:
 class Receiver(Protocol):
     """Gets headers and bodies from a `Decoder`, each at once, so that it can judge a header by all before it."""
 
-    def header(self, seq: int, error: str) -> bool | None:
-        """Take a header. Return whether a body belongs to it, or None if nobody used that Seq."""
+    def header(self, seq: int, error: str) -> bool | Literal["record"] | None:
+        """
+        Take a header.
+
+        :returns: whether a body belongs to it, or None if nobody used that Seq. ``"record"`` if the body is a record of
+            a stream that goes on until it is stopped: its further records may come by way of `records`.
+        """
 
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
         """Take the body that belongs to the last header."""
+
+    def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
+        """Take records, each of which came behind a header of *seq* without an error."""
 
 
 _STRAY_BODY = (-1, "")  # a header is due, or a body: the Seq of the last header was nobody's
@@ -263,6 +348,12 @@ class Decoder:
         for bite in (data,) if len(data) <= _BITE else _cut(data, _BITE):
             for value in feed_slice(bite):
                 due = self._due
+                if value.__class__ is tuple and due is not _NOTHING:
+                    if due is not None and due is not _STRAY_BODY:
+                        raise ProtocolError(f"no body behind the header of Seq {due[0]}")
+                    self._due = None
+                    receiver.records(*value)
+                    continue
                 if due is not None:
                     if due is _NOTHING:
                         return
@@ -287,6 +378,9 @@ class Decoder:
                 follows = receiver.header(seq, error)
                 if follows is not False and self._due is not _NOTHING:
                     self._due = (seq, error) if follows else _STRAY_BODY
+                    if follows == "record":
+                        self._unpacker.expect(seq)
+                        self._feed_slice = self._unpacker.feed_records
             if self._opened:
                 feed_slice = self._reopen(bite)
         if self._unpacker.failure is not None and self._due is not _NOTHING:

@@ -920,6 +920,102 @@ class WatchTests(ClientCase):
         self.assertEqual([r.body["Type"] for r in self.successResultOf(waiting)], ["response", "done"])
 
 
+class ChunkTests(ClientCase):
+    """Records that come in one piece, of a stream whose records have come before."""
+
+    def watch(self, at: str, do: Callable[[], object], **how: Any) -> tuple[Deferred[Responses], Agent]:
+        """Watch a stream with a callback that keeps names, and calls *do* at the record *at*."""
+        self.got: list[str] = []
+
+        def take(response: Response) -> object:
+            self.got.append(response.body["Name"] if response.body else "opened")
+            return do() if self.got[-1] == at else None
+
+        client, agent = self.connected(**how)
+        self.watcher = client
+        waiting = client.stream().add_callback(take).request(watch=True)
+        agent.asked()
+        agent.reply(1)
+        agent.reply(1, user_event("first"))
+        del self.got[:]
+        return waiting, agent
+
+    def come(self, agent: Agent, *names: str) -> None:
+        agent.send(*(reply(1, user_event(name)) for name in names))
+
+    def test_stop_receive_data_in_the_middle_ends_it(self) -> None:
+        def enough() -> None:
+            raise StopReceiveData
+
+        waiting, agent = self.watch("b", enough)
+        self.come(agent, "a", "b", "c")
+        self.successResultOf(waiting)
+        self.assertEqual(self.got, ["a", "b"])
+        self.assertEqual(agent.asked_one("stop").body, {"Stop": 1})
+
+    def test_a_callback_that_raises_in_the_middle_fails_it(self) -> None:
+        def raises() -> None:
+            raise RuntimeError("a mistake")
+
+        waiting, agent = self.watch("b", raises)
+        self.come(agent, "a", "b", "c")
+        self.failureResultOf(waiting, RuntimeError)
+        self.assertEqual(self.got, ["a", "b"])
+
+    def test_the_others_wait_for_a_deferred(self) -> None:
+        gate: Deferred[None] = Deferred()
+        waiting, agent = self.watch("b", lambda: gate)
+        self.come(agent, "a", "b", "c", "d")
+        self.assertEqual(self.got, ["a", "b"])
+        gate.callback(None)
+        self.assertEqual(self.got, ["a", "b", "c", "d"])
+        self.assertNoResult(waiting)
+
+    def test_past_the_buffer_the_oldest_of_them_goes(self) -> None:
+        self.patch(constant, "STREAM_BUFFER", 2)
+        log = Log(self)
+        gate: Deferred[None] = Deferred()
+        _, agent = self.watch("b", lambda: gate)
+        self.come(agent, "a", "b", "c", "d", "e")
+        gate.callback(None)
+        self.assertEqual(self.got, ["a", "b", "d", "e"])
+        self.assertEqual(len([text for text in log.texts if "being dropped" in text]), 1)
+
+    def test_a_cancel_in_the_middle_ends_it(self) -> None:
+        waiting, agent = self.watch("b", lambda: waiting.cancel())
+        self.come(agent, "a", "b", "c")
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.got, ["a", "b"])
+
+    def test_a_disconnect_in_the_middle_ends_it(self) -> None:
+        _, agent = self.watch("b", lambda: self.watcher.disconnect().request())
+        self.come(agent, "a", "b", "c")
+        self.assertEqual(self.got, ["a", "b"])
+
+    def test_a_loss_in_the_middle_ends_them(self) -> None:
+        waiting, agent = self.watch("b", lambda: agent.lose())
+        self.come(agent, "a", "b", "c")
+        self.failureResultOf(waiting, ConnectionLost)
+        self.assertEqual(self.got, ["a", "b"])
+
+    def test_a_request_collects_them(self) -> None:
+        client, agent = self.connected()
+        seen: list[Response] = []
+        plain, called = (
+            client.stream().request(timeout=1),
+            client.stream().add_callback(seen.append).request(timeout=1),
+        )
+        for seq in (1, 2):
+            agent.reply(seq)
+            agent.reply(seq, user_event("first"))
+            agent.send(*(reply(seq, user_event(name)) for name in "abc"))
+        self.clock.advance(1)
+        for waiting in (plain, called):
+            responses = self.successResultOf(waiting)
+            self.assertEqual([r.body["Name"] for r in responses], ["first", "a", "b", "c"])
+        self.assertEqual(seen[1:], [*responses])
+
+
 class LossWithoutReconnectTests(ClientCase):
     def test_a_loss_ends_what_was_in_flight(self) -> None:
         client, agent = self.connected()

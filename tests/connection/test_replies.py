@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.fakes import DONE, MEMBERS, Log, answer, cuts, header, reply, user_event
 from tests.protocol_case import CallCase
 from txserf import commands
+from txserf.connection import replies
 from txserf.connection.exchange import Awaited, Reply
 from txserf.errors import (
     RequestTimeout,
@@ -219,3 +220,94 @@ class StreamTests(CallCase):
         self.agent.send(header(1), reply(1, user_event()), reply(1, user_event()))
         self.assertEqual(len(self.records), 1)
         self.assertEqual([text for text in log.texts if "never sent" in text], [])
+
+
+class ChunkTests(CallCase):
+    """Records that come in one piece, of a stream whose records have come before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.records: list[Mapping[str, Any]] = []
+
+    def began(self, on_record: Any, *others: Any) -> None:
+        """Open streams from Seq 1 on; a record of each has come."""
+        for seq, take in enumerate((on_record, *others), 1):
+            self.protocol.call("stream", on_record=take)
+            self.agent.send(header(seq), reply(seq, user_event("first")))
+        del self.records[:]
+
+    def ending(self, end: Any) -> Any:
+        """Return a function that keeps records, and calls *end* with the second one that it gets after the first."""
+
+        def take(record: Mapping[str, Any]) -> None:
+            self.records.append(record)
+            if record["Name"] == "b":
+                end()
+
+        return take
+
+    def come(self, *names: str, seq: int = 1) -> None:
+        self.agent.send(*(reply(seq, user_event(name)) for name in names))
+
+    def names(self) -> list[str]:
+        return [record["Name"] for record in self.records]
+
+    def test_streams_and_a_reply_stay_in_order(self) -> None:
+        self.began(self.records.append, self.records.append)
+        self.protocol.call("members").addCallback(lambda reply: self.records.append({"Name": "reply"}))
+        self.agent.send(
+            reply(1, user_event("a")),
+            reply(2, user_event("b")),
+            reply(1, user_event("c")),
+            reply(1, user_event("d")),
+            reply(3, MEMBERS),
+            reply(2, user_event("e")),
+        )
+        self.assertEqual(self.names(), ["a", "b", "c", "d", "reply", "e"])
+
+    def test_a_close_in_the_middle_ends_them(self) -> None:
+        self.began(self.ending(self.protocol.close))
+        self.come("a", "b", "c")
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_a_loss_in_the_middle_ends_them(self) -> None:
+        self.began(self.ending(lambda: self.agent.lose()))
+        self.come("a", "b", "c")
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_a_stream_that_is_disowned_in_the_middle_gets_no_more_and_another_one_does(self) -> None:
+        others: list[Mapping[str, Any]] = []
+
+        def disown() -> None:
+            self.protocol._disown(self.protocol._replies._streams[1])
+
+        self.began(self.ending(disown), others.append)
+        self.agent.send(
+            *(reply(1, user_event(name)) for name in "abc"),
+            reply(2, user_event("x")),
+            reply(1, user_event("d")),
+        )
+        self.assertEqual(self.names(), ["a", "b"])
+        self.assertEqual([record["Name"] for record in others], ["first", "x"])
+
+    def test_those_of_a_stopped_stream_are_swallowed(self) -> None:
+        log = Log(self)
+        self.began(self.records.append)
+        stop = self.protocol.call("stop", {"Stop": 1})
+        self.agent.send(*[reply(1, user_event("a"))] * 2, header(2), *[reply(1, user_event("b"))] * 2)
+        self.come("c", "d")
+        self.successResultOf(stop)
+        self.assertEqual(self.names(), ["a", "a"])
+        self.assertEqual([text for text in log.texts if "never sent" in text], [])
+        self.assertWorks()
+
+    def test_each_record_of_a_forgotten_stream_is_counted(self) -> None:
+        log = Log(self)
+        self.patch(replies, "_MOST_STOPPED", 0)
+        self.began(self.records.append)
+        self.protocol.call("stop", {"Stop": 1})
+        self.agent.send(header(2))
+        self.come("c", "d", "e")
+        self.agent.lose()
+        self.assertEqual(len([text for text in log.texts if "never sent" in text]), 2)
+        self.assertEqual(len([text for text in log.texts if "3 times" in text]), 1)

@@ -181,3 +181,100 @@ class FeedTests(SynchronousTestCase):
             self.feed.add_callback(print, function)
         self.deliver("a")
         self.assertEqual(self.successResultOf(self.next()), "a")
+
+
+class TogetherTests(FeedTests):
+    """The same, where items are delivered together."""
+
+    def deliver(self, letters: str) -> None:
+        self.feed._deliver_all(iter(letters))
+
+    def test_a_reader_that_keeps_up_loses_none_of_more_than_the_buffer_takes(self) -> None:
+        rest = self.rest()
+        self.deliver("abcdefghij")
+        self.feed._end(None)
+        self.assertEqual(self.successResultOf(rest), list("abcdefghij"))
+        self.assertEqual(self.feed.dropped, 0)
+
+    def test_a_reader_that_falls_behind_in_the_middle_loses_the_oldest(self) -> None:
+        got: list[str] = []
+        gate: Deferred[None] = Deferred()
+
+        async def read() -> None:
+            async for item in self.feed:
+                got.append(item)
+                if item == "d":
+                    await gate
+
+        reading = Deferred.fromCoroutine(read())
+        self.deliver("abcdefghij")
+        self.assertEqual((got, self.feed.dropped), (list("abcd"), 3))
+        gate.callback(None)
+        self.feed._end(None)
+        self.successResultOf(reading)
+        self.assertEqual(got, list("abcdhij"))
+
+    def test_a_reader_that_ends_it_in_the_middle_gets_no_more(self) -> None:
+        got: list[str] = []
+
+        async def read() -> None:
+            async for item in self.feed:
+                got.append(item)
+                if item == "b":
+                    self.feed._stop_asked()
+
+        self.successResultOf(self.after(read, "abcdefghij"))
+        self.assertEqual((got, self.feed.dropped), (["a", "b"], 0))
+
+    def after(self, read: Any, letters: str) -> Deferred[None]:
+        """Begin to read, then deliver *letters*."""
+        reading = Deferred.fromCoroutine(read())
+        self.deliver(letters)
+        return reading
+
+    def test_without_a_limit_none_is_lost(self) -> None:
+        self.feed = Letters(None)
+        self.deliver("abcdefghij")
+        self.feed._end(None)
+        self.assertEqual(self.successResultOf(self.rest()), list("abcdefghij"))
+
+    def test_a_buffer_of_none_keeps_none(self) -> None:
+        self.feed = Letters(0)
+        self.deliver("abc")
+        self.assertEqual(self.feed.dropped, 3)
+
+    def test_what_is_behind_the_item_at_which_a_callback_begins_to_read_is_for_both(self) -> None:
+        got: list[str] = []
+
+        def read(item: str) -> None:
+            got.append(item)
+            if item == "b":
+                aiter(self.feed)
+
+        self.feed.add_callback(read)
+        self.deliver("abcde")
+        self.feed._end(None)
+        self.assertEqual((got, self.successResultOf(self.rest())), (list("abcde"), list("cde")))
+
+    def test_a_callback_that_stops_it_in_the_middle_is_given_no_more_and_none_is_made(self) -> None:
+        got: list[str] = []
+        made: list[str] = []
+
+        def stop(item: str) -> None:
+            got.append(item)
+            if item == "b":
+                raise StopReceiveData
+
+        def letters() -> Any:
+            for letter in "abcde":
+                made.append(letter)
+                yield letter
+
+        self.feed.add_callback(stop)
+        self.feed._deliver_all(letters())
+        self.assertEqual((got, made, self.feed.stops), (["a", "b"], ["a", "b"], 1))
+
+    def test_two_readers_that_wait_get_one_each(self) -> None:
+        first, second = self.next(), self.next()
+        self.deliver("ab")
+        self.assertEqual((self.successResultOf(first), self.successResultOf(second)), ("a", "b"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 
-from tests.fakes import DONE, MEMBER, Asked, Log, user_event
+from tests.fakes import DONE, MEMBER, Asked, Log, reply, user_event
 from tests.serf_case import SerfCase
 from txserf.errors import (
     AuthenticationError,
@@ -633,3 +633,148 @@ class LogStreamTests(StreamCase):
         self.clock.advance(0)
         self.agent.finish_closing()
         self.assertEqual([self.successResultOf(collected) for collected in waiting], [[], []])
+
+
+class ChunkTests(StreamCase):
+    """Events that come in one piece, of a stream whose events have come before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.got: list[str] = []
+        self.stream = self.serf.stream(buffer=4, gaps=True)
+        self.seq = self.open()
+
+    def tell(self, at: str = "", do: Callable[[], object] = lambda: None) -> None:
+        """Add a callback that keeps names and calls *do* at the event *at*; let a first event come."""
+
+        def take(event: Any) -> object:
+            self.got.append(getattr(event, "name", type(event).__name__))
+            return do() if self.got[-1] == at else None
+
+        self.stream.add_callback(take)
+        self.send(self.seq, "first")
+        del self.got[:]
+
+    def come(self, *records: Any) -> None:
+        self.agent.send(
+            *(reply(self.seq, user_event(name) if isinstance(name, str) else name) for name in records)
+        )
+
+    def test_a_stop_in_the_middle_delivers_no_more(self) -> None:
+        self.tell("b", lambda: self.stream.stop())
+        self.come("a", "b", {}, "c")
+        self.assertEqual((self.got, self.stream.unreadable), (["a", "b"], 0))
+        self.assertEqual(self.asked_one("stop").body, {"Stop": self.seq})
+
+    def test_stop_receive_data_in_the_middle_delivers_no_more(self) -> None:
+        def enough() -> None:
+            raise StopReceiveData
+
+        self.tell("b", enough)
+        self.come("a", "b", "c")
+        self.assertEqual(self.got, ["a", "b"])
+        self.assertEqual(self.asked_one("stop").body, {"Stop": self.seq})
+
+    def test_a_close_in_the_middle_delivers_no_more(self) -> None:
+        self.tell("b", lambda: self.serf.close())
+        self.come("a", "b", "c")
+        self.assertEqual(self.got, ["a", "b"])
+
+    def test_a_callback_that_raises_in_the_middle_is_logged_and_the_next_event_comes(self) -> None:
+        log = Log(self)
+
+        def raises() -> None:
+            raise RuntimeError("a mistake")
+
+        self.tell("b", raises)
+        self.come("a", "b", "c")
+        self.assertEqual(self.got, ["a", "b", "c"])
+        self.assertEqual(len(log.texts), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_the_others_wait_for_a_deferred_and_the_oldest_beyond_the_buffer_go(self) -> None:
+        gate: Deferred[None] = Deferred()
+        self.tell("b", lambda: gate)
+        self.come("a", "b", "c", "d", "e", "f", "g")
+        self.assertEqual((self.got, self.stream.dropped), (["a", "b"], 1))
+        gate.callback(None)
+        self.assertEqual(self.got, ["a", "b", "d", "e", "f", "g"])
+
+    def test_a_loss_in_the_middle_is_followed_by_a_gap(self) -> None:
+        self.tell("b", lambda: self.agent.lose())
+        self.come("a", "b", "c")
+        self.assertEqual(self.got, ["a", "b"])
+        self.agent = self.endpoint.accept_and_greet()
+        self.open()
+        self.come("d", "e")
+        self.assertEqual(self.got, ["a", "b", "Gap", "d", "e"])
+
+    def test_they_are_held_behind_a_gap_that_has_not_ended(self) -> None:
+        self.tell()
+        self.reconnect()
+        _, confirmation = self.agree()
+        for _ in range(2):
+            self.come("a", "b")
+        self.assertEqual(self.got, [])
+        self.agent.reply(confirmation.seq)
+        self.assertEqual(self.got, ["Gap", "a", "b", "a", "b"])
+
+    def test_more_of_them_than_are_held_end_the_gap(self) -> None:
+        self.tell()
+        self.reconnect()
+        self.agree()
+        self.come("a")
+        self.come("b", "c", "d", "e", "f")
+        self.assertEqual(self.got, ["Gap", "a", "b", "c", "d", "e", "f"])
+
+    def test_one_that_can_not_be_read_is_left_out_in_its_place(self) -> None:
+        log = Log(self)
+        self.tell()
+        self.come("a", {}, "b", {**user_event(), "Payload": [1]}, "c")
+        self.assertEqual((self.got, self.stream.unreadable, len(log.texts)), (["a", "b", "c"], 2, 2))
+
+    def test_a_query_among_them_is_answered(self) -> None:
+        answers: list[Deferred[None]] = []
+        self.stream.add_callback(
+            lambda event: answers.append(event.respond(b"yes")) if isinstance(event, QueryEvent) else None
+        )
+        self.send(self.seq, "first")
+        self.come("a", {"Event": "query", "ID": 5, "LTime": 1, "Name": "q", "Payload": None}, "b")
+        asked = self.asked_one("respond")
+        self.assertEqual(asked.body, {"ID": 5, "Payload": b"yes"})
+        self.agent.reply(asked.seq)
+        self.successResultOf(answers[0])
+
+    def test_a_reader_gets_all_of_them_and_one_that_stops_it_gets_no_more(self) -> None:
+        async def read() -> None:
+            async for event in self.stream:
+                self.got.append(getattr(event, "name", ""))
+                if self.got[-1] == "f":
+                    self.stream.stop()
+
+        reading = Deferred.fromCoroutine(read())
+        self.send(self.seq, "first")
+        self.come("a", "b", "c", "d", "e", "f", "g", "h")
+        self.successResultOf(reading)
+        self.assertEqual((self.got, self.stream.dropped), (["first", "a", "b", "c", "d", "e", "f"], 0))
+        self.assertEqual(self.asked_one("stop").body, {"Stop": self.seq})
+
+    def test_two_streams_and_a_reply_stay_in_order(self) -> None:
+        self.tell()
+        other = self.serf.stream()
+        other.add_callback(lambda event: self.got.append("other"))
+        seq = self.open()
+        self.send(seq, "first")
+        self.serf.members().addCallback(lambda members: self.got.append("members"))
+        asked = self.asked_one("members")
+        del self.got[:]
+        self.agent.send(
+            reply(self.seq, user_event("a")),
+            reply(self.seq, user_event("b")),
+            reply(seq, user_event("x")),
+            reply(self.seq, user_event("c")),
+            reply(asked.seq, {"Members": []}),
+            reply(self.seq, user_event("d")),
+            reply(seq, user_event("y")),
+        )
+        self.assertEqual(self.got, ["a", "b", "other", "c", "members", "d", "other"])

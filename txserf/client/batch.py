@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -129,6 +129,14 @@ class Batch:
         elif queued.done:
             self._one_less(queued)
 
+    def records(self, queued: QueuedCommand, bodies: Iterable[Mapping[str, Any]]) -> None:
+        """Take records of a stream that goes on until it is stopped."""
+        if queued.chain is None:
+            for body in bodies:
+                self.record(queued, body)
+        else:
+            queued.chain.put_all(self._responses_of(queued, bodies))
+
     def complete(self, queued: QueuedCommand) -> None:
         """Take the end of a stream."""
         queued.done = True
@@ -158,6 +166,19 @@ class Batch:
                 self._one_less(queued)
 
     # How it works
+
+    def _responses_of(
+        self, queued: QueuedCommand, bodies: Iterable[Mapping[str, Any]]
+    ) -> Iterator[ResponseStreamResult]:
+        """Make the response of each record at its turn: a callback may have ended it by then."""
+        request, keeps = queued.request(), not self._watch
+        for body in bodies:
+            if queued.done:
+                return
+            response = ResponseStreamResult(request, "", body)
+            if keeps:
+                queued.responses.append(response)
+            yield response
 
     def _send(self, part: list[QueuedCommand]) -> None:
         if self._later:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -23,6 +23,9 @@ class Collector(Protocol):
 
     def record(self, queued: QueuedCommand, body: Mapping[str, Any]) -> None:
         """Take a record of a streaming command."""
+
+    def records(self, queued: QueuedCommand, bodies: Iterable[Mapping[str, Any]]) -> None:
+        """Take records of a stream that came one behind the other."""
 
     def complete(self, queued: QueuedCommand) -> None:
         """Take the end of a stream."""
@@ -183,11 +186,15 @@ class QueuedCommand(Operation):
 
     def answer(self, kind: type[Response], error: str, body: Mapping[str, Any] | None) -> Response:
         """Return a reply, or a record, as users get it; all of one command have the same request."""
+        return kind(self.request(), error, body)
+
+    def request(self) -> Request:
+        """Return the `Request` of its replies and records."""
         request = self._request
         if request is None:
             command = self.command
             request = self._request = REQUESTS[command.wire](command, self.values, self.seq)
-        return kind(request, error, body)
+        return request
 
     def alone(self, timeout: float | None, under_way: UnderWay) -> Deferred[Responses]:
         """
@@ -230,6 +237,10 @@ class QueuedCommand(Operation):
     def record(self, body: Mapping[str, Any]) -> None:
         if self.batch is not None and not self.done:
             self.batch.record(self, body)
+
+    def records(self, bodies: Iterable[Mapping[str, Any]]) -> None:
+        if self.batch is not None and not self.done:
+            self.batch.records(self, bodies)
 
     def stopped(self) -> None:
         if self.batch is not None and not self.done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -47,6 +47,15 @@ class Exchange:
     def record(self, body: Mapping[str, Any]) -> None:
         """Take a record of a stream. The records of one stream come in order."""
         raise NotImplementedError
+
+    def records(self, bodies: Iterable[Mapping[str, Any]]) -> None:
+        """
+        Take records of a stream that came one behind the other.
+
+        :param bodies: end in the middle where the exchange is disowned or the connection ends meanwhile.
+        """
+        for body in bodies:
+            self.record(body)
 
     def stopped(self) -> None:
         """Take note that the agent has confirmed a ``stop`` of this stream: no record will follow."""

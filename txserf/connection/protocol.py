@@ -369,6 +369,7 @@ class SerfProtocol(Protocol):
         self.state = state
         if state is State.CLOSING or state is State.CLOSED:
             self._decoder.close()
+            self._replies.cut()
             self._heartbeat.stop()
             for exchange in self._unsent.values():
                 exchange.left = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from twisted.logger import Logger
 
@@ -36,18 +36,21 @@ class Replies:
         self._stopped: dict[
             int, None
         ] = {}  # Seqs of stopped streams, the oldest first; records may still come
+        self._reader: Exchange | None = None  # is being given records, and iterates over them
+        self._run: list[dict[str, Any]] = []  # those
         self._strays = 0  # replies for Seqs that were never sent
         self._host = host
         self._key_wanted = key_wanted
 
     # Called by the decoder
 
-    def header(self, seq: int, error: str) -> bool | None:
+    def header(self, seq: int, error: str) -> bool | Literal["record"] | None:
         """Take a header; see `txserf.wire.Receiver`."""
         exchange = self.calls.get(seq)
         if exchange is None:
-            if seq in self._streams:
-                return True
+            exchange = self._streams.get(seq)
+            if exchange is not None:
+                return "record" if exchange.command.subscribes else True
             if seq not in self._stopped:
                 self._stray(seq)
             return None
@@ -86,7 +89,23 @@ class Replies:
                 return
         exchange.record(body)
 
+    def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
+        """Take records of a stream that goes on until it is stopped, or that was stopped."""
+        exchange = self._streams.get(seq)
+        if exchange is None:
+            if seq not in self._stopped:
+                for _ in bodies:
+                    self._stray(seq)
+            return
+        self._reader, self._run = exchange, bodies
+        exchange.records(bodies)
+        self._reader, self._run = None, []
+
     # Called by the connection
+
+    def cut(self) -> None:
+        """Let the exchange that is being given records have no more of them."""
+        self._run.clear()
 
     def disown(self, exchange: Exchange, at_work_until: float) -> bool:
         """
@@ -97,6 +116,8 @@ class Replies:
         """
         seq = exchange.seq
         assert seq is not None
+        if exchange is self._reader:
+            self.cut()
         for table in (self.calls, self._streams):
             if table.get(seq) is exchange:
                 table[seq] = Unwanted(exchange, at_work_until)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -38,14 +38,15 @@ class Subscriber(NamedTuple):
     :ivar active: called when no record that comes from then on is missed.
     :ivar interrupted: called when the connection is lost, with the time at which the agent was last heard; the
         subscription will be opened again.
-    :ivar record: called with each record, decoded as the table says.
-    :ivar unreadable: called instead, with the reason, for a record that can't be decoded.
+    :ivar records: called with records that came one behind the other, decoded as the table says. Each is decoded when it
+        is asked for; they may end in the middle.
+    :ivar unreadable: called, with the reason, in the place of a record that can't be decoded.
     :ivar over: called at most once, with the reason: it ended, and will not be opened again.
     """
 
     active: Callable[[], None]
     interrupted: Callable[[float], None]
-    record: Callable[[Any], None]
+    records: Callable[[Iterator[Any]], None]
     unreadable: Callable[[ProtocolError], None]
     over: Callable[[SerfError], None]
 
@@ -75,7 +76,8 @@ class Subscription(Operation):
     """
     A ``stream`` or ``monitor`` on the wire, opened again after each loss.
 
-    :param patience: seconds that an agent has to open it, and as many again; past them it is asked once more.
+    :param timeout: seconds that an agent has to open it, and as many again; past them it is asked once more. And those to take
+        the answer to a query that came by it.
     """
 
     def __init__(
@@ -84,12 +86,13 @@ class Subscription(Operation):
         command: Command,
         values: Mapping[str, Any],
         subscriber: Subscriber,
-        patience: float,
+        timeout: float,
     ) -> None:
         super().__init__(command, values)
         self._session = session
         self._subscriber = subscriber
-        self._patience = max(patience, _LEAST_PATIENCE)
+        self._timeout = timeout
+        self._patience = max(timeout, _LEAST_PATIENCE)
         self._asked: SerfProtocol | None = None  # the connection that it had been sent by at the last look
         self._watch()
 
@@ -128,14 +131,39 @@ class Subscription(Operation):
         self._session.submit_one(_Confirmation(self._session, partial(self._confirmed, self.seq)))
 
     def record(self, body: Mapping[str, Any]) -> None:
-        if self.done:
-            return
-        try:
-            record = self.command.decode_record(body)
-        except ProtocolError as broken:
-            self._subscriber.unreadable(broken)
-            return
-        self._subscriber.record(record)
+        self.records((body,))
+
+    def records(self, bodies: Iterable[Mapping[str, Any]]) -> None:
+        if not self.done:
+            self._subscriber.records(self._decoded(bodies))
+
+    def _decoded(self, bodies: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+        # A generator, so that nothing behind the record that ends it is decoded, counted or logged.
+        decode = self.command.decode_record
+        for body in bodies:
+            if self.done:
+                return
+            try:
+                record = decode(body)
+            except ProtocolError as broken:
+                self._subscriber.unreadable(broken)
+                continue
+            if record.__class__ is QueryEvent:
+                connection = self.connection
+                assert connection is not None
+                record = record.bound(partial(self._respond, connection))
+            yield record
+
+    def _respond(self, connection: SerfProtocol, id: int, payload: bytes) -> Deferred[None]:
+        values = commands.RESPOND.typed_arguments({"id": id, "payload": payload})
+        if connection.state is not State.READY:
+            message = f"the connection to {connection.host}, by which the query came, is gone"
+            return fail(ConnectionLost(message, host=connection.host))
+        self._session.admit()
+        call = Call(self._session, commands.RESPOND, values, self._timeout)
+        call.connection = connection
+        connection._send([call])
+        return call.result
 
     def interrupted(self, heard_at: float) -> None:
         self._watch()
@@ -243,7 +271,7 @@ class EventStream(Stream["Event | Gap"]):
         self._was_active = False  # so that a loss makes a gap
         self._lost_at: float | None = None  # the beginning of a gap that has not ended yet
         self._held: list[Event] = []  # the events behind that gap
-        subscriber = Subscriber(self._activated, self._interrupted, self._event, self._leave_out, self._over)
+        subscriber = Subscriber(self._activated, self._interrupted, self._events, self._leave_out, self._over)
         self._subscription = Subscription(session, commands.STREAM, values, subscriber, timeout)
         session.submit_one(self._subscription)
 
@@ -265,29 +293,18 @@ class EventStream(Stream["Event | Gap"]):
 
     # Told by the subscription
 
-    def _event(self, event: Event) -> None:
-        if isinstance(event, QueryEvent):
-            connection = self._subscription.connection
-            assert connection is not None
-            event = event.bound(partial(self._respond, connection))
+    def _events(self, events: Iterator[Event]) -> None:
         if self._lost_at is None:
-            self._deliver(event)
-        elif len(self._held) < self._most_held:
-            self._held.append(event)
-        else:
-            self._end_gap(self._lost_at)
-            self._deliver(event)
-
-    def _respond(self, connection: SerfProtocol, id: int, payload: bytes) -> Deferred[None]:
-        values = commands.RESPOND.typed_arguments({"id": id, "payload": payload})
-        if connection.state is not State.READY:
-            message = f"the connection to {connection.host}, by which the query came, is gone"
-            return fail(ConnectionLost(message, host=connection.host))
-        self._session.admit()
-        call = Call(self._session, commands.RESPOND, values, self._timeout)
-        call.connection = connection
-        connection._send([call])
-        return call.result
+            self._deliver_all(events)
+            return
+        for event in events:
+            if self._lost_at is None:
+                self._deliver(event)
+            elif len(self._held) < self._most_held:
+                self._held.append(event)
+            else:
+                self._end_gap(self._lost_at)
+                self._deliver(event)
 
     def _interrupted(self, heard_at: float) -> None:
         if self._held and self._lost_at is not None:
