@@ -464,6 +464,28 @@ class CanMatchTests(SynchronousTestCase):
             self.assertTrue(commands.can_match(pattern, self.TEXTS), pattern)
 
 
+class ReadAlikeTests(SynchronousTestCase):
+    def test_it_is_searched_for_as_re2_does(self) -> None:
+        for pattern, text, found in (
+            ("web", "a web.1", True),
+            ("web|db", "db", True),
+            ("^web$", "web", True),
+            ("^web$", "web\n", False),  # the end is the end
+            ("^$", "", True),
+            (r"\$", "$", True),
+            (r"\\$", "\\", True),
+            ("w.b", "w\nb", False),
+            ("(?s:w.b)", "w\nb", True),
+        ):
+            read = commands.read_alike(pattern)
+            assert read is not None, pattern
+            self.assertEqual(read.search(text) is not None, found, pattern)
+
+    def test_one_that_go_and_python_may_read_in_another_way_is_not_read(self) -> None:
+        for pattern in ("(?i)web", "[a-z]", r"\d", "é", "(", "a)(b", "*", "(a*)*", "a++", "$*", "a*a*a*a*a*"):
+            self.assertIs(commands.read_alike(pattern), None, pattern)
+
+
 class MayCloseTests(SynchronousTestCase):
     def may_close(self, **filters: Any) -> bool:
         assert commands.MEMBERS_FILTERED.may_close is not None

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "txserf"
 ORDER = """
     constant errors
     wire model callbacks arguments
-    commands filters processes
+    commands filters processes newfile
     connection | embedded
     client | serf
     cluster handlers
@@ -34,7 +34,7 @@ INSIDE = {
     "embedded": "agenda memory re2 sizes log membership network queries keyring events process joining requests rpc server agent cluster",
     "client": "requests batch client",
     "serf": "call feed streams logs recipients query advertise serf",
-    "cluster": "ring matching table changes waits coordinates following view newfile template endpoint client_string",
+    "cluster": "ring matching table changes waits coordinates following view template endpoint client_string",
     "handlers": "scripts routes handled agent work backlog intake running router",
     "service": "terminal settings agents lines apps templates jsonlog metrics web reload readiness follow demo ending options making",
 }

@@ -351,6 +351,21 @@ def can_match(pattern: str, texts: Iterable[str]) -> bool:
         return True
 
 
+def read_alike(pattern: str) -> re.Pattern[str] | None:
+    """Return a pattern of a query's tag, to be searched for as RE2 does; None where that can't be known."""
+    if not _compiles(pattern) or sum(map(pattern.count, "*+?")) > _FEW:
+        return None
+    try:
+        return re.compile(_ESCAPE_OR_END.sub(lambda found: _END.get(found[0], found[0]), pattern))
+    except re.error:  # such as a repeated end
+        return None
+
+
+# In Python's re the end is also before a newline at the end.
+_ESCAPE_OR_END = re.compile(r"\\.|\$")
+_END = {"$": r"\Z"}
+
+
 _KEY_REPLY = "Messages: {node: text}, Keys: {key: nodes that have it} or nil, NumNodes, NumErr, NumResp: int"
 
 

@@ -95,6 +95,15 @@ class RenderTests(TemplateCase):
         address = self.agent_says()["n2"].address
         self.assertEqual(self.file.read_text(), f"{address} ['n1', 'n2', 'n3'] [] n1")
 
+    def test_a_tag_with_the_name_of_a_method_is_got_and_all_tags_are_gone_through(self) -> None:
+        self.nodes.add("items", {"items": "x", "get": "y"})
+        self.source.write_text(
+            '{{ members.get("items").tags.get("items") }} {{ members.n1.tags.get("items", "none") }}\n'
+            '{{ members["items"].tags.items() | list }} {{ members.n1.tags.items() | list }}\n'
+        )
+        self.template()
+        self.assertEqual(self.file.read_text(), "x none\n[('get', 'y'), ('items', 'x')] []\n")
+
     def test_the_agents_own_node_need_not_be_in_the_view(self) -> None:
         self.source.write_text("{{ members | list }} {{ agent.name }}")
         self.template(view=self.view(tags={"role": "web"}))

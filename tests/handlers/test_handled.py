@@ -162,6 +162,19 @@ class FileTests(SynchronousTestCase):
         self.assertNotIn("s3cret", self.path.read_text())
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
+    def test_one_that_is_another_users_or_that_others_may_read_becomes_this_ones_alone(self) -> None:
+        self.path.touch(0o644)
+
+        def refuse(*arguments: object) -> None:
+            raise PermissionError(errno.EPERM, "not the owner")
+
+        self.patch(os, "fchown", refuse)
+        self.patch(os, "fstat", refuse)
+        self.handled(UserEvent("a", b"", 1))
+        self.ltimes.save(self.path)
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(self.loaded().last, 1)
+
     def test_where_it_can_t_be_written_the_one_before_stays_and_nothing_else(self) -> None:
         self.handled(UserEvent("a", b"", 1))
         self.ltimes.save(self.path)

@@ -83,6 +83,7 @@ async def test_a_member_without_a_handler_is_missing_though_it_acknowledges(
         assert (sorted(result.acks), result.missing) == (["n1", "n2", "n3"], ["n3"])
 
 
+@pytest.mark.parametrize("by_view", [False, True])
 @pytest.mark.parametrize(
     "tags",
     [
@@ -111,9 +112,11 @@ async def test_a_member_without_a_handler_is_missing_though_it_acknowledges(
 )
 @in_reactor
 async def test_the_members_that_are_waited_for_are_those_that_serf_asks(
-    tags: dict[str, str], three_agents: list[Agent]
+    tags: dict[str, str], by_view: bool, three_agents: list[Agent]
 ) -> None:
     async with txserf.Serf(three_agents[0].rpc) as serf:
+        if by_view:
+            await txserf.ClusterView(serf).wait_for(3)
         for _ in range(5):  # gossip may lose an acknowledgement
             result = await serf.query("nobody answers", expect="all", tags=tags, timeout=0.3)
             if result.missing == sorted(result.acks):

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 
 from txserf import constant, wire
 from txserf.arguments import limit, reactor_or_global, seconds, what_it_is
-from txserf.cluster.newfile import NewFile
 from txserf.cluster.view import ClusterView
 from txserf.errors import Disconnected, InvalidRequest, ProtocolError, SerfError, encodable, reason_text
 from txserf.model import Member
+from txserf.newfile import NewFile
 from txserf.processes import ScriptFailed, inherited, run
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from txserf.cluster.ring import Ring
 from txserf.cluster.table import Members, Table
 from txserf.cluster.waits import Enough, Waits
 from txserf.errors import Disconnected, InvalidRequest, SerfError
-from txserf.model import Member, MemberEvent
+from txserf.model import Member, MemberEvent, MemberStatus
 from txserf.serf.serf import Serf
 
 _log = Logger(namespace="txserf.cluster")
@@ -105,6 +105,7 @@ class ClusterView(Service):
         if self._is_closed:
             return succeed(None)
         stopping = self._following.close()
+        self.serf._rosters.remove(self._roster)
         self._teller.halt()
         over: list[Deferred[Any]] = [self._end_all(Disconnected("this ClusterView was stopped"))]
         if stopping is not None:
@@ -323,11 +324,16 @@ class ClusterView(Service):
 
     def _open(self) -> None:
         self._following.open()
+        if self._match.criteria in ({}, {None: MemberStatus.ALIVE}):  # else it lacks some that are alive
+            self.serf._rosters.add(self._roster)
         self._teller.go_on()
 
     def _why_stale(self) -> str:
         reason = self.serf.why_disconnected
         return f" ({reason})" if reason else ""
+
+    def _roster(self) -> Mapping[str, Member] | None:
+        return None if self.stale else self._table.by_name
 
     # ViewCallbacks
 

@@ -8,10 +8,7 @@ two queries with the same LTime and name are two questions.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 import zlib
 from collections import deque
 from pathlib import Path
@@ -23,6 +20,7 @@ from twisted.logger import Logger
 from txserf.arguments import what_it_is
 from txserf.errors import SerfError, reason_text
 from txserf.model import UserEvent
+from txserf.newfile import NewFile
 
 _log = Logger(namespace="txserf.handlers")
 
@@ -31,6 +29,9 @@ _SAVE_EVERY = 1.0
 
 # How many events are remembered. An agent replays those of its last 512 LTimes, and several events may have the same LTime.
 _KEPT = 2048
+
+# The permissions of the state file.
+_MODE = 0o600
 
 _VERSION = 1
 
@@ -135,19 +136,13 @@ class LTimes:
         recent = [key for key, handled in self._handled.items() if handled]
         last = max((key[0] for key in recent), default=0)
         text = json.dumps({"version": _VERSION, "last": last, "recent": recent})
-        target = Path(os.path.realpath(path))  # os.replace() would replace a link itself
         try:
-            fd, new = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            new = NewFile(path, text.encode(), _MODE, keeps_owner=False)
             try:
-                with os.fdopen(fd, "w") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(new, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(new)
-                raise
+                if new.differs:
+                    new.replace()
+            finally:
+                new.drop()
         except OSError as error:
             raise StateError(f"{path} can't be written: {error}") from None
         self.changed = False

@@ -192,6 +192,7 @@ class Query(Feed["Ack | Answer"]):
         patience: float,
         timeout: float | None,
         reads: Sequence[Mapping[str, Any]] = (),
+        known: Recipients | None = None,
     ) -> None:
         super().__init__(None)
         self.name: str = values["Name"]
@@ -200,17 +201,20 @@ class Query(Feed["Ack | Answer"]):
         self._asking = Asking(
             session, values, expect, patience, timeout, self._deliver, self._leave_out, self._over
         )
-        if not reads:  # else they are its `member_filters`, and it ends with the last answer of all
+        # With `member_filters` to read, or the recipients that a view knows, it ends with the last answer of all.
+        if not reads:
+            if known is not None:
+                self._asking.wait_for_all(succeed(known))
             session.submit_one(self._asking)
             return
         # In one write, the query behind them: they are the members at the time when the agent sends it.
         calls = [Call(session, commands.MEMBERS_FILTERED, read, patience) for read in reads]
 
-        def known(found: list[list[Member]]) -> Recipients:
+        def listed(found: list[list[Member]]) -> Recipients:
             return recipients(values, found)
 
         found = gatherResults([call.result for call in calls], consumeErrors=True)
-        self._asking.wait_for_all(found.addCallbacks(known, _first))
+        self._asking.wait_for_all(found.addCallbacks(listed, _first))
         session.submit([*calls, self._asking])
 
     def __repr__(self) -> str:

@@ -1,9 +1,9 @@
-"""The nodes that a query is for, for ``expect="all"``: the agent is asked for them just before the query."""
+"""The nodes that a query is for, for ``expect="all"``: a view has them, or the agent is asked for them just before the query."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -52,3 +52,48 @@ def recipients(query: Mapping[str, Any], found: Sequence[Sequence[Member]]) -> R
     nodes = frozenset(query["FilterNodes"])
     selected, *_ = sets = [frozenset(member.name for member in members) for members in found]
     return Recipients(selected & nodes if nodes else selected, nodes - sets[-1])
+
+
+#: Returns the members by name, all of them or all that are alive; None while they are not known.
+Roster = Callable[[], Mapping[str, Member] | None]
+
+
+class Rosters:
+    """What the views of a `Serf` know of its cluster."""
+
+    def __init__(self) -> None:
+        self._rosters: dict[Roster, None] = {}
+
+    def add(self, roster: Roster) -> None:
+        """Have a roster asked, until it is removed."""
+        self._rosters[roster] = None
+
+    def remove(self, roster: Roster) -> None:
+        """Ask a roster no more."""
+        self._rosters.pop(roster, None)
+
+    def recipients(self, query: Mapping[str, Any]) -> Recipients | None:
+        """
+        Return a query's recipients as a roster has them now.
+
+        :param query: the checked arguments of ``query``.
+        :returns: None where no roster knows them, and where only the agent can tell which tags a pattern selects.
+        """
+        patterns = [(tag, commands.read_alike(pattern)) for tag, pattern in query["FilterTags"].items()]
+        if any(pattern is None for _, pattern in patterns):
+            return None
+        members = next((found for roster in self._rosters if (found := roster()) is not None), None)
+        if members is None:
+            return None
+        nodes = frozenset(query["FilterNodes"])
+        asked = [members[name] for name in nodes if name in members] if nodes else members.values()
+        is_alive = str(MemberStatus.ALIVE)
+        alive = selected = [member for member in asked if member.status == is_alive]
+        for tag, pattern in patterns:
+            assert pattern is not None
+            matches = pattern.search
+            selected = [member for member in selected if matches(member.tags.get(tag, ""))]
+        return Recipients(
+            frozenset([member.name for member in selected]),
+            nodes.difference([member.name for member in alive]),
+        )

@@ -29,7 +29,7 @@ from txserf.serf.advertise import Advertisement, Advertiser
 from txserf.serf.call import Call, Ping
 from txserf.serf.logs import LogStream, Monitors
 from txserf.serf.query import Query
-from txserf.serf.recipients import member_filters
+from txserf.serf.recipients import Rosters, member_filters
 from txserf.serf.streams import EventStream
 
 
@@ -76,6 +76,7 @@ class Serf(Service):
         )
         self._monitors = Monitors(self._session, self._timeout)
         self._advertiser = Advertiser(self._session, self._timeout)
+        self._rosters = Rosters()  # the views that are open
         self._closed = False
 
     def __repr__(self) -> str:
@@ -307,7 +308,7 @@ class Serf(Service):
         :raises InvalidRequest: for a bad argument; `Disconnected` once this is closed; `Overloaded`.
 
         Wire: ``query``; with ``expect="all"`` a ``members-filtered`` before it in the same write, two if there are both *nodes*
-        and *tags*.
+        and *tags*; none where a `ClusterView` of this `Serf` knows the members.
         """
         everyone = isinstance(expect, str) and expect == "all"
         number = None if everyone or expect is None else _expected(expect)
@@ -323,9 +324,10 @@ class Serf(Service):
             }
         )
         self._begin()
-        reads = member_filters(values) if everyone else ()
+        known = self._rosters.recipients(values) if everyone else None
+        reads = member_filters(values) if everyone and known is None else ()
         self._session.admit(1 + len(reads))
-        return Query(self._session, values, number, self._timeout, timeout, reads)
+        return Query(self._session, values, number, self._timeout, timeout, reads, known)
 
     def stream(self, type: str = "*", *, buffer: int | None = None, gaps: bool = False) -> EventStream:
         """

@@ -16,18 +16,19 @@ _MODE = 0o644
 
 class NewFile:
     """
-    A file beside the one that it is to replace, with its owner, its group and its permissions.
+    A file beside the one that it is to replace.
 
     :param path: the file to be replaced, which need not be there. If it is a link, it stays, and the file that it
         leads to is replaced.
     :param content: the bytes of the new file.
     :param mode: the permissions of the new file; None for those of the old one.
+    :param keeps_owner: whether it gets the owner and the group of the old one; else it is this process's.
     :raises OSError: if it can't be written, or can't be given to the owner of the old one.
     :ivar differs: whether the old file has other bytes, or is not there. If not, there is no new one.
     :ivar path: the new file's name.
     """
 
-    def __init__(self, path: Path, content: bytes, mode: int | None) -> None:
+    def __init__(self, path: Path, content: bytes, mode: int | None, *, keeps_owner: bool = True) -> None:
         self._target = os.path.realpath(path)  # os.replace() would replace a link itself
         self.path: str = ""
         old = self._old()
@@ -39,7 +40,11 @@ class NewFile:
                 with os.fdopen(fd, "wb") as file:
                     file.write(content)
                     file.flush()
-                    self._own(fd, old, mode)
+                    if keeps_owner and old is not None:
+                        self._give(fd, old)
+                    if mode is None:
+                        mode = _MODE if old is None else stat.S_IMODE(old.st_mode)
+                    os.fchmod(fd, mode)  # behind the owner, whose change takes away some
                     os.fsync(fd)
             except BaseException:
                 self.drop()
@@ -55,14 +60,10 @@ class NewFile:
         return os.stat(self._target)
 
     @staticmethod
-    def _own(fd: int, old: os.stat_result | None, mode: int | None) -> None:
-        if old is not None:
-            new = os.fstat(fd)
-            if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-                os.fchown(fd, old.st_uid, old.st_gid)
-        if mode is None:
-            mode = _MODE if old is None else stat.S_IMODE(old.st_mode)
-        os.fchmod(fd, mode)  # behind the owner, whose change takes away some
+    def _give(fd: int, old: os.stat_result) -> None:
+        new = os.fstat(fd)
+        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+            os.fchown(fd, old.st_uid, old.st_gid)
 
     def replace(self) -> None:
         """
@@ -74,8 +75,8 @@ class NewFile:
         self.path = ""
 
     def drop(self) -> None:
-        """Delete it, unless it has replaced the old one."""
+        """Delete it, unless it has replaced the old one; that it can't be deleted is no error."""
         if self.path:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
             self.path = ""
