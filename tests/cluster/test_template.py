@@ -99,7 +99,7 @@ class RenderTests(TemplateCase):
         self.nodes.add("items", {"items": "x", "get": "y"})
         self.source.write_text(
             '{{ members.get("items").tags.get("items") }} {{ members.n1.tags.get("items", "none") }}\n'
-            '{{ members["items"].tags.items() | list }} {{ members.n1.tags.items() | list }}\n'
+            '{{ members["items"].tags.items() | sort }} {{ members.n1.tags.items() | list }}\n'
         )
         self.template()
         self.assertEqual(self.file.read_text(), "x none\n[('get', 'y'), ('items', 'x')] []\n")
