@@ -83,6 +83,8 @@ class Changes(Feed[Change]):
         """Deliver a change of a view that has that many members."""
         if self._grows and self._limit is not None and self._limit < 2 * members:
             self._limit = 2 * members
+            if self._chain is not None:
+                self._chain._limit = self._limit
         self._deliver(change)
 
 
@@ -156,10 +158,61 @@ class Teller:
         self._told()
 
 
-def function_chain(function: Callable[[Member | None, Member | None], object]) -> Chain[Change]:
-    """Return a chain that calls a user's function with one change after the other, and logs what it raises."""
+class ChangeCaller:
+    """
+    Calls a user's function with one change after the other, and logs what it raises.
 
-    def failed(failure: Failure) -> None:
-        _log.failure("on_change: {function!r} failed", failure, function=function)
+    Changes wait while an awaitable that it has returned has not ended. Where more than `constant.STREAM_BUFFER` wait, those of
+    one member become one, from its first old value to its last new one: so no more wait than there are members.
+    """
 
-    return Chain([lambda change: function(change.old, change.new)], failed)
+    def __init__(self, function: Callable[[Member | None, Member | None], object]) -> None:
+        self._function = function
+        self._chain: Chain[Change] = Chain(
+            [lambda change: function(change.old, change.new)], self._failed, self._go_on
+        )
+        self._waiting: deque[Change] = deque()
+        self._most: int | None = None  # may wait until they are merged; None: it is not behind
+        self._busy = False
+
+    def put(self, change: Change) -> None:
+        """Tell of a change, once those before it are told."""
+        self._waiting.append(change)
+        self._go_on()
+        if len(self._waiting) > (constant.STREAM_BUFFER if self._most is None else self._most):
+            self._merge()
+
+    def close(self) -> None:
+        """Tell no more."""
+        self._waiting.clear()
+        self._chain.close()
+
+    def _go_on(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting and not self._chain.busy:
+                self._chain.put(self._waiting.popleft())
+        finally:  # a KeyboardInterrupt leaves some
+            self._busy = False
+        if not self._waiting:
+            self._most = None
+
+    def _merge(self) -> None:
+        if self._most is None:
+            _log.warn(
+                "on_change: {function!r} is {count} changes behind: those of one member become one",
+                function=self._function,
+                count=len(self._waiting),
+            )
+        merged: dict[str, Change] = {}
+        for change in self._waiting:
+            first = merged.get(change.name)
+            merged[change.name] = change if first is None else Change(first.old, change.new)
+        self._waiting = deque(change for change in merged.values() if change.old != change.new)
+        # With few to merge, it is not done for each of those that come.
+        self._most = max(constant.STREAM_BUFFER, 2 * len(self._waiting))
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("on_change: {function!r} failed", failure, function=self._function)

@@ -16,7 +16,7 @@ from txserf import commands
 from txserf.arguments import count as counted
 from txserf.arguments import limit, seconds
 from txserf.callbacks import check_callables
-from txserf.cluster.changes import Changes, Teller, function_chain
+from txserf.cluster.changes import ChangeCaller, Changes, Teller
 from txserf.cluster.coordinates import Coordinates
 from txserf.cluster.following import Following, ViewCallbacks, ViewPhase
 from txserf.cluster.matching import Match, TagMatch
@@ -175,19 +175,20 @@ class ClusterView(Service):
         Have a function called for each change from now on, in order.
 
         :param function: called with the old and the new `Member`; None stands for no member. It is called in a turn of
-            the reactor of its own. If it returns an awaitable, the next change waits for that. What it
-            raises is logged, and nobody else misses anything.
+            the reactor of its own. If it returns an awaitable, the next change waits for that; where more than
+            ``constant.STREAM_BUFFER`` wait, those of one member become one. What it raises is logged, and nobody else
+            misses anything.
         :returns: a function that ends it.
         :raises InvalidRequest: for a function that can't be called; `Disconnected` once the view is stopped.
         """
         check_callables((function,))
         self._check_open()
-        chain = function_chain(function)
-        listener = self._teller.listen(chain.put)
+        caller = ChangeCaller(function)
+        listener = self._teller.listen(caller.put)
 
         def end() -> None:
             self._teller.listeners.pop(listener, None)
-            chain.close()
+            caller.close()
 
         return end
 
