@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
@@ -140,36 +139,63 @@ class RenderTests(TemplateCase):
 
 
 class TimeTests(TemplateCase):
-    def test_a_burst_is_rendered_once_after_a_second_of_quiet(self) -> None:
+    def test_a_burst_is_rendered_once_after_it_is_quiet(self) -> None:
+        for number in range(20):
+            self.nodes.add(f"w{number:02}")
+        self.run_for(LATE)
         view = self.ready()
-        self.template(view=view)
+        self.template(view=view, settle=4.0)  # the agent tells of changes each three seconds while there are more
         self.commands.clear()
-        for name in ("n3", "n2"):
-            view._set(name, None)
-            self.run_for(0.9)
-        quiet = self.clock.seconds() - 0.9
-        self.assertEqual(self.commands, [])
+        told: list[float] = []
+        view.on_change(lambda old, new: told.append(self.clock.seconds()))
+        for number in range(20):
+            self.nodes.fail(f"w{number:02}")
+            self.run_for(0.3)
         self.run_for(20.0)
+        self.assertEqual(len(told), 20)
+        self.assertGreater(told[-1], told[0] + 2.0)
         ((at, _),) = self.commands
-        self.assertTrue(1.0 <= at - quiet < 1.2, at - quiet)
-        self.assertEqual(self.file.read_text(), "n1\n")
+        self.assertTrue(4.0 <= at - told[-1] < 4.2, (at, told))
+        self.assertEqual(self.file.read_text(), "n1\nn2\nn3\n")
 
-    def test_a_member_that_flaps_ten_times_a_second_for_a_minute_makes_a_reload_each_ten_seconds(
+    def flap(self, **options: Any) -> tuple[list[float], list[float]]:
+        """
+        Have a member go down and up ten times a second for a minute, with a file that is another one each time.
+
+        Returns the times of the changes that the view told of, and those of the reloads.
+        """
+        self.nodes.failure_detection = 0.02
+        self.source.write_text("{{ range(100000) | random }} {{ members.n3.status }}")
+        view = self.ready()
+        self.template(view=view, **options)
+        self.commands.clear()
+        told: list[float] = []
+        view.on_change(lambda old, new: told.append(self.clock.seconds()))
+        for _ in range(600):
+            self.nodes.fail("n3")
+            self.run_for(0.05)
+            self.nodes.recover("n3")
+            self.run_for(0.05)
+        self.run_for(20.0)
+        self.assertEqual(self.file.read_text().split()[1], "alive")
+        self.assertGreater(len(told), 10)
+        return told, [at for at, _ in self.commands]
+
+    def test_a_member_that_flaps_ten_times_a_second_makes_one_reload_for_each_time_that_the_agent_tells_of_it(
         self,
     ) -> None:
-        view = self.ready()
-        self.source.write_text("{{ members.n3.tags }}")
-        self.template(view=view)
-        self.commands.clear()
-        member = view.members["n3"]
-        for turn in range(600):
-            view._set("n3", attrs.evolve(member, tags={"turn": str(turn)}))
-            self.run_for(0.1)
-        self.run_for(20.0)
-        times = [at for at, _ in self.commands]
-        self.assertTrue(6 <= len(times) <= 7, times)
-        self.assertTrue(all(later - at >= 10.0 for at, later in itertools.pairwise(times[:-1])), times)
-        self.assertEqual(self.file.read_text(), "{'turn': '599'}")
+        told, reloads = self.flap()
+        self.assertEqual(len(reloads), len(set(told)))
+        for change, reload in zip(sorted(set(told)), reloads, strict=True):
+            self.assertTrue(1.0 <= reload - change < 1.2, (told, reloads))
+        self.assertLessEqual(len(reloads), 60 / 3 + 1)
+
+    def test_while_it_never_settles_there_is_one_each_at_most_seconds(self) -> None:
+        told, reloads = self.flap(settle=9.0, at_most=12.0)
+        gaps = [later - earlier for earlier, later in itertools.pairwise([told[0], *reloads])]
+        self.assertTrue(all(gap >= 12.0 for gap in gaps[:-1]), (told, reloads))
+        self.assertLessEqual(len(reloads), 60 / 12 + 1)
+        self.assertGreaterEqual(len(reloads), 2)
 
     def test_changes_during_a_reload_are_rendered_after_it(self) -> None:
         waiting: list[Deferred[bytes]] = []
