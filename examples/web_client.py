@@ -7,25 +7,22 @@ Fetch a page from the members of a role, whichever are alive.
 Each member with the tag ``role=ROLE`` has a web server at its gossip address, at the port in its tag PORT_TAG. The
 requests go to these in turn. One that can't be reached is left out, and the next one is asked.
 
-With treq it is the same agent: ``treq.client.HTTPClient(agent).get("http://web/index.html")``.
+It needs treq, whose client takes any agent of Twisted's.
 """
 
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Any
 
+from treq.client import HTTPClient
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import react
-from twisted.web.client import URI, Agent, readBody
+from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 import txserf
-
-# Twisted gives each reader of a body such a transport.
-warnings.filterwarnings("ignore", "Using readBody with a transport that does not have an abortConnection")
 
 
 @implementer(IAgentEndpointFactory)
@@ -49,12 +46,11 @@ class Roles:
 async def main(reactor: Any, role: str, port_tag: str, path: str, times: str = "1") -> None:
     async with txserf.Serf() as serf:
         view = txserf.ClusterView(serf)
-        agent = Agent.usingEndpointFactory(reactor, Roles(view, port_tag))
+        client = HTTPClient(Agent.usingEndpointFactory(reactor, Roles(view, port_tag)))
         try:
             for _ in range(int(times)):
-                response = await agent.request(b"GET", f"http://{role}{path}".encode("ascii"))
-                body = await readBody(response)
-                print(response.code, body.decode("utf-8", "replace").rstrip(), flush=True)
+                response = await client.get(f"http://{role}{path}")
+                print(response.code, (await response.text()).rstrip(), flush=True)
         except txserf.ConnectError as error:  # NoMember is one, too
             sys.exit(f"{role}: {error}")
         finally:

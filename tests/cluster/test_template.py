@@ -144,7 +144,9 @@ class TimeTests(TemplateCase):
             self.nodes.add(f"w{number:02}")
         self.run_for(LATE)
         view = self.ready()
-        self.template(view=view, settle=4.0)  # the agent tells of changes each three seconds while there are more
+        self.template(
+            view=view, settle=4.0
+        )  # the agent tells of changes each three seconds while there are more
         self.commands.clear()
         told: list[float] = []
         view.on_change(lambda old, new: told.append(self.clock.seconds()))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
 from twisted.web.client import URI, Agent, readBody
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -70,3 +73,37 @@ async def test_requests_go_to_the_members_whose_servers_live(two_agents: list[ag
         assert [label for label, _ in error.failures] == [f"n2 (127.0.0.1:{servers[1].port})"]
         await fails(txserf.ServiceEndpoint(view, port=80, role="db").connect(Factory()), txserf.NoMember)
         await view.stopService()
+
+
+def printed_order(agent: agents.Agent, names: list[str]) -> list[str]:
+    """Return the names in the order of ``serf rtt`` from an agent's own node; none while it does not know them all."""
+    found = [re.search(r"rtt: ([0-9.]+) ms", agent.serf("rtt", name, check=False)) for name in names]
+    by_name = {name: float(rtt[1]) for name, rtt in zip(names, found, strict=True) if rtt is not None}
+    return sorted(by_name, key=by_name.__getitem__) if len(by_name) == len(names) else []
+
+
+@pytest.mark.filterwarnings("ignore:Using readBody with a transport:DeprecationWarning")  # within Twisted
+@in_reactor
+async def test_the_nearest_policy_dials_in_the_order_of_serf_rtt() -> None:
+    with agents.cluster(4) as (near, *others):
+        names = [agent.name for agent in others]
+        servers = {agent.name: WebServer(agent) for agent in others}
+        for server in servers.values():
+            await server.advertise()
+        async with txserf.Serf(near.rpc) as serf:
+            while True:  # the coordinates move with each probe; a view keeps those that it has read
+                view = txserf.ClusterView(serf)
+                await view.wait_for(3, role="web")
+                before = await deferToThread(printed_order, near, names)
+                order = [member.name for member, _ in await view.nearest(role="web")]
+                if before and before == order == await deferToThread(printed_order, near, names):
+                    break
+                await view.stopService()
+            endpoint = txserf.ServiceEndpoint(view, port_tag="http", policy="nearest", role="web")
+            client = Agent.usingEndpointFactory(reactor, Always(endpoint))
+            for name in order:  # the nearest one of those that live
+                assert await answers(client, 2) == [name] * 2
+                await servers[name].kill()
+            error = await fails(answers(client, 1), txserf.ConnectError)
+            assert [label.split()[0] for label, _ in error.failures] == order
+            await view.stopService()

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 import txserf
 from tests.agents import Agent, holds_in_time, new_encrypt_key
 from tests.real.helpers import Watched, in_reactor, reactor
-from tests.real.web_servers import WebServer
+from tests.real.web_servers import WebProcess
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -236,14 +236,17 @@ async def test_the_rtt_matrix_has_a_row_and_a_column_for_each_member(shared_clus
 async def test_the_web_client_asks_the_members_of_a_role_whose_servers_live(two_agents: list[Agent]) -> None:
     arguments = ("web_client.py", "web", "http", "/", "4")
     assert "no member is alive" in await finishes(*arguments, agents=two_agents, code=1)
-    servers = [WebServer(agent) for agent in two_agents]
-    for server in servers:
-        await server.advertise()
-    await deferToThread(holds_in_time, lambda: "role=web" in two_agents[0].serf("members", "-name=n2"))
-    assert await finishes(*arguments, agents=two_agents) == "200 n1\n200 n2\n200 n1\n200 n2\n"
-    await servers[0].kill()
-    assert await finishes(*arguments, agents=two_agents) == "200 n2\n" * 4
-    await servers[1].kill()
+    servers = [WebProcess(agent) for agent in two_agents]
+    try:
+        for server in servers:
+            await server.advertise()
+        await deferToThread(holds_in_time, lambda: "role=web" in two_agents[0].serf("members", "-name=n2"))
+        assert await finishes(*arguments, agents=two_agents) == "200 n1\n200 n2\n200 n1\n200 n2\n"
+        await servers[0].kill()
+        assert await finishes(*arguments, agents=two_agents) == "200 n2\n" * 4
+    finally:
+        for server in servers:
+            await server.kill()
     assert "no member could be reached" in await finishes(*arguments, agents=two_agents, code=1)
 
 

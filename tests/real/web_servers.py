@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -43,3 +45,41 @@ class WebServer:
 
     async def kill(self) -> None:
         await self._listening.stopListening()
+
+
+_PROGRAM = """
+import http.server, sys
+
+class Name(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = sys.argv[1].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(name)))
+        self.end_headers()
+        self.wfile.write(name)
+
+    def log_message(self, *args):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Name)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+class WebProcess(WebServer):
+    """The same as a process of its own, which SIGKILL ends."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, agent.name], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    async def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
