@@ -77,6 +77,18 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(len(found), 10)
         self.assertEqual(sorted(asked, key=str), [None, "db", "web"])  # once for each value
 
+    def test_the_index_by_status_has_only_the_members_that_are_not_alive(self) -> None:
+        table = Table()
+        for number in range(100):
+            table.put(Member(name=f"n{number:02}", status="failed" if number == 7 else "alive"))
+        table.select(Match("select", "failed", {}))
+        self.assertEqual(table._indexes[None], {"failed": {"n07"}})
+        table.put(Member(name="n08", status="left"))
+        table.put(Member(name="n07", status="alive"))
+        table.remove("n09")
+        self.assertEqual(table._indexes[None], {"left": {"n08"}})
+        self.assertEqual(len(table.select(Match("select", "alive", {}))), 98)
+
     def test_only_the_tags_that_were_asked_for_last_have_an_index(self) -> None:
         table = Table()
         table.put(Member(name="n1", tags=Tags(role="web")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from txserf.cluster.matching import Match, value_of
-from txserf.model import Member
+from txserf.model import Member, MemberStatus
 
 # Indexes that are kept. A tag that is asked for is indexed then; one more drops the index that was not used for longest.
 # Each takes some 60 bytes a member that has the tag, and 0.3 us of each change.
@@ -13,6 +13,9 @@ _MOST_INDEXES = 32
 
 # Of all members, the part from which on it is faster to go through all in order than to sort those that were found.
 _MANY = 1 / 8
+
+# Most members are alive. An index of these would leave out few, and take more than all others.
+_ALIVE = str(MemberStatus.ALIVE)
 
 _Index = dict[str, set[str]]
 
@@ -64,8 +67,8 @@ class Table:
         if old is None:
             self._order = None
         for key, index in self._indexes.items():
-            value = value_of(member, key)
-            before = None if old is None else value_of(old, key)
+            value = _place(member, key)
+            before = None if old is None else _place(old, key)
             if value != before:
                 _drop(index, before, name)
                 _add(index, value, name)
@@ -77,7 +80,7 @@ class Table:
         if old is not None:
             self._order = None
             for key, index in self._indexes.items():
-                _drop(index, value_of(old, key), name)
+                _drop(index, _place(old, key), name)
         return old
 
     def order(self) -> list[str]:
@@ -118,7 +121,7 @@ class Table:
         fewest: list[set[str]] | None = None
         least = len(self.by_name)
         for key, values in accepted.items():
-            if None in values:  # the members without a tag are in no index
+            if None in values or (key is None and _ALIVE in values):  # these members are in no index
                 continue
             index = self._index(key)
             sets = [index[value] for value in values if value is not None and value in index]
@@ -134,11 +137,17 @@ class Table:
         if index is None:
             index = {}
             for name, member in self.by_name.items():
-                _add(index, value_of(member, key), name)
+                _add(index, _place(member, key), name)
             if len(self._indexes) >= _MOST_INDEXES:
                 del self._indexes[next(iter(self._indexes))]
         self._indexes[key] = index
         return index
+
+
+def _place(member: Member, key: str | None) -> str | None:
+    """Return the value under which a member is in an index; None: it is not there."""
+    value = value_of(member, key)
+    return None if key is None and value == _ALIVE else value
 
 
 def _add(index: _Index, value: str | None, name: str) -> None:
