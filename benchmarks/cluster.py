@@ -101,8 +101,10 @@ class Followed:
 
 
 def strings(size: int, unique: bool) -> float:
-    """Return the bytes of one member's own strings: its name, and the value of the tag that no other has."""
-    own = [[Followed.name(number), *list(tags(number, unique).values())[3:]] for number in range(size)]
+    """Return the bytes of one member's own strings: its name, and the values of its tags where no other has the same ones."""
+    own = [
+        [Followed.name(number), *(tags(number, unique).values() if unique else ())] for number in range(size)
+    ]
     return sum(sys.getsizeof(text) for texts in own for text in texts) / size
 
 
@@ -119,6 +121,8 @@ def memory(size: int, unique: bool = False) -> dict[str, float]:
         "by tag": lambda: followed.view.select(role="db"),
     }
     used = {"strings": strings(size, unique)}
+    followed.serf.members()  # so that the agent has what it keeps for each member
+    followed.run(1.0)
     gc.collect()
     tracemalloc.start()
     for name, step in steps.items():
