@@ -589,6 +589,16 @@ class AnswerTests(SynchronousTestCase):
             assert isinstance(error, KeyringError)
             self.assertEqual(error.reply, KeyReply({}, {"n1": "bad"}, 2, 1, 2))
 
+    def test_its_text_has_the_answer_of_one_node(self) -> None:
+        for messages, told in (
+            ({}, "list-keys: failed"),
+            ({"n1": "bad"}, "list-keys: failed (n1: bad)"),
+            ({"n2": "worse", "n1": "bad", "n3": ""}, "list-keys: failed (n1: bad, and 2 more)"),
+        ):
+            body = {"Messages": messages, "Keys": None, "NumNodes": 3, "NumErr": 1, "NumResp": 3}
+            error = commands.LIST_KEYS.refusal("failed", body)
+            self.assertEqual((str(error), error.message), (told, "failed"))
+
     def test_a_body_of_the_wrong_shape_is_a_protocol_error(self) -> None:
         for row, body in (
             (commands.JOIN, {}),

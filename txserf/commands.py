@@ -283,7 +283,12 @@ class Command:
         if self.error is JoinError:
             detail = {"joined": self.decode(body or {"Num": 0})}
         elif self.error is KeyringError and body is not None:
-            detail = {"reply": self.decode(body)}
+            reply = self.decode(body)
+            detail = {"reply": reply}
+            nodes = [f"{node}: {text}" for node, text in sorted(reply.messages.items())]
+            if nodes:
+                more = f", and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+                detail["text"] = f"{self.wire}: {message} ({nodes[0]}{more})"
         return self.error(command=self.wire, message=message, **detail)
 
 

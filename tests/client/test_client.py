@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -80,6 +81,39 @@ class ClientCase(SynchronousTestCase):
             agent.finish_closing()
         self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ForgottenTests(ClientCase):
+    """A client that is dropped with commands that were never requested."""
+
+    def warnings(self, *uses: Callable[[Client], object]) -> list[str]:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            client = self.client()
+            for use in uses:
+                use(client)
+            del client
+            gc.collect()
+        return [str(each.message) for each in told]
+
+    def test_it_warns_with_their_names_alone(self) -> None:
+        told = self.warnings(lambda client: client.auth(AuthKey="s3cret").members(Name="x"))
+        self.assertEqual(
+            told, ["nothing was sent, for request() was not called behind: auth, members-filtered"]
+        )
+
+    def test_it_does_not_where_they_were_given_up(self) -> None:
+        self.assertEqual(self.warnings(Client.members, Client.disconnect), [])
+
+    def test_it_does_not_where_nothing_is_queued(self) -> None:
+        self.assertEqual(self.warnings(), [])
+
+    def test_it_does_not_where_the_client_was_never_made(self) -> None:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            self.assertRaises(InvalidHostURL, Client, "a:b:c")
+            gc.collect()
+        self.assertEqual(told, [])
 
 
 class QueueTests(ClientCase):

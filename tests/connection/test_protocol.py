@@ -70,6 +70,21 @@ class OpeningTests(ProtocolCase):
         self.reason(protocol.call("members"), Disconnected)
         self.assertEqual(agent.asked(), [])
 
+    def test_a_server_of_http_is_named_as_one(self) -> None:
+        owner = Owner()
+        protocol, agent = self.connect(greet=False, owner=owner)
+        protocol.dataReceived(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        agent.finish_closing()
+        ((reason, _),) = owner.closed
+        self.assertEqual(str(reason), f"{HOST}: it answers HTTP, and is no Serf agent")
+
+    def test_a_loss_before_the_handshake_is_through_says_so(self) -> None:
+        owner = Owner()
+        _, agent = self.connect(greet=False, owner=owner)
+        agent.lose()
+        ((reason, _),) = owner.closed
+        self.assertTrue(str(reason).startswith(f"lost {HOST} before it answered the handshake: "), reason)
+
     def test_a_refused_handshake_is_a_protocol_error(self) -> None:
         owner = Owner()
         _, agent = self.connect(greet=False, owner=owner)

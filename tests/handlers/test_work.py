@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher, textFileLogObserver
 
 from tests.fakes import Log
@@ -439,6 +439,31 @@ class UsersErrorTests(RouterCase):
         self.assertIn("true \\udcff", text)
         self.assertEqual([line for line in text.splitlines() if "disabling" in line], [])
         self.flushLoggedErrors()  # a Clock starts no script
+
+
+class BlockingTests(RouterCase):
+    def warnings(self, seconds: float, result: object = None) -> list[str]:
+        """Return what the log says of a handler that takes so long before it returns."""
+        log = Log(self)
+
+        @self.router.any
+        def slow(event: object) -> Any:
+            self.clock.rightNow += seconds
+            return result
+
+        self.bind()
+        self.send("a")
+        return [text for text in log.texts if "blocked" in text]
+
+    def test_a_handler_that_blocks_for_long_is_a_warning(self) -> None:
+        (told,) = self.warnings(1.5)
+        self.assertRegex(told, r"slow has blocked the reactor for 1\.5 s: nothing else ran meanwhile$")
+
+    def test_so_is_one_that_has_done_it_before_it_returns_a_deferred(self) -> None:
+        self.assertEqual(len(self.warnings(1.5, succeed(None))), 1)
+
+    def test_one_that_does_not_take_long_is_none(self) -> None:
+        self.assertEqual(self.warnings(0.9), [])
 
 
 class NameTests(RouterCase):

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import Log
 from txserf.errors import ConnectionLost, Disconnected, InvalidRequest, StopReceiveData
 from txserf.serf.feed import Feed
 
@@ -52,6 +53,21 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(self.feed.dropped, 2)
         self.feed._end(None)
         self.assertEqual(self.successResultOf(self.rest()), list("cde"))
+
+    def test_the_first_item_that_is_dropped_is_a_warning(self) -> None:
+        log = Log(self)
+        self.deliver("abc")
+        self.assertEqual(log.texts, [])
+        self.deliver("def")
+        (told,) = log.texts
+        self.assertIn("3 items wait for who reads it, and the oldest are dropped from now on", told)
+
+    def test_so_it_is_behind_a_slow_callback(self) -> None:
+        log = Log(self)
+        self.feed.add_callback(lambda item: Deferred())
+        self.deliver("abcdef")
+        (told,) = log.texts
+        self.assertIn("3 items wait for who reads it", told)
 
     def test_a_slow_callback_loses_the_oldest_too(self) -> None:
         busy: Deferred[None] = Deferred()

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.application.service import Application, IService, Service
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.options_case import OptionsCase
@@ -70,7 +70,8 @@ class MakeServiceTests(OptionsCase):
             logfile="x",
         )
         made: Any = making.makeService(options)
-        handling = made.services[2]
+        lock, handling = made.services[2:4]
+        self.assertEqual(lock.path, self.folder / "s.lock")
         self.assertEqual((handling.concurrency, handling.handler_timeout, handling._drain), (4, None, 2.5))
         self.assertEqual(handling._file.path, self.folder / "s")
 
@@ -106,6 +107,55 @@ class MakeServiceTests(OptionsCase):
         making.makeService(options).setServiceParent(application)
         self.assertTrue(ILogObserver.providedBy(application.getComponent(ILogObserver)))
         self.assertTrue((self.folder / "log").exists())
+
+
+class TerminalTests(OptionsCase):
+    """Standard error is a terminal."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.error = io.StringIO()
+        self.patch(self.error, "isatty", lambda: True)
+        self.patch(sys, "stderr", self.error)
+        self.patch(sys, "stdout", sys.stdout)
+
+    def observer(self, *arguments: str, **twistd: Any) -> Any:
+        made: Any = making.makeService(self.options(*arguments, **twistd))
+        return made._observer
+
+    def test_without_n_it_says_that_it_goes_to_the_background_and_where_its_log_is(self) -> None:
+        making.makeService(self.options())
+        self.assertEqual(
+            self.error.getvalue(),
+            f"txserf goes to the background; its log is {self.folder / 'twistd.log'}. 'twistd -n txserf' stays here.\n",
+        )
+
+    def test_so_it_does_for_another_log(self) -> None:
+        making.makeService(self.options(logfile="/var/log/x"))
+        making.makeService(self.options(syslog=True))
+        told = self.error.getvalue()
+        self.assertIn("its log is /var/log/x.", told)
+        self.assertIn("its log is the system's.", told)
+
+    def test_with_n_it_says_nothing(self) -> None:
+        making.makeService(self.options(nodaemon=1))
+        self.assertEqual(self.error.getvalue(), "")
+
+    def test_the_log_beside_a_demonstration_has_warnings_and_errors_only(self) -> None:
+        observer = self.observer("--embedded", "1", nodaemon=1)()
+        log = Logger(observer=observer, namespace="x")
+        log.info("all is well")
+        log.warn("look out")
+        self.assertNotIn("all is well", self.error.getvalue())
+        self.assertIn("look out", self.error.getvalue())
+
+    def test_the_log_is_whole_elsewhere(self) -> None:
+        self.assertIsNone(self.observer(nodaemon=1))
+        self.assertIsNone(self.observer("--embedded", "1", "--embedded-quiet", nodaemon=1))
+        for name in ("logfile", "syslog", "logger"):
+            self.assertIsNone(self.observer("--embedded", "1", nodaemon=1, **{name: "x"}))
+        self.patch(self.error, "isatty", lambda: False)
+        self.assertIsNone(self.observer("--embedded", "1", nodaemon=1))
 
 
 class Part(Service):

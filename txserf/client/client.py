@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
@@ -94,6 +95,12 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client: {summary(self)}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_queued", None):
+            wires = ", ".join(each.command.wire for each in self._queued)
+            told = f"nothing was sent, for request() was not called behind: {wires}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
 
     @property
     def factory(self) -> SerfClientFactory:

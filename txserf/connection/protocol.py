@@ -198,7 +198,8 @@ class SerfProtocol(Protocol):
                 self._close_if_drained()
         except ProtocolError as broken:
             self._replies.broke_off(self._decoder.due)
-            self._give_up(ProtocolError(f"{self.host}: {broken}"))
+            told = "it answers HTTP, and is no Serf agent" if data.startswith(b"HTTP/") else broken
+            self._give_up(ProtocolError(f"{self.host}: {told}"))
         finally:
             self._corked = False
             if self._unsent and self.state in _LIVE:
@@ -207,9 +208,12 @@ class SerfProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.state is State.CLOSED:
             return
+        early = " before it answered the handshake" if self.state is State.OPENING else ""
         self._move(State.CLOSED)
         self._cancel_timer()
-        why = self._reason or ConnectionLost(f"lost {self.host}: {reason.getErrorMessage()}", host=self.host)
+        why = self._reason or ConnectionLost(
+            f"lost {self.host}{early}: {reason.getErrorMessage()}", host=self.host
+        )
         unanswered = self._replies.close()
         for opening in self._greeting:
             if opening in unanswered:

@@ -26,6 +26,9 @@ _log = Logger(namespace="txserf.handlers")
 # How many members of a member event a line of the log names.
 _NAMED = 5
 
+# Seconds for which a handler may hold everything up without a word in the log.
+_BLOCKING = 1.0
+
 
 class HandlerFailed(SerfError):
     """A handler broke a rule, which the text names."""
@@ -170,6 +173,7 @@ class Work:
                         self._turn = turn
                         return
                     now = runner.clock.seconds()
+                    _check_blocking(handler, now - began_at)
                     continue
             except KeyboardInterrupt:
                 self.outcome = Outcome.CANCELLED
@@ -179,6 +183,7 @@ class Work:
                 now = self.ended(handler, began_at, Outcome.FAILED, Failure())
                 continue
             now = self.ended(handler, began_at, Outcome.OK)
+            _check_blocking(handler, now - began_at)
         self._finish(now)
 
     def _finish(self, now: float) -> None:
@@ -219,6 +224,16 @@ class Work:
     @property
     def runner(self) -> Runner:
         return self._runner
+
+
+def _check_blocking(handler: Handler, duration: float) -> None:
+    """Warn of a handler that took long before it returned: nothing else ran meanwhile."""
+    if duration > _BLOCKING:
+        _log.warn(
+            "{handler} has blocked the reactor for {duration:.1f} s: nothing else ran meanwhile",
+            handler=encodable(handler.label),
+            duration=duration,
+        )
 
 
 _WHAT = {Outcome.TIMEOUT: "took too long and was cancelled", Outcome.CANCELLED: "was cancelled"}

@@ -56,7 +56,9 @@ class Feed(Generic[T]):
         check_callables(functions)
         self._functions.extend(functions)
         if self._chain is None and functions:
-            self._chain = Chain(self._functions, self._callback_failed, limit=self._limit)
+            self._chain = Chain(
+                self._functions, self._callback_failed, limit=self._limit, dropping=self._dropping
+            )
             if not self._iterated:  # the items that came before the first callback or reader
                 waiting, self._items = self._items, deque()
                 for item in waiting:
@@ -113,6 +115,8 @@ class Feed(Generic[T]):
             if self._limit is not None and len(self._items) > self._limit:
                 self._items.popleft()
                 self._dropped += 1
+                if self._dropped == 1:
+                    self._dropping()
         if chain is not None:
             chain.put(item)  # behind the line for readers: a function may end the feed, and with it that line
             if not self._iterated:
@@ -144,6 +148,13 @@ class Feed(Generic[T]):
         if came and self._readers:
             self._readers.popleft().callback(None)
         return came == room and len(waiting) < before + came
+
+    def _dropping(self) -> None:
+        _log.warn(
+            "{feed}: {limit} items wait for who reads it, and the oldest are dropped from now on",
+            feed=repr(self),
+            limit=self._limit,
+        )
 
     def _leave_out(self, why: ProtocolError) -> None:
         """Count and log a record that could not be read; *why* must not have its payload."""

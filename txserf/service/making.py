@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -28,6 +30,7 @@ from txserf.service import settings
 from txserf.service.ending import Interrupts
 from txserf.service.follow import Follower
 from txserf.service.lines import Format, line_format
+from txserf.service.locking import StateLock
 from txserf.service.options import Options
 from txserf.service.readiness import Guard
 from txserf.service.reload import Reloader
@@ -89,6 +92,7 @@ def makeService(options: Options) -> IService:
         follower = Follower(
             serf, write, format, stream=stream or None, monitor=values["monitor"], failed=failed
         )
+    _say_where_it_goes(options)
     parts = Parts(_log_observer(options, shows_all))
     interrupts = Interrupts()
     parts.add(interrupts)
@@ -103,6 +107,8 @@ def makeService(options: Options) -> IService:
         parts.add(_web(options.http, served, metrics, failed))
     if handling is not None:
         interrupts.abandon = handling.abandon
+        if values["state"] is not None:
+            parts.add(StateLock(Path(values["state"]), failed))
         parts.add(handling)
         parts.add(guard)
         files = None
@@ -135,6 +141,18 @@ def _warnings() -> ILogObserver:
     serious = LogLevelFilterPredicate(LogLevel.warn)
     observer: ILogObserver = FilteringLogObserver(textFileLogObserver(sys.stderr), [serious])
     return observer
+
+
+def _say_where_it_goes(options: Options) -> None:
+    """Tell who starts it on a terminal without ``-n`` that it goes to the background, which shows nothing."""
+    twistd: Any = options.parent or {}
+    if twistd.get("nodaemon") or not is_terminal(sys.stderr):
+        return
+    if twistd.get("syslog"):
+        log = "its log is the system's"
+    else:
+        log = f"its log is {os.path.abspath(twistd.get('logfile') or 'twistd.log')}"
+    sys.stderr.write(f"txserf goes to the background; {log}. 'twistd -n txserf' stays here.\n")
 
 
 def _handling(
