@@ -53,6 +53,12 @@ class MembersTests(CliCase):
         self.assertEqual(running.code(0.2), 2)
         self.assertIn("'dead' is no status", running.errors)
 
+    def test_a_tag_without_a_value_is_2_without_an_agent(self) -> None:
+        self.hosts = [Endpoint(at_once=ConnectionRefusedError())]
+        running = self.start("members", "--tag", "role")
+        self.assertEqual(running.code(), 2)
+        self.assertEqual(running.errors, "txserf: --tag is KEY=VALUE, not 'role'\n")
+
     def test_a_pattern_that_the_agent_refuses_is_1(self) -> None:
         running = self.start("members", "--name", "(")
         self.assertEqual(running.code(1), 1)

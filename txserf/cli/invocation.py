@@ -61,9 +61,18 @@ class Invocation:
         """Write a line to standard error."""
         complain(self._err, text)
 
-    def line(self, record: lines.Record) -> str:
-        """Return a record as a line."""
-        return lines.as_json(record) if self.is_json else lines.as_text(record)
+    def lines(self, *, timed: bool = True) -> lines.Format:
+        """
+        Return the function that makes a line of a record.
+
+        :param timed: whether ``text`` has the time of each record too; the other outputs have it always.
+        """
+        now = self.serf.clock.seconds
+        if self.output == "table":
+            return lines.Columns(self.look, now)
+        plain = Look(None)  # also on a terminal: that is what -o text is for
+        name = "json" if self.is_json else "text"
+        return lines.line_format(name, plain, now if timed or self.is_json else None)
 
     def payload(self) -> bytes:
         """Return the bytes that were given as PAYLOAD."""

@@ -16,11 +16,12 @@ from txserf.cli.table import CliCommand
 from txserf.errors import hides_arguments
 
 if TYPE_CHECKING:
+    from txserf.cli.process import StderrLog
     from txserf.connection.hosts import HostItem
     from txserf.serf.serf import Serf
 
-# Commands that wait for an agent which is not there yet. All others have one round over the agents.
-_PATIENT = frozenset({"wait", "template"})
+# Commands that wait for an agent which is not there yet. For all others each agent is tried once.
+_PATIENT = frozenset({"wait"})
 
 
 @hides_arguments
@@ -59,7 +60,7 @@ def _main(argv: Sequence[str]) -> int:
         raise UsageError(str(error)) from None
     from txserf.cli.process import in_reactor
 
-    code = in_reactor(lambda reactor: work(reactor, row, values, hosts, sys.stdout, sys.stderr))
+    code = in_reactor(lambda reactor, log: work(reactor, row, values, hosts, sys.stdout, sys.stderr, log))
     if sys.stdout is not None:
         sys.stdout.flush()
     return code
@@ -72,6 +73,7 @@ async def work(
     hosts: Sequence[HostItem] | None,
     out: IO[str] | None,
     err: IO[str] | None,
+    log: StderrLog | None = None,
 ) -> int:
     """
     Run a command that talks to an agent.
@@ -79,8 +81,11 @@ async def work(
     :param hosts: the agents; None takes those of the environment.
     :param out: where its output goes.
     :param err: where its one line goes if it fails.
+    :param log: shows warnings too once a loss of the agent does not end the command.
     :returns: the exit code.
     """
+    from twisted.logger import LogLevel
+
     from txserf import constant
     from txserf.cli.invocation import Invocation, Missing, complain
     from txserf.errors import InvalidRequest, SerfError
@@ -98,8 +103,9 @@ async def work(
         serf.factory.maxRetries = 0  # type: ignore[assignment]  # of Twisted it is None
     try:
         async with serf:
-            if not waits:
-                await _connected(serf, timeout)
+            if waits and timeout is None and log is not None:
+                log.level = LogLevel.warn  # or it would not say why it waits
+            serf.when_connected().addCallbacks(lambda _: _goes_on(serf, log), lambda _: None)
             await command(Invocation(values, serf, out, err))
     except Missing as error:
         complain(err, str(error))
@@ -113,20 +119,13 @@ async def work(
     return 0
 
 
-async def _connected(serf: Serf, timeout: float | None) -> None:
-    """Wait for the connection, or for the end of the first round. After that, a lost agent is replaced as ever."""
-    from twisted.internet.defer import TimeoutError
+def _goes_on(serf: Serf, log: StderrLog | None) -> None:
+    """From now on a lost agent is replaced, however long that takes."""
+    from twisted.logger import LogLevel
 
-    from txserf.errors import ConnectError
-
-    connected = serf.when_connected()
-    if timeout is not None:
-        connected.addTimeout(timeout, serf.clock)
-    try:
-        await connected
-    except TimeoutError:
-        raise ConnectError(serf.why_disconnected or "not connected") from None
     serf.factory.maxRetries = None
+    if log is not None:
+        log.level = LogLevel.warn
 
 
 def _why(error: BaseException) -> str:

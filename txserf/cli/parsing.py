@@ -116,7 +116,7 @@ def parse(argv: Sequence[str]) -> tuple[CliCommand, dict[str, Any]]:
     given |= _parsed(parser, behind, (*row.parameters, *COMMON))
     values = {each.key: each.default for each in (*row.parameters, *COMMON)}
     values |= given
-    _check(row, values, parser)
+    _check(row, values)
     return row, values
 
 
@@ -131,19 +131,16 @@ def _parsed(parser: argparse.ArgumentParser, argv: list[str], rows: Iterable[Par
     return vars(found)
 
 
-def _check(row: CliCommand, values: dict[str, Any], parser: argparse.ArgumentParser) -> None:
-    """Check what an option before the command may have got wrong, and numbers."""
-    output, timeout = values["output"], values["timeout"]
+def _check(row: CliCommand, values: dict[str, Any]) -> None:
+    """Check what the parsers have not: numbers, and an output that stood before the command."""
+    output = values["output"]
     if output is not None and output not in row.outputs:
-        has = ", ".join(row.outputs)
-        raise UsageError(f"{row.name} has no output {output}; it has {has}")
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise UsageError(f"--timeout is seconds above 0, not {timeout:g}")
-    for each in row.parameters:
+        raise UsageError(f"{row.name} has no output {output}; it has {', '.join(row.outputs)}")
+    for each in (*row.parameters, *COMMON):
         value = values[each.key]
-        if each.kind is int and isinstance(value, int) and value < (0 if each.key == "relay_factor" else 1):
+        if each.kind is not str and value is not None and not each.accepts(value):
             named = each.names[-1] if each.is_option else each.shown
-            raise UsageError(f"{named} is a whole number from 1 on, not {value}")
+            raise UsageError(f"{named} is {each.rule}, not {value:g}")
 
 
 def tags(items: Iterable[str] | None, named: str = "--tag") -> dict[str, str]:

@@ -11,33 +11,51 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
-from zope.interface import provider
+from zope.interface import implementer
 
 from txserf.cli.invocation import complain
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def in_reactor(work: Callable[[Any], Coroutine[Any, Any, int]], level: LogLevel = LogLevel.error) -> int:
+@implementer(ILogObserver)
+class StderrLog:
+    """
+    Writes what is logged to standard error, a line each.
+
+    :ivar level: the lowest level that is written.
+    """
+
+    def __init__(self) -> None:
+        self.level = LogLevel.error
+
+    def __call__(self, event: LogEvent) -> None:
+        if event["log_level"] >= self.level:
+            failure: Failure | None = event.get("log_failure")
+            reason = "" if failure is None else f": {failure.getErrorMessage()}"
+            complain(sys.stderr, f"{formatEvent(event)}{reason}")
+
+
+def in_reactor(work: Callable[[Any, StderrLog], Coroutine[Any, Any, int]]) -> int:
     """
     Run the reactor until *work* is done.
 
     A SIGINT or SIGTERM cancels it, and the exit code is 128 and the signal's number then. A second one ends the process at
     once.
 
-    :param work: called with the reactor; its result is the exit code.
-    :param level: the lowest level of what is logged that goes to standard error.
+    :param work: called with the reactor and the log; its result is the exit code.
     :returns: the exit code.
     :raises BaseException: what *work* raises.
     """
     from twisted.internet import reactor
 
-    _log_to_stderr(level)
+    log = StderrLog()
+    globalLogBeginner.beginLoggingTo([log], discardBuffer=True, redirectStandardIO=False)
     outcome: list[Any] = []
     signals: list[int] = []
 
     def start() -> None:
-        doing = Deferred.fromCoroutine(work(reactor))
+        doing = Deferred.fromCoroutine(work(reactor, log))
         for number in _SIGNALS:
             signal.signal(number, lambda number, _: interrupt(number, doing))
         doing.addBoth(done)
@@ -61,16 +79,3 @@ def in_reactor(work: Callable[[Any], Coroutine[Any, Any, int]], level: LogLevel 
         result.raiseException()
     code: int = result
     return code
-
-
-def _log_to_stderr(level: LogLevel) -> None:
-    """Write what is logged at *level* or above to standard error, a line each."""
-
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        if event["log_level"] >= level:
-            failure: Failure | None = event.get("log_failure")
-            reason = "" if failure is None else f": {failure.getErrorMessage()}"
-            complain(sys.stderr, f"{formatEvent(event)}{reason}")
-
-    globalLogBeginner.beginLoggingTo([observe], discardBuffer=True, redirectStandardIO=False)

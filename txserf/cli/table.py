@@ -6,6 +6,7 @@ The parser, ``--help`` and the documentation are made from `COMMANDS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,9 @@ class Parameter:
     :ivar many: whether it may be given several times; an argument takes all that are there, at least one.
     :ivar optional: whether an argument may be left out.
     :ivar choices: all that it may be; empty for anything.
-    :ivar default: the value if it is not given; for the documentation also None where there is a rule.
+    :ivar default: the value if it is not given.
+    :ivar lowest: the lowest number that it may be.
+    :ivar highest: the highest; None for any.
     """
 
     names: tuple[str, ...]
@@ -50,10 +53,27 @@ class Parameter:
     optional: bool = False
     choices: tuple[str, ...] = ()
     default: Any = None
+    lowest: int = 1
+    highest: int | None = None
 
     @property
     def is_option(self) -> bool:
         return self.names[0].startswith("-")
+
+    @property
+    def rule(self) -> str:
+        """The rule that numbers follow, as in "a whole number from 1 to 255"."""
+        if self.kind is float:
+            return "seconds, above 0" if self.lowest else "seconds, 0 or more"
+        return f"a whole number from {self.lowest} " + (
+            "on" if self.highest is None else f"to {self.highest}"
+        )
+
+    def accepts(self, value: float) -> bool:
+        """Whether a number is within the limits."""
+        if self.kind is float:
+            return (0 < value if self.lowest else 0 <= value) and value < math.inf
+        return self.lowest <= value and (self.highest is None or value <= self.highest)
 
     @property
     def key(self) -> str:
@@ -120,7 +140,7 @@ _TAG = Parameter(
     "KEY=VALUE",
     many=True,
 )
-_PORT = Parameter(("--port",), "The port of the targets of -o prometheus.", "PORT", int)
+_PORT = Parameter(("--port",), "The port of the targets of -o prometheus.", "PORT", int, highest=65535)
 _PORT_TAG = Parameter(
     ("--port-tag",), "The tag that has the port of each target; members without it are left out.", "TAG"
 )
@@ -183,7 +203,15 @@ COMMANDS = (
                 "KEY=VALUE",
                 many=True,
             ),
-            Parameter(("--relay-factor",), "How many other members relay each answer.", "N", int, default=0),
+            Parameter(
+                ("--relay-factor",),
+                "How many other members relay each answer.",
+                "N",
+                int,
+                default=0,
+                lowest=0,
+                highest=255,
+            ),
         ),
         (*_PLAIN, "names"),
         "Without --expect it ends when the agents stop answering, and the exit code is 3 if nobody has answered. "
@@ -232,7 +260,7 @@ COMMANDS = (
         (
             Parameter(("node",), "The node from which; without it the agent's own.", "NODE", optional=True),
             Parameter(("-n", "--count"), "Show this many at the most.", "N", int),
-            Parameter(("--within",), "Show those within this round trip only.", "SECONDS", float),
+            Parameter(("--within",), "Show those within this round trip only.", "SECONDS", float, lowest=0),
             _ALIVE,
             _TAG,
         ),
@@ -302,6 +330,24 @@ COMMANDS = (
                 optional=True,
             ),
         ),
+    ),
+    CliCommand(
+        "template",
+        "Write a file that a Jinja2 template makes of the members.",
+        "watching:template",
+        (
+            Parameter(("source",), "The template.", "SRC"),
+            Parameter(("destination",), "The file to write.", "DEST"),
+            Parameter(
+                ("--check",),
+                "A command that has to succeed before the file is written; %s is the new file's name.",
+                "COMMAND",
+            ),
+            Parameter(("--reload",), "A command to run once it was written.", "COMMAND"),
+            Parameter(("--mode",), "The permissions of the file, in octal digits.", "MODE"),
+            Parameter(("--watch",), "Go on and write it at each change, until Ctrl-C."),
+        ),
+        more="It needs the extra txserf[templates].",
     ),
     CliCommand(
         "run",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -15,6 +17,7 @@ from txserf.cli import outputs
 from txserf.cli.invocation import Invocation, Missing
 from txserf.cli.parsing import UsageError, tags
 from txserf.cli.selection import Selection
+from txserf.cluster.template import Template
 from txserf.cluster.view import ClusterView
 from txserf.commands import LOG_LEVELS
 from txserf.errors import ConnectError, RequestTimeout
@@ -74,15 +77,18 @@ async def query(run: Invocation) -> None:
         expect="all" if expected else None,
     )
     acks, answers = await _collect(run, asked, expected if isinstance(expected, int) else None)
-    enough = isinstance(expected, int) and len(answers) >= expected
-    missing = [] if enough else (await asked).missing if expected else sorted(acks - answers.keys())
+    enough = len(answers) >= (expected if isinstance(expected, int) else 1)
+    missing: list[str] = []
+    if expected == "all" or (expected and not enough):
+        missing = (await asked).missing
+    elif not enough:
+        missing = sorted(acks - answers.keys())
     if run.output == "json":
         shown = {node: wire.as_text(payload) for node, payload in answers.items()}
         run.show({"acks": sorted(acks), "answers": shown, "missing": missing})
-    if not enough and (missing or not answers or isinstance(expected, int)):
-        came = f"query {values['name']}: {len(answers)} answers came"
-        if isinstance(expected, int):
-            came += f" of {expected}"
+    if missing or not enough:
+        of = f" of {expected}" if isinstance(expected, int) else ""
+        came = f"query {values['name']}: {len(answers)}{of} answers came"
         raise Missing(f"{came}; missing: {listed(missing)}" if missing else came)
 
 
@@ -98,6 +104,7 @@ async def _collect(run: Invocation, asked: Query, enough: int | None) -> tuple[s
     """Show acks and answers, up to *enough* of these."""
     acks: set[str] = set()
     answers: dict[str, bytes] = {}
+    line = run.lines(timed=False)
     async for record in asked:
         if isinstance(record, Answer):
             answers[record.node] = record.payload
@@ -106,7 +113,7 @@ async def _collect(run: Invocation, asked: Query, enough: int | None) -> tuple[s
         else:
             acks.add(record.node)
         if run.output not in ("names", "json"):
-            run.write(run.line(record))
+            run.write(line(record))
         if enough and len(answers) >= enough:
             asked.cancel()
             break
@@ -120,13 +127,14 @@ async def events(run: Invocation) -> None:
     """Show events as they come."""
     wanted: int | None = run.values["count"]
     stream = run.serf.stream(run.values["filter"], gaps=True)
+    line = run.lines()
     seen = 0
 
     async def follow() -> None:
         nonlocal seen
         await stream.when_active()
         async for event in stream:
-            run.write(run.line(event))
+            run.write(line(event))
             seen += not isinstance(event, Gap)
             if seen == wanted:
                 return
@@ -141,10 +149,12 @@ async def monitor(run: Invocation) -> None:
     if level not in LOG_LEVELS:
         raise UsageError(f"monitor: LEVEL is one of {', '.join(LOG_LEVELS)}, not {run.values['level']!r}")
     log = run.serf.monitor(level)
+    shown = run.lines()
 
     async def follow() -> None:
         async for line in log:
-            run.write(run.line(line))
+            # As text it is the agent's own line, which has a time.
+            run.write(printable(line.line) if run.output == "text" else shown(line))
 
     await limited(run, follow())
 
@@ -247,3 +257,37 @@ def _frame(run: Invocation, view: ClusterView, selection: Selection) -> list[str
         "",
         *lines,
     ]
+
+
+# -- templates
+
+
+async def template(run: Invocation) -> None:
+    """Write a file from a template."""
+    values = run.values
+    mode: str | None = values["mode"]
+    if mode is not None and not re.fullmatch("0?[0-7]{3}", mode):
+        raise UsageError(f"--mode is octal digits such as 0640, not {mode!r}")
+    view = ClusterView(run.serf)
+    made = Template(
+        view,
+        os.path.abspath(values["source"]),
+        os.path.abspath(values["destination"]),
+        check=values["check"],
+        reload=values["reload"],
+        mode=None if mode is None else int(mode, 8),
+    )
+    try:
+        if values["watch"]:
+            made.startService()
+            await limited(run, _for_ever())
+        else:
+            await view.when_ready()
+            await made.write_once()
+    finally:
+        await made.stopService()
+        await view.stopService()
+
+
+async def _for_ever() -> None:
+    await Deferred()

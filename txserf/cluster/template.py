@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorProcess
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txserf import constant, wire
@@ -35,6 +35,8 @@ _RETRY = 60.0
 
 # Seconds until a view is looked at again that is stale.
 _STALE = 1.0
+
+_AWAY = "the agent is away"
 
 # How much of a command's output is logged where it fails: its last characters.
 _SHOWN = 1000
@@ -132,6 +134,7 @@ class Template(Service):
         self._work: Deferred[None] = succeed(None)  # the last work; it runs in WORKING and ENDING
         self._checking: Deferred[None] | None = None  # the check that runs
         self._reload_owed = False  # the file was written, and no reload has succeeded since
+        self._problem = ""  # why the last work did not leave the file as it should be
 
     def __repr__(self) -> str:
         return f"<Template {self._source} to {self._destination}: {self._step.name.lower()}>"
@@ -175,6 +178,24 @@ class Template(Service):
         ended: Deferred[None] = Deferred()
         self._work.addBoth(lambda _: ended.callback(None))
         return ended
+
+    def write_once(self) -> Deferred[None]:
+        """
+        Render the file once, without following the view after that. The view has to be ready.
+
+        :returns: a Deferred of None, once the file is as the members are, and *reload* has succeeded if it was written. It
+            fails with a `SerfError` that says why it is not. It can be cancelled, which kills a check that runs.
+        :raises InvalidRequest: at the call, where it runs as a service.
+        """
+        if self._step is not Step.STOPPED:
+            raise InvalidRequest("Template: write_once is for one that was not started")
+
+        async def write() -> None:
+            await self._update()
+            if self._problem:
+                raise SerfError(self._problem)
+
+        return Deferred.fromCoroutine(write())
 
     # When it renders
 
@@ -243,16 +264,16 @@ class Template(Service):
 
     async def _update(self) -> float | None:
         """Render, check, write and reload; return the seconds after which to try again, None for the next change."""
+        self._problem = ""
         try:
             agent = await self._agent()
         except SerfError as error:
-            _log.warn(
-                "{file} is not rendered: {reason}", file=str(self._destination), reason=reason_text(error)
-            )
+            self._tell(LogLevel.warn, "{file} is not rendered: {reason}", reason=reason_text(error))
             return _STALE if isinstance(error, Disconnected) else _RETRY
         if self._step is Step.ENDING:
             return None
         if self.view.stale:
+            self._problem = _AWAY
             return _STALE
         content = self._render(agent)
         if content is None:
@@ -267,6 +288,7 @@ class Template(Service):
                 if not await self._checks(new.path):
                     return None
                 if self.view.stale:
+                    self._problem = _AWAY
                     return _STALE
                 new.replace()
                 self._reload_owed = self._reload is not None
@@ -281,9 +303,14 @@ class Template(Service):
         return None
 
     def _unwritten(self, error: OSError) -> None:
-        _log.error(
-            "{file} can't be written: {reason}", file=str(self._destination), reason=reason_text(error)
-        )
+        self._tell(LogLevel.error, "{file} can't be written: {reason}", reason=reason_text(error))
+
+    def _tell(self, level: LogLevel, text: str, **fields: str) -> None:
+        """Log why the file is not as it should be, or keep it for the caller of `write_once`."""
+        event = {"file": str(self._destination), **fields}
+        self._problem = text.format(**event)
+        if self._step is not Step.STOPPED:
+            _log.emit(level, text, **event)
 
     async def _agent(self) -> Member:
         """Return the member that is the agent's own node."""
@@ -303,7 +330,8 @@ class Template(Service):
         try:
             return wire.as_bytes(self._compiled.render(variables))
         except Exception as error:  # whatever a template leads to
-            _log.error(
+            self._tell(
+                LogLevel.error,
                 "{source} can't be rendered{where}: {reason}",
                 source=str(self._source),
                 where=_where(error, self._compiled),
@@ -320,7 +348,9 @@ class Template(Service):
         except SerfError as error:
             self._failed("check", error)
             return False
-        except CancelledError:  # by the stop
+        except CancelledError:
+            if self._step is Step.STOPPED:  # the caller of `write_once` has cancelled it
+                raise
             return False
         return True
 
@@ -335,9 +365,9 @@ class Template(Service):
 
     def _failed(self, what: str, error: SerfError) -> None:
         output = error.output[-_SHOWN:] if isinstance(error, ScriptFailed) else b""
-        _log.error(
+        self._tell(
+            LogLevel.error,
             "{file}: its {what} failed, {reason}{output}",
-            file=str(self._destination),
             what=what,
             reason=reason_text(error),
             output=encodable(": " + output.decode("utf-8", "replace").strip()) if output else "",
