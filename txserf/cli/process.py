@@ -30,7 +30,9 @@ class StderrLog:
         self.level = LogLevel.error
 
     def __call__(self, event: LogEvent) -> None:
-        if event["log_level"] >= self.level:
+        # An error of a connection ends the command, which says so itself.
+        ends = event["log_namespace"] == "txserf.connection" and event["log_level"] is LogLevel.error
+        if event["log_level"] >= self.level and not ends:
             failure: Failure | None = event.get("log_failure")
             reason = "" if failure is None else f": {failure.getErrorMessage()}"
             complain(sys.stderr, f"{formatEvent(event)}{reason}")

@@ -105,18 +105,20 @@ async def _collect(run: Invocation, asked: Query, enough: int | None) -> tuple[s
     acks: set[str] = set()
     answers: dict[str, bytes] = {}
     line = run.lines(timed=False)
-    async for record in asked:
-        if isinstance(record, Answer):
-            answers[record.node] = record.payload
-            if run.output == "names":
-                run.write(printable(record.node))
-        else:
-            acks.add(record.node)
-        if run.output not in ("names", "json"):
-            run.write(line(record))
-        if enough and len(answers) >= enough:
-            asked.cancel()
-            break
+    try:
+        async for record in asked:
+            if isinstance(record, Answer):
+                answers[record.node] = record.payload
+                if run.output == "names":
+                    run.write(printable(record.node))
+            else:
+                acks.add(record.node)
+            if run.output not in ("names", "json"):
+                run.write(line(record))
+            if enough and len(answers) >= enough:
+                break
+    finally:
+        asked.cancel()  # where it has not ended
     return acks, answers
 
 
