@@ -117,9 +117,7 @@ def test_events_of_serf_are_shown(two_agents: list[Agent]) -> None:
     near, far = two_agents
     with piped("events", "user", "-o", "jsonl", "-a", near.rpc) as following:
         assert following.stdout is not None
-        assert holds_in_time(
-            lambda: far.serf("event", "-coalesce=false", "ping", "x") and has_written(following)
-        )
+        sent_until_shown(far, following, "-coalesce=false", "ping", "x")
         event = json.loads(following.stdout.readline())
     assert (event["type"], event["name"], event["payload"], event["coalesce"]) == ("user", "ping", "x", False)
 

@@ -108,15 +108,17 @@ async def work(
             serf.when_connected().addCallbacks(lambda _: _goes_on(serf, log), lambda _: None)
             await command(Invocation(values, serf, out, err))
     except Missing as error:
-        complain(err, str(error))
-        return 3
+        code, why = 3, str(error)
     except (InvalidRequest, UsageError) as error:
-        complain(err, str(error))
-        return 2
+        code, why = 2, str(error)
     except SerfError as error:
-        complain(err, _why(error))
-        return 1
-    return 0
+        code, why = 1, _why(error)
+    else:
+        return 0
+    if log is not None:
+        log.drop()
+    complain(err, why)
+    return code
 
 
 def _goes_on(serf: Serf, log: StderrLog | None) -> None:

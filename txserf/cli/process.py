@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import IO, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
@@ -15,27 +15,52 @@ from zope.interface import implementer
 
 from txserf.cli.invocation import complain
 
+# Seconds that a line of the log waits.
+_MOMENT = 0.1
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @implementer(ILogObserver)
 class StderrLog:
     """
-    Writes what is logged to standard error, a line each.
+    Writes what is logged to a stream, a line each, a moment later.
 
+    A command that fails says why in a line of its own. What was logged in the same moment says the same, and is dropped.
+
+    :param clock: gives the time.
+    :param stream: where it goes.
     :ivar level: the lowest level that is written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Any, stream: IO[str] | None) -> None:
         self.level = LogLevel.error
+        self._clock = clock
+        self._stream = stream
+        self._lines: list[str] = []
+        self._due: Any = None
 
     def __call__(self, event: LogEvent) -> None:
-        # An error of a connection ends the command, which says so itself.
-        ends = event["log_namespace"] == "txserf.connection" and event["log_level"] is LogLevel.error
-        if event["log_level"] >= self.level and not ends:
+        if event["log_level"] >= self.level:
             failure: Failure | None = event.get("log_failure")
             reason = "" if failure is None else f": {failure.getErrorMessage()}"
-            complain(sys.stderr, f"{formatEvent(event)}{reason}")
+            self._lines.append(f"{formatEvent(event)}{reason}")
+            if self._due is None:
+                self._due = self._clock.callLater(_MOMENT, self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines = self._lines
+        self.drop()
+        for line in lines:
+            complain(self._stream, line)
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._lines = []
+        if self._due is not None and self._due.active():
+            self._due.cancel()
+        self._due = None
 
 
 def in_reactor(work: Callable[[Any, StderrLog], Coroutine[Any, Any, int]]) -> int:
@@ -51,7 +76,7 @@ def in_reactor(work: Callable[[Any, StderrLog], Coroutine[Any, Any, int]]) -> in
     """
     from twisted.internet import reactor
 
-    log = StderrLog()
+    log = StderrLog(reactor, sys.stderr)
     globalLogBeginner.beginLoggingTo([log], discardBuffer=True, redirectStandardIO=False)
     outcome: list[Any] = []
     signals: list[int] = []
@@ -70,6 +95,7 @@ def in_reactor(work: Callable[[Any, StderrLog], Coroutine[Any, Any, int]]) -> in
 
     def done(result: Any) -> None:
         outcome.append(result)
+        log.flush()
         reactor.stop()
 
     reactor.callWhenRunning(start)
