@@ -10,7 +10,6 @@ from txserf.cli import outputs
 from txserf.cli.invocation import Invocation
 from txserf.cli.parsing import UsageError, tags
 from txserf.cli.selection import Selection
-from txserf.cluster.view import ClusterView
 from txserf.errors import hides_arguments
 from txserf.model import KeyReply
 from txserf.service.terminal import printable
@@ -36,6 +35,8 @@ async def event(run: Invocation) -> None:
 
 async def nearest(run: Invocation) -> None:
     """Show members by their distance."""
+    from txserf.cluster.view import ClusterView  # here, for the other commands need no view
+
     selection = Selection(run.values).compiled()
     view = ClusterView(run.serf)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from txserf.arguments import whole
 from txserf.cli.parsing import UsageError, tags
-from txserf.embedded.re2 import BadPattern, Pattern, compile_pattern
 from txserf.model import Member
+
+if TYPE_CHECKING:
+    from txserf.embedded.re2 import Pattern
 
 
 class Selection:
@@ -31,6 +33,8 @@ class Selection:
 
         :raises UsageError: for a pattern that is no regular expression.
         """
+        from txserf.embedded.re2 import BadPattern, compile_pattern  # here, for it loads the embedded cluster
+
         patterns = {f"tag {key}": value for key, value in self.arguments.get("tags", {}).items()}
         for key in ("name", "status"):
             if key in self.arguments:
