@@ -107,6 +107,30 @@ class MemberTests(ModelCase):
         self.assertEqual(member, Member.from_wire({**MEMBER, "Addr": b"\x0a\x09\x08\x07"}))
         self.assertEqual(member, attrs.evolve(member, address=ipaddress.IPv6Address("::ffff:10.9.8.7")))
 
+    def test_an_address_with_a_zone_keeps_it(self) -> None:
+        address = ipaddress.IPv6Address("fe80::1%eth0")
+        member = attrs.evolve(Member.from_wire(MEMBER), address=address)
+        self.assertEqual(member.address, address)
+        self.assertEqual(pickle.loads(pickle.dumps(member)).address, address)
+        self.assertNotEqual(member, attrs.evolve(member, address=ipaddress.IPv6Address("fe80::1")))
+
+    def test_a_member_shows_and_gives_its_address_as_any_other_field(self) -> None:
+        (member,) = members_from_wire(MEMBERS)
+        address = ipaddress.IPv4Address("127.0.0.1")
+        self.assertEqual((member.address, attrs.asdict(member)["address"]), (address, address))
+        self.assertIn("Member(name='n1', address=IPv4Address('127.0.0.1'), port=7946,", repr(member))
+        self.assertEqual([field.name for field in attrs.fields(Member)][:3], ["name", "address", "port"])
+        self.assertRaises(AttributeError, delattr, member, "address")
+
+    def test_members_that_differ_in_one_field_are_not_equal(self) -> None:
+        (member,) = members_from_wire(MEMBERS)
+        other: dict[str, Any] = {"name": "n2", "address": None, "port": 1, "tags": {}, "status": "left"}
+        other |= {"protocol": (1, 1, 1), "delegate": (1, 1, 1)}
+        for name, value in other.items():
+            self.assertNotEqual(attrs.evolve(member, **{name: value}), member)
+        self.assertEqual((attrs.evolve(member), hash(attrs.evolve(member))), (member, hash(member)))
+        self.assertFalse(member == MEMBER)
+
     def test_a_member_without_an_address_has_none(self) -> None:
         for absent in (None, b""):
             self.assertIsNone(Member.from_wire({**MEMBER, "Addr": absent}).address)
@@ -177,6 +201,69 @@ class MemberTests(ModelCase):
         (later,) = members_from_wire({"Members": [record("n1")]})
         self.assertIs(later.protocol, third.protocol)
         self.assertIs(later.delegate, third.delegate)
+
+    def test_the_members_of_a_large_list_share_equal_tags_in_any_order(self) -> None:
+        tags = [{"role": "web", "dc": "x"}, {"dc": "x", "role": "web"}, {"role": "x", "dc": "web"}]
+        records = [{**MEMBER, "Name": f"n{n}", "Tags": tags[n % 3]} for n in range(300)]
+        members = members_from_wire({"Members": records})
+        self.assertEqual([member.tags for member in members], [tags[n % 3] for n in range(300)])
+        self.assertEqual(len({id(member.tags) for member in members}), 2)
+
+    def test_small_lists_share_equal_tags_one_after_the_other(self) -> None:
+        record = {**MEMBER, "Tags": {"role": "shared", "dc": "x"}}
+        (first,), (later,) = (members_from_wire({"Members": [{**record}]}) for _ in range(2))
+        self.assertIs(first.tags, later.tags)
+
+    def test_tags_longer_than_those_of_serf_are_not_kept(self) -> None:
+        record = {**MEMBER, "Tags": {"role": "w" * 513}}
+        first, second = members_from_wire({"Members": [record, record]})
+        self.assertEqual(first, second)
+        self.assertIsNot(first.tags, second.tags)
+
+    def test_tags_of_many_small_lists_are_forgotten(self) -> None:
+        def read(value: object) -> Tags:
+            (member,) = members_from_wire({"Members": [{**MEMBER, "Tags": {"id": f"{value}"}}]})
+            return member.tags
+
+        first = read("first")
+        for number in range(1000):
+            read(number)
+        self.assertIsNot(read("first"), first)
+
+    def test_members_of_a_large_list_may_all_have_tags_of_their_own(self) -> None:
+        records = [{**MEMBER, "Name": f"n{n}", "Tags": {"id": f"{n}"}} for n in range(1000)]
+        self.assertEqual(
+            [dict(m.tags) for m in members_from_wire({"Members": records})], [r["Tags"] for r in records]
+        )
+        for wrong in ({"id": 1}, {1: "id"}, ["id"], None):
+            last = {**MEMBER, "Tags": wrong}
+            if wrong is None:
+                self.assertEqual(members_from_wire({"Members": [*records, last]})[-1].tags, {})
+            else:
+                self.refused(members_from_wire, {"Members": [*records, last]})
+
+    def test_values_that_are_equal_to_ints_are_no_ints(self) -> None:
+        for field in ("Port", "ProtocolMin", "ProtocolCur", "DelegateMax"):
+            for wrong in (True, float(MEMBER[field])):
+                record = {**MEMBER, "ProtocolMin": 1, field: wrong}
+                text = self.refused(members_from_wire, {"Members": [MEMBER, record]})
+                self.assertEqual(text, f"{field} is {type(wrong).__name__}, not int")
+
+    def test_members_of_one_list_may_have_different_ports_versions_and_statuses(self) -> None:
+        records = [
+            {
+                **MEMBER,
+                "Name": f"n{n}",
+                "Port": 7946 + n % 3,
+                "ProtocolCur": n % 2,
+                "DelegateMax": 255 + n,
+                "Status": word,
+            }
+            for n, word in enumerate(("alive", "left", "suspect", "left", "alive", "failed"))
+        ]
+        members = members_from_wire({"Members": records})
+        self.assertEqual([member.to_wire() for member in members], records)
+        self.assertEqual(members, [Member.from_wire(record) for record in records])
 
     def test_no_members_are_an_empty_list(self) -> None:
         for nobody in (NO_MEMBERS, {"Members": None}, {}):
@@ -548,6 +635,28 @@ def by_wire(record: Mapping[str, Any]) -> dict[str, Any]:
     return received
 
 
+_ABSENT = object()
+_BY_RULES: list[tuple[Read, dict[str, Any]]] = [
+    (Member.from_wire, MEMBER),
+    (Member.from_wire, {**MEMBER, "Addr": bytes(10) + b"\xff\xff\x0a\x00\x00\x01", "Status": "suspect"}),
+    (UserEvent.from_wire, {**user_event(), "Payload": b"v2"}),
+    (QueryEvent.from_wire, QUERY),
+    (MemberEvent.from_wire, MEMBER_EVENT),
+]
+
+
+def _one_member(record: dict[str, Any]) -> Member:
+    (member,) = members_from_wire({"Members": [record]})
+    return member
+
+
+def _outcome(read: Read, record: object) -> object:
+    try:
+        return read(record)
+    except ProtocolError as error:
+        return str(error)
+
+
 class PropertyTests(SynchronousTestCase):
     @given(data=st.data())
     @settings(deadline=None, max_examples=300)
@@ -570,6 +679,20 @@ class PropertyTests(SynchronousTestCase):
                 read(record)
             except ProtocolError:
                 pass
+
+    @given(data=st.data())
+    @settings(deadline=None, max_examples=300)
+    def test_members_and_events_are_read_by_the_rules_of_their_classes(self, data: st.DataObject) -> None:
+        """What reads the usual records fast refuses the same records as ``from_wire``, with the same words."""
+        rules, record = data.draw(st.sampled_from(_BY_RULES))
+        name, value = data.draw(st.sampled_from(sorted(record))), data.draw(_ANYTHING | st.just(_ABSENT))
+        changed = {**record, name: value}
+        if value is _ABSENT:
+            del changed[name]
+        if name == "Event" and value not in ("user", "query"):
+            return
+        read: Read = event_from_wire if "Event" in changed else _one_member
+        self.assertEqual(_outcome(read, changed), _outcome(rules, changed))
 
     @given(member=_MEMBERS)
     @settings(deadline=None)
