@@ -305,9 +305,15 @@ def _joined_some(body: Mapping[str, Any]) -> bool:
     return number.__class__ is int and number > 0
 
 
+_name = attrgetter("name")
+
+
 def _members_by_name(body: Mapping[str, Any]) -> list[model.Member]:
     # An agent lists them in another order each time.
-    return sorted(model.members_from_wire(body), key=attrgetter("name"))
+    members = model.members_from_wire(body)
+    if len(members) > 1:
+        members.sort(key=_name)
+    return members
 
 
 # Characters that RE2 takes for themselves in any place, and the dot.

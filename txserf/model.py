@@ -283,16 +283,6 @@ def _take_versions(record: _Record, prefix: str) -> tuple[int, int, int]:
     return kept
 
 
-def members_from_wire(body: _Record) -> list[Member]:
-    """Read the body of ``members`` and ``members-filtered``, and of a member event."""
-    members = body.get("Members")
-    if members is None:
-        return []
-    if members.__class__ is not list:
-        raise ProtocolError(f"Members is {type(members).__name__}, not a list")
-    return _read_members(members)
-
-
 _member_fields = itemgetter(
     *("Name", "Addr", "Port", "Status", "Tags"),
     *("ProtocolMin", "ProtocolMax", "ProtocolCur", "DelegateMin", "DelegateMax", "DelegateCur"),
@@ -301,26 +291,26 @@ _member_fields = itemgetter(
 
 class _SharedTags:
     """
-    Tags that came, each kept once, for in large clusters many members have the same, and those of one take some 200 bytes.
+    Tags that came, each kept once: in large clusters many members have the same, and those of one take some 200 bytes.
 
+    :param most: the number of entries past which all are forgotten.
     :ivar by_values: by their values, in each order in which these came. A tuple takes a third of the time of a frozenset.
     :ivar distinct: by what they have.
     """
 
-    __slots__ = ("by_values", "distinct")
+    __slots__ = ("_most", "by_values", "distinct")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self.by_values: dict[tuple[Any, ...], Tags] = {}
         self.distinct: dict[frozenset[tuple[Any, Any]], Tags] = {}
-
-    def make_room(self) -> None:
-        if len(self.by_values) > _MOST_RECENT:
-            self.by_values.clear()
-            self.distinct.clear()
 
     def add(self, tags: dict[Any, Any], values: tuple[Any, ...]) -> Tags:
         if len("".join(tags)) + len("".join(values)) > _TAGS_LIMIT:  # a TypeError for all but text
             return Tags(tags)
+        if len(self.by_values) >= self._most:
+            self.by_values.clear()
+            self.distinct.clear()
         items = frozenset(tags.items())
         shared = self.distinct.get(items)
         if shared is None:
@@ -337,18 +327,24 @@ _TAGS_LIMIT = 512
 # only where one in eight is another one at the most: to look for equal ones takes as long as to make them.
 _FEW_MEMBERS = 64
 _MOST_RECENT = 256
-_recent_tags = _SharedTags()
+_recent_tags = _SharedTags(_MOST_RECENT)
 
 
-def _read_members(records: list[Any]) -> list[Member]:
+def members_from_wire(body: _Record) -> list[Member]:
+    """Read the body of ``members`` and ``members-filtered``, and of a member event."""
     # It reads what `Member.from_wire` reads, and leaves each record to it that is not as agents send them. It is one
     # function that calls none of Python's own: by `Member.from_wire` 10,000 members take six times as long.
     members: list[Any] = []
+    records = body.get("Members")
+    if records is None:
+        return members
+    if records.__class__ is not list:
+        raise ProtocolError(f"Members is {type(records).__name__}, not a list")
     add = members.append
-    all_tags = _recent_tags if len(records) <= _FEW_MEMBERS else _SharedTags()
-    all_tags.make_room()
+    all_tags = _recent_tags if len(records) <= _FEW_MEMBERS else _SharedTags(len(records))
     find_tags, sharing, most = all_tags.by_values.get, True, _MOST_RECENT + len(records) // 8
-    status, last_word, last_port = _status("alive"), "alive", 0
+    status: MemberStatus | str = MemberStatus.ALIVE
+    last_word, last_port = "alive", 0
     protocol, delegate = _PROTOCOL, _DELEGATE
     (p_min, p_max, p_cur), (d_min, d_max, d_cur) = protocol, delegate
     for record in records:

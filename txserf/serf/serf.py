@@ -171,13 +171,14 @@ class Serf(Service):
         Wire: ``members``, or ``members-filtered`` where there is a filter. The agent puts each between ``^`` and ``$``
         without a group, so one that has alternatives is sent in a group.
         """
+        if name is None and status is None and tags is None:
+            return self._call(commands.MEMBERS, timeout).result
         given = {"name": name, "status": status, "tags": tags}
         filters = {argument: value for argument, value in given.items() if value is not None}
         if status and isinstance(status, str) and not commands.can_match(status, MemberStatus):
             known = ", ".join(MemberStatus)
             raise InvalidRequest(f"members: {str(status)!r} is no status; there are {known}")
-        row = commands.MEMBERS_FILTERED if filters else commands.MEMBERS
-        return self._call(row, timeout, **filters).result
+        return self._call(commands.MEMBERS_FILTERED, timeout, **filters).result
 
     def join(
         self, addresses: Iterable[str], *, replay: bool = False, timeout: float | None = None
