@@ -45,13 +45,13 @@ class MakeServiceTests(OptionsCase):
 
     def test_the_pages_are_there_until_handlers_are_through(self) -> None:
         parts = self.parts("--handler", "true", "--http", "9100")
-        self.assertEqual(parts[:4], ["Interrupts", "Serf", "WebService", "RouterService"])
+        self.assertEqual(parts[:4], ["Interrupts", "Serf", "Live", "WebService"])
 
     def test_what_happens_is_told_to_who_guards_and_to_who_counts(self) -> None:
         made: Any = making.makeService(
             self.options("--handler", "x", "--http", "9100", nodaemon=1, logfile="x")
         )
-        told = made.services[3].observers
+        told = made.services[4].observers
         self.assertEqual([type(each).__name__ for each in told], ["Guard", "Metrics"])
 
     def test_limits_and_state_reach_the_service(self) -> None:

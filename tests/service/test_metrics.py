@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.router_case import RouterCase
 from txserf import Serf, UserEvent
 from txserf.embedded import rpc
 from txserf.handlers.running import RouterService
+from txserf.service.live import Live
 from txserf.service.metrics import ROWS, Metrics
 
 
@@ -27,6 +29,14 @@ class MetricsCase(RouterCase):
         service = self.bind(observer=self.metrics, **options)
         self.metrics.service = service
         return service
+
+    def live(self) -> Live:
+        """Return the live cluster of these metrics, started."""
+        live = self.metrics.live = Live(self.serf)
+        live.startService()
+        self.addCleanup(self.turn, 0.5)
+        self.addCleanup(live.stopService)
+        return live
 
     def scrape(self, accept: str = "") -> str:
         return self.metrics.exposition(accept)[0].decode()
@@ -171,13 +181,54 @@ class HandlerTests(MetricsCase):
         self.assertEqual(len(self.got), 1)
 
 
+class ClusterTests(MetricsCase):
+    def test_members_are_counted_by_status(self) -> None:
+        self.live()
+        self.assertNotIn("serf_members{", self.scrape())  # none is known yet
+        self.turn(0.5)
+        alive = len(self.cluster.agents)
+        self.assertEqual(self.value('serf_members{status="alive"}'), alive)
+        self.assertEqual(self.value('serf_members{status="failed"}'), 0)
+        self.cluster.fail("n2")
+        self.turn(10.0)
+        self.assertEqual(self.value('serf_members{status="alive"}'), alive - 1)
+        self.assertEqual(self.value('serf_members{status="failed"}'), 1)
+
+    def test_a_status_that_nobody_knows_is_another_one(self) -> None:
+        live = self.live()
+        self.turn(0.5)
+        self.patch(live, "by_status", lambda: Counter({"alive": 1, "evil": 2, "odd": 3}))
+        self.assertEqual(self.value('serf_members{status="other"}'), 5)
+        self.assertNotIn("evil", self.scrape())
+
+    def test_events_of_the_agent_are_counted_by_type(self) -> None:
+        self.live()
+        self.turn(0.5)
+        self.assertEqual(self.value('serf_events_total{type="user"}'), 0)
+        self.send("secret-name", "b")
+        self.assertEqual(self.value('serf_events_total{type="user"}'), 2)
+        self.assertEqual(self.value('serf_events_total{type="member-reap"}'), 0)
+        self.assertNotIn("-name", self.scrape())
+
+    def test_the_agent_is_up_while_it_tells_of_events(self) -> None:
+        self.live()
+        self.assertEqual(self.value("serf_agent_up"), 0)
+        self.turn(0.5)
+        self.assertEqual(self.value("serf_agent_up"), 1)
+        self.cluster.agents["n1"].drop_connections()
+        self.cluster.fail("n1")
+        self.turn(0.2)
+        self.assertEqual(self.value("serf_agent_up"), 0)
+
+
 class ExpositionTests(MetricsCase):
     def test_every_row_and_nothing_else_is_exposed(self) -> None:
         self.router.any(self.got.append)
+        self.metrics.live = self.live()
         service = self.observed()
         self.send("a")
         service._take(self.got[0])
-        self.turn(0.1)
+        self.turn(0.5)
         told = dict(re.findall(r"^# TYPE (\S+) (\S+)$", self.scrape(), re.MULTILINE))
         told = {name: kind for name, kind in told.items() if not name.endswith("_created")}
         self.assertEqual(told, {row.name: row.kind.value for row in ROWS})

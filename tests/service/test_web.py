@@ -1,4 +1,4 @@
-"""``/health`` and ``/metrics``, requested in memory."""
+"""The endpoint of ``--http``, and the service that listens there."""
 
 from __future__ import annotations
 
@@ -7,93 +7,15 @@ from unittest import mock
 from twisted.internet import error
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fakes import Log
+from txserf.serf.serf import Serf
+from txserf.service.live import Live
 from txserf.service.settings import ConfigError
-from txserf.service.web import Site, WebService, parse_endpoint
-
-
-class FakeMetrics:
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        return f"metrics as {accept}".encode(), "text/x-metrics"
-
-
-class SiteTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.reason: str | None = None
-        self.metrics: FakeMetrics | None = FakeMetrics()
-
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
-        """Request a page, and return its status, headers and body."""
-        site = Site(lambda: self.reason, self.metrics, Clock())
-        protocol = site.buildProtocol(None)
-        transport = StringTransport()
-        protocol.makeConnection(transport)
-        lines = [
-            f"{method} {path} HTTP/1.0",
-            *(f"{name}: {value}" for name, value in headers.items()),
-            "",
-            "",
-        ]
-        protocol.dataReceived("\r\n".join(lines).encode("latin-1"))
-        head, _, body = transport.value().decode().partition("\r\n\r\n")
-        status, *rest = head.split("\r\n")
-        return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body
-
-    def test_health_is_200_while_all_is_well(self) -> None:
-        status, headers, body = self.ask("/health")
-        self.assertEqual((status, body), (200, "ok\n"))
-        self.assertEqual(headers["content-type"], "text/plain; charset=utf-8")
-
-    def test_health_is_503_with_the_reason_else(self) -> None:
-        self.reason = "not connected: é"
-        status, _, body = self.ask("/health")
-        self.assertEqual((status, body), (503, "not connected: é\n"))
-
-    def test_health_is_asked_anew_each_time(self) -> None:
-        self.assertEqual(self.ask("/health")[0], 200)
-        self.reason = "gone"
-        self.assertEqual(self.ask("/health")[0], 503)
-
-    def test_metrics_are_in_the_format_that_was_asked_for(self) -> None:
-        status, headers, body = self.ask("/metrics", Accept="x/y")
-        self.assertEqual((status, headers["content-type"], body), (200, "text/x-metrics", "metrics as x/y"))
-
-    def test_a_header_may_have_any_bytes(self) -> None:
-        for header in ("Accept", "Host", "Cookie", "Content-Type"):
-            for path in ("/metrics", "/health"):
-                self.assertEqual(
-                    self.ask(path, **{header: "text/plain; version=\xff"})[0], 200, (header, path)
-                )
-        _, _, body = self.ask("/metrics", Accept="x/\xff")
-        self.assertEqual(body, "metrics as x/\xff")
-        self.assertEqual(self.ask("/metrics", **{"\xff": "x"})[0], 400)  # of its name only Twisted decides
-
-    def test_without_metrics_the_extra_is_named(self) -> None:
-        self.metrics = None
-        status, _, body = self.ask("/metrics")
-        self.assertEqual(status, 501)
-        self.assertIn("txserf[metrics]", body)
-        self.assertEqual(self.ask("/health")[0], 200)
-
-    def test_other_pages_are_not_there_and_those_that_are_get_named(self) -> None:
-        for path in ("/", "/x", "/health/x"):
-            status, headers, body = self.ask(path)
-            self.assertEqual((status, headers["content-type"]), (404, "text/plain; charset=utf-8"))
-            self.assertIn("/health", body)
-
-    def test_only_get_and_head_are_allowed(self) -> None:
-        log = Log(self)
-        status, headers, body = self.ask("/health", "HEAD")
-        self.assertEqual((status, headers["content-length"], body), (200, "3", ""))
-        status, _, body = self.ask("/nowhere", "HEAD")
-        self.assertEqual((status, body), (404, ""))
-        self.assertEqual(log.texts, [])  # Twisted would warn about a body for HEAD
-        self.assertEqual(self.ask("/health", "POST")[0], 405)
+from txserf.service.web import WebService, parse_endpoint
+from txserf.service.website import Site
 
 
 class EndpointTests(SynchronousTestCase):
@@ -136,7 +58,7 @@ class ServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.failures: list[BaseException] = []
         self.reactor = MemoryReactorClock()
-        self.site = Site(lambda: None, None, self.reactor)
+        self.site = Site(Live(Serf("127.0.0.1", reactor=self.reactor)), reactor=self.reactor)
 
     def test_it_listens_before_privileges_are_given_up_and_not_twice(self) -> None:
         service = WebService(parse_endpoint(self.reactor, "80"), self.site, self.failures.append)

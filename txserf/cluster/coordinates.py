@@ -41,7 +41,7 @@ class Coordinates:
         :param within: seconds; None for any.
         """
         origin = await self._own_name() if node is None else node
-        known = await self._of([origin, *(member.name for member in members)])
+        known = await self.of([origin, *(member.name for member in members)])
         start = known[origin]
         if start is None:
             message = f"the agent has no coordinate of {origin!r}"
@@ -67,7 +67,7 @@ class Coordinates:
         self._own = (self._serf.factory.open_connection, name)
         return name
 
-    async def _of(self, names: Iterable[str]) -> dict[str, Coordinate | None]:
+    async def of(self, names: Iterable[str]) -> dict[str, Coordinate | None]:
         """Return coordinates by name; None for those that the agent does not know."""
         wanted = dict.fromkeys(names)
         await self._asking.acquire()  # those who wait find most of theirs then

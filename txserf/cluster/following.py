@@ -74,7 +74,11 @@ class Following:
     :ivar phase: what it does now.
     :ivar read_at: when the members were read last since the start; None before.
     :ivar repairs: how many differences were found by the readings every *resync* seconds.
+    :ivar listener: where it is set before the start, the stream is one of all events, and this is called with each of its
+        records, in the agent's order. It must not raise.
     """
+
+    listener: Callable[[Event | Gap], None] | None = None
 
     def __init__(self, serf: Serf, resync: float | None, follower: ViewCallbacks) -> None:
         self.phase: ViewPhase = ViewPhase.IDLE
@@ -94,9 +98,19 @@ class Following:
         """Whether something may be missing: the agent is away, or the members were not read since."""
         return self.phase not in _FRESH or self._stream is None or not self._stream.is_active
 
+    @property
+    def stream(self) -> EventStream | None:
+        """The stream of events; None where nothing is followed."""
+        return self._stream
+
+    @property
+    def lost_at(self) -> float | None:
+        """When the agent was last heard, in seconds of the clock, while it is away; else None, and before the first one."""
+        return None if self._stream is None else self._stream._lost_at
+
     def open(self) -> None:
         """Begin; raises what `Serf.stream` raises."""
-        stream = self._serf.stream(_EVENTS, gaps=True)
+        stream = self._serf.stream(_EVENTS if self.listener is None else "*", gaps=True)
         self._move(ViewPhase.OPENING)
         self._stream = stream
         following = Deferred.fromCoroutine(self._follow(stream))
@@ -137,6 +151,8 @@ class Following:
     def _take(self, stream: EventStream, item: Event | Gap) -> None:
         if stream is not self._stream:
             return
+        if self.listener is not None:
+            self.listener(item)
         if isinstance(item, Gap):
             self._read(stream)
         elif isinstance(item, MemberEvent):

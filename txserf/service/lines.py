@@ -148,22 +148,27 @@ def as_json(record: Record, at: float | None = None) -> str:
     :param at: seconds since 1970 at which the record came, which become its ``time`` (ISO 8601, UTC). A log line keeps
         the agent's own time, if it has one. None: no other record has a time.
     """
+    return json.dumps(record_fields(record, at))
+
+
+def record_fields(record: Record, at: float | None = None) -> dict[str, Any]:
+    """Return the fields of the JSON object that `as_json` makes."""
     fields = _fields(record)
     if at is not None and fields.get("time") is None:
         fields["time"] = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds")
-    return json.dumps(fields)
+    return fields
 
 
 def _fields(record: Record) -> dict[str, Any]:
     match record:
         case Member():
-            return {"type": "member", **_member(record)}
+            return {"type": "member", **member_fields(record)}
         case UserEvent():
             return {**_named(record), "coalesce": record.coalesce}
         case QueryEvent():
             return {**_named(record), "id": record.id}
         case MemberEvent():
-            return {"type": record.type, "members": [_member(member) for member in record.members]}
+            return {"type": record.type, "members": [member_fields(member) for member in record.members]}
         case Ack():
             return {"type": "ack", "node": record.node}
         case Answer():
@@ -189,7 +194,8 @@ def _named(event: UserEvent | QueryEvent) -> dict[str, Any]:
     }
 
 
-def _member(member: Member) -> dict[str, Any]:
+def member_fields(member: Member) -> dict[str, Any]:
+    """Return a member as the fields of a JSON object."""
     return {
         "name": member.name,
         "address": None if member.address is None else str(member.address),

@@ -104,7 +104,8 @@ def makeService(options: Options) -> IService:
     handling = None if router is None else _handling(values, router, serf, guard, metrics)
     if options.http is not None:
         served = [part for part in (handling, follower) if part is not None]
-        parts.add(_web(options.http, served, metrics, failed))
+        for part in _web(options.http, serf, served, metrics, failed):
+            parts.add(part)
     if handling is not None:
         interrupts.abandon = handling.abandon
         if values["state"] is not None:
@@ -183,17 +184,20 @@ def _metrics(serf: Serf) -> Metrics | None:
 
 def _web(
     endpoint: IStreamServerEndpoint,
+    serf: Serf,
     parts: list[RouterService | Follower],
     metrics: Metrics | None,
     failed: Callable[[BaseException], object],
-) -> IService:
-    from txserf.service import web
+) -> list[IService]:
+    from txserf.service import live, web, website
 
     def unready() -> str | None:
         return next((part.unready for part in parts if part.unready is not None), None)
 
-    service: IService = web.WebService(endpoint, web.Site(unready, metrics), failed)
-    return service
+    cluster = live.Live(serf)
+    if metrics is not None:
+        metrics.live = cluster
+    return [cluster, web.WebService(endpoint, website.Site(cluster, unready, metrics), failed)]
 
 
 def _demo(

@@ -2,7 +2,7 @@
 The metrics of ``twistd txserf``, for Prometheus.
 
 This module needs ``prometheus_client``, which the extra ``txserf[metrics]`` brings. No label has
-a value that comes from the network.
+a text that comes from the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from prometheus_client.registry import Collector
 
 from txserf.handlers.running import RouterService
 from txserf.handlers.work import Observer, Outcome
+from txserf.model import MemberStatus
 from txserf.serf.serf import Serf
+from txserf.service.live import Live
 
 
 class MetricKind(enum.Enum):
@@ -75,8 +77,14 @@ RESULTS = Row(
     "How handlers ended: ok, failed, timeout or cancelled.",
     ("handler", "result"),
 )
+AGENT_UP = Row("serf_agent_up", MetricKind.GAUGE, "Whether the agent is connected and tells of events.")
+MEMBERS = Row("serf_members", MetricKind.GAUGE, "Members by status, as the agent sees them.", ("status",))
+SERF_EVENTS = Row(
+    "serf_events_total", MetricKind.COUNTER, "Events that the agent told of, by type.", ("type",)
+)
 
 ROWS = (
+    AGENT_UP, MEMBERS, SERF_EVENTS,
     CONNECTED, CONNECTIONS, FAILOVERS, GAPS, EVENTS, DUPLICATES, DROPPED, UNREADABLE, QUEUED, WORKING, SECONDS, RESULTS,
 )  # fmt: skip
 
@@ -94,9 +102,11 @@ class Metrics(Observer, Collector):
 
     :param serf: the connection.
     :ivar service: the router's service, once there is one.
+    :ivar live: the cluster, once there is one.
     """
 
     def __init__(self, serf: Serf) -> None:
+        self.live: Live | None = None
         self.service: RouterService | None = None
         self._serf = serf
         self._registry = registry = CollectorRegistry()
@@ -138,7 +148,15 @@ class Metrics(Observer, Collector):
     # -- read at each scrape
 
     def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
-        """Read the counts of the service and the connection."""
+        """Read the counts of the cluster, the service and the connection."""
+        if self.live is not None:
+            yield _gauge(AGENT_UP, self.live.unready is None)
+            if self.live.is_read:
+                yield self._members(self.live)
+            events = CounterMetricFamily(SERF_EVENTS.name, SERF_EVENTS.help, labels=SERF_EVENTS.labels)
+            for type, count in self.live.counts.items():
+                events.add_metric([type], count)
+            yield events
         factory = self._serf.factory
         yield _gauge(CONNECTED, self._serf.why_disconnected is None)
         yield _count(CONNECTIONS, factory.connections)
@@ -148,6 +166,15 @@ class Metrics(Observer, Collector):
             yield _count(UNREADABLE, self.service.unreadable)
             yield _gauge(QUEUED, self.service.queued)
             yield _gauge(WORKING, self.service.working)
+
+    def _members(self, live: Live) -> GaugeMetricFamily:
+        counts = live.by_status()
+        members = GaugeMetricFamily(MEMBERS.name, MEMBERS.help, labels=MEMBERS.labels)
+        for status in MemberStatus:
+            members.add_metric([str(status)], counts.pop(str(status), 0))
+        if counts:  # a newer agent may have a status that this txserf does not know
+            members.add_metric(["other"], counts.total())
+        return members
 
 
 def _gauge(row: Row, value: float) -> GaugeMetricFamily:

@@ -39,7 +39,7 @@ class Options(usage.Options):
     :ivar chosen: the value of each option: from the command line, else from the file, else its default.
     :ivar agents: the agents; None with ``--embedded``.
     :ivar router: the handlers, perhaps none; None if there are no templates either, and no file that may bring some.
-    :ivar http: the endpoint of /health and /metrics; None for none.
+    :ivar http: the endpoint of the site; None for none.
     """
 
     synopsis = "[options]"

@@ -224,7 +224,8 @@ SETTINGS = (
     Setting(
         "http",
         Takes.TEXT,
-        "Serve /health and /metrics here: a port of 127.0.0.1, or a server endpoint of Twisted's.",
+        "Serve the cluster over HTTP here (health, metrics, members, events): a port of 127.0.0.1, or a server endpoint of "
+        "Twisted's.",
         port=True,
     ),
     Setting(

@@ -1,0 +1,138 @@
+"""The one live view, and the one stream of events, that all paths of ``--http`` are made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txserf.cluster.view import ClusterView
+from txserf.model import EVENT_TYPES, Event, Gap, Member
+from txserf.serf.serf import Serf
+
+#: Takes the records of the stream, one by one. It must not raise.
+Listener = Callable[["Event | Gap"], None]
+
+
+class Live(Service):
+    """
+    A cluster's members and events, for any number of readers: the agent sees one stream, and one reading of the members
+    each time that the view needs one.
+
+    :param serf: the connection; its owner starts and stops it.
+    :ivar view: the members.
+    :ivar version: it grows with each change of a member.
+    :ivar counts: how many events came, by type. All types are there.
+    :ivar gaps: how many gaps the stream had.
+    :ivar listeners: each gets each record.
+    :ivar started_at: when this was started, in seconds of the clock.
+    """
+
+    def __init__(self, serf: Serf) -> None:
+        self.serf = serf
+        self.view = ClusterView(serf)
+        self.version = 0
+        self.counts: Counter[str] = Counter(dict.fromkeys(EVENT_TYPES, 0))
+        self.gaps = 0
+        self.listeners: dict[Listener, None] = {}  # in order
+        self.started_at = 0.0
+        self._since = 0.0
+        self._ready: Deferred[None] | None = None
+        self._following = self.view._following
+        self._following.listener = self._take
+        self.view.on_change(self._changed)
+
+    # -- a service
+
+    def startService(self) -> None:
+        """Begin to follow the cluster."""
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
+        self.started_at = self._since = self.serf.clock.seconds()
+        self.view.startService()
+        self._ready = self.view.when_ready().addCallbacks(self._was_ready, _unneeded)
+
+    def stopService(self) -> Deferred[None]:
+        """End it; the Deferred fires when the agent has stopped the stream."""
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
+        if self._ready is not None:
+            self._ready.cancel()
+        return self.view.stopService()
+
+    # -- how it stands
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the members were read at least once."""
+        return self._following.read_at is not None
+
+    @property
+    def unready(self) -> str | None:
+        """The reason why events may be missed now; None if there is none."""
+        if self.serf.why_disconnected is not None:
+            return self.serf.why_disconnected
+        if not self.running:
+            return "not running"
+        stream = self._following.stream
+        if stream is None or not stream.is_active:
+            return "not subscribed"
+        return None if self.is_read else "the members are not read yet"
+
+    @property
+    def since(self) -> float:
+        """
+        When it became ready, or when the agent was last heard, in seconds of the clock.
+
+        Before the first connection it is the time of the start.
+        """
+        lost_at = self._following.lost_at
+        return self._since if lost_at is None else lost_at
+
+    @property
+    def agent(self) -> str | None:
+        """The agent of the connection; None while there is none. It has no key."""
+        connection = self.serf.factory.open_connection
+        return None if connection is None else str(connection.host)
+
+    @property
+    def dropped(self) -> int:
+        """How many events were lost to a full buffer."""
+        return 0 if self._following.stream is None else self._following.stream.dropped
+
+    @property
+    def unreadable(self) -> int:
+        """How many records of the stream could not be read, and were left out."""
+        return 0 if self._following.stream is None else self._following.stream.unreadable
+
+    def by_status(self) -> Counter[str]:
+        """Count the members by status."""
+        return Counter(str(member.status) for member in self.view.select(status=None))
+
+    # -- what happens
+
+    def _was_ready(self, view: ClusterView) -> None:
+        self._since = self.serf.clock.seconds()
+
+    def _changed(self, old: Member | None, new: Member | None) -> None:
+        self.version += 1
+
+    def _take(self, item: Event | Gap) -> None:
+        if isinstance(item, Gap):
+            self.gaps += 1
+            self._since = item.resumed_at
+        else:
+            self.counts[item.type] += 1
+        for listener in list(self.listeners):
+            listener(item)
+
+
+def _unneeded(failure: Failure) -> None:
+    """The view tells its log why it can't be ready."""
+
+
+def utc(seconds: float) -> str:
+    """Return a time of the reactor's clock in ISO 8601."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
