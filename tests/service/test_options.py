@@ -127,6 +127,8 @@ class OptionsTests(OptionsCase):
             ("--stream", "user,member_join"): "--stream 'user,member_join': 'member_join' is no event type",
             ("--monitor", "LOUD"): "--monitor 'LOUD': there are TRACE, ",
             ("--http", "nonsense"): "--http: 'nonsense'",
+            ("--http-token-file", "t"): "--http-token-file goes with --http",
+            ("--http", "9100", "--http-token-file", "nowhere"): "--http-token-file ",
             ("--state", "nowhere/s", "--handler", "x"): "--state ",
             ("--state", "s"): "--state goes with",
             ("--config", "nowhere.toml"): "nowhere.toml can't be read",
@@ -137,6 +139,18 @@ class OptionsTests(OptionsCase):
             ("--format", "xml"): "--format is text or json",
         }.items():
             self.assertIn(told, self.refusal(*arguments))
+
+    def test_the_token_of_the_site_is_read_from_a_file_of_its_owner_alone(self) -> None:
+        path = self.folder / "token"
+        path.write_text("t0ken\n")
+        path.chmod(0o600)
+        options = self.options("--http", "9100", "--http-token-file", "token")
+        self.assertEqual(options.http_token, b"t0ken")
+        self.assertNotIn("t0ken", repr(options) + repr(options.chosen))
+        self.assertIsNone(self.options("--http", "9100").http_token)
+        path.chmod(0o644)
+        told = self.refusal("--http", "9100", "--http-token-file", "token")
+        self.assertIn(f"--http-token-file {path} is open to others", told)
 
     def test_what_the_file_asks_to_be_shown_is_refused_by_name_too(self) -> None:
         self.assertIn("--stream 'foo'", self.refusal("--config", self.file('stream = "foo"')))

@@ -118,13 +118,14 @@ def _shown(text: str) -> str:
 
 
 @hides_arguments
-def read_key(path: Path) -> str:
+def read_key(path: Path, option: str = "auth-key-file") -> str:
     """
-    Read the key of the agents: the only line of a file that its owner alone can read.
+    Read a key, that of the agents or another: the only line of a file that its owner alone can read.
 
+    :param option: the option that names the file.
     :raises ConfigError: for a file that others can read too, or that has no key or more than one line.
     """
-    named = f"--auth-key-file {path}"
+    named = f"--{option} {path}"
     try:
         # Not blocking: a FIFO would wait for a writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -138,7 +139,7 @@ def read_key(path: Path) -> str:
     except ConfigError:
         raise
     except ValueError as error:  # its name has a NUL
-        raise ConfigError(f"--auth-key-file {str(path)!r}: {error}") from None
+        raise ConfigError(f"--{option} {str(path)!r}: {error}") from None
     key = as_text(data).removesuffix("\n").removesuffix("\r")
     if not key:
         raise ConfigError(f"{named} is empty")

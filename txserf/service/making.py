@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -104,7 +103,7 @@ def makeService(options: Options) -> IService:
     handling = None if router is None else _handling(values, router, serf, guard, metrics)
     if options.http is not None:
         served = [part for part in (handling, follower) if part is not None]
-        for part in _web(options.http, serf, served, metrics, failed):
+        for part in _web(options, serf, served, metrics, failed):
             parts.add(part)
     if handling is not None:
         interrupts.abandon = handling.abandon
@@ -183,7 +182,7 @@ def _metrics(serf: Serf) -> Metrics | None:
 
 
 def _web(
-    endpoint: IStreamServerEndpoint,
+    options: Options,
     serf: Serf,
     parts: list[RouterService | Follower],
     metrics: Metrics | None,
@@ -197,7 +196,8 @@ def _web(
     cluster = live.Live(serf)
     if metrics is not None:
         metrics.live = cluster
-    return [cluster, web.WebService(endpoint, website.Site(cluster, unready, metrics), failed)]
+    site = website.Site(cluster, unready, metrics, options.http_token)
+    return [cluster, web.WebService(options.http, site, failed)]
 
 
 def _demo(

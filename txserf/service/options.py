@@ -15,12 +15,13 @@ from txserf.arguments import did_you_mean, reactor_or_global
 from txserf.errors import hides_arguments
 from txserf.handlers.router import Router
 from txserf.service import apps, settings, templates
-from txserf.service.agents import read_agents
+from txserf.service.agents import read_agents, read_key
 from txserf.service.ending import Ending
 from txserf.service.settings import ConfigError, Takes
+from txserf.wire import as_bytes
 
 # The options that name a file, in the configuration file too.
-_FILES = frozenset({"state", "auth-key-file"})
+_FILES = frozenset({"state", "auth-key-file", "http-token-file"})
 
 
 def _checked(row: settings.Setting, text: str) -> Any:
@@ -40,6 +41,7 @@ class Options(usage.Options):
     :ivar agents: the agents; None with ``--embedded``.
     :ivar router: the handlers, perhaps none; None if there are no templates either, and no file that may bring some.
     :ivar http: the endpoint of the site; None for none.
+    :ivar http_token: the token that opens the site's actions; None for none.
     """
 
     synopsis = "[options]"
@@ -126,6 +128,8 @@ class Options(usage.Options):
             self.chosen, router = self.read()
             self._check_log()
             self.http: Any = self._endpoint()
+            path = self.chosen["http-token-file"]
+            self.http_token = None if path is None else as_bytes(read_key(Path(path), "http-token-file"))
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
         handles = any(self.chosen[name] for name in ("handler", "app", "template", "config"))

@@ -229,6 +229,12 @@ SETTINGS = (
         port=True,
     ),
     Setting(
+        "http-token-file",
+        Takes.TEXT,
+        "A file with a token, which its owner alone can read. Who has the token may send events, ask queries and force "
+        "members to leave over --http. Without it nobody may.",
+    ),
+    Setting(
         "embedded",
         Takes.NUMBER,
         "Run a cluster of this many agents in this process, and use it: no Serf is needed.",
@@ -328,6 +334,8 @@ def check(values: Values) -> None:
         raise ConfigError("--agent and --embedded exclude each other")
     if values["embedded"] is not None and values["auth-key-file"] is not None:
         raise ConfigError("--auth-key-file and --embedded exclude each other")
+    if values["http-token-file"] is not None and values["http"] is None:
+        raise ConfigError("--http-token-file goes with --http")
     if values["state"] is not None:
         if not (values["handler"] or values["app"] or values["config"]):
             raise ConfigError("--state goes with --handler, --app or --config")

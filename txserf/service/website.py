@@ -15,8 +15,10 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
+from txserf.errors import hides_arguments
 from txserf.service.answers import EVENT_STREAM, Handler, Refusal, WebReply
 from txserf.service.live import Live
+from txserf.service.webactions import Actions
 from txserf.service.webevents import EventReaders, state_of
 from txserf.service.webfiles import page_files
 from txserf.service.webmembers import MemberPages
@@ -49,6 +51,7 @@ class Path:
 
 
 _READS = (b"GET", b"HEAD")
+_ACTS = (b"POST",)
 
 
 class _WebRequest(server.Request):
@@ -237,6 +240,7 @@ class Site(server.Site):
     :param live: the members and events.
     :param unready: returns the reason why handlers or the lines that are shown may miss events now; None if there is none.
     :param metrics: the metrics; None for none.
+    :param token: the token that opens the actions; None for no actions.
     :param reactor: the source of time for closing idle connections; None takes the global reactor.
     :ivar channels: the open connections.
     """
@@ -245,15 +249,18 @@ class Site(server.Site):
     protocol = _WebChannel  # type: ignore[assignment]  # and no HTTP/2, whose channel has other limits
     requestFactory = _WebRequest
 
+    @hides_arguments
     def __init__(
         self,
         live: Live,
         unready: Callable[[], str | None] = lambda: None,
         metrics: Exposed | None = None,
+        token: bytes | None = None,
         reactor: object = None,
     ) -> None:
         self.channels: set[_WebChannel] = set()
         self._events = EventReaders(live)
+        self._actions = Actions(live, token, self._events)
         members = MemberPages(live)
         state = StatePages(live, unready, metrics, self._more_state)
         handlers: dict[bytes, Handler] = {
@@ -267,6 +274,12 @@ class Site(server.Site):
         }
         paths = {path: Path(_READS, _file(reply)) for path, reply in page_files().items()}
         paths |= {path: Path(_READS, handler) for path, handler in handlers.items()}
+        acts: dict[bytes, Handler] = {
+            b"/event": self._actions.event,
+            b"/query": self._actions.query,
+            b"/force-leave": self._actions.force_leave,
+        }
+        paths |= {path: Path(_ACTS, handler) for path, handler in acts.items()}
         super().__init__(_Pages(paths), timeout=REQUEST_TIMEOUT, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted's own
 
     def log(self, request: http.Request) -> None:
@@ -283,7 +296,7 @@ class Site(server.Site):
             channel.loseConnection()
 
     def _more_state(self) -> dict[str, Any]:
-        return state_of(self._events)
+        return {**state_of(self._events), "actions": self._actions.are_on}
 
 
 def _file(reply: WebReply) -> Handler:
