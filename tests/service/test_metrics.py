@@ -235,6 +235,12 @@ class ExpositionTests(MetricsCase):
         for row in ROWS:
             self.assertIn(f"# HELP {row.name} {row.help}\n", self.scrape())
 
+    def test_the_dashboard_asks_for_metrics_that_there_are(self) -> None:
+        text = (Path(__file__).parents[2] / "examples" / "prometheus" / "dashboard.json").read_text()
+        named = {name.removesuffix("_bucket") for name in re.findall(r"\b(?:tx)?serf_[a-z_]+", text)}
+        self.assertEqual(named - {row.name for row in ROWS}, set())
+        self.assertGreater(len(named), 8)
+
     def test_two_services_of_a_process_share_nothing(self) -> None:
         other = Metrics(self.serf)
         self.metrics.arrived("user")
