@@ -74,6 +74,17 @@ class EventsTests(WebCase):
         self.assertEqual({len(reader.events) for reader in readers}, {1})
         asked.assert_not_called()
 
+    def test_the_members_are_read_once_each_time_that_they_have_to_be_however_many_read_them(self) -> None:
+        asked = mock.Mock(wraps=self.serf.members)
+        self.patch(self.serf, "members", asked)
+        readers = [self.follow() for _ in range(100)]
+        for _ in range(12):
+            for path in ("/members", "/sd?port=1", "/state", "/health"):
+                self.assertEqual(self.get(path).status, 200)
+            self.run_for(50.0)
+        self.assertEqual(asked.call_count, 2)  # in ten minutes, one each five
+        self.assertEqual({reader.transport.disconnecting for reader in readers}, {False})
+
     def test_a_comment_comes_every_fifteen_seconds(self) -> None:
         reader = self.follow()
         self.run_for(15.1)
