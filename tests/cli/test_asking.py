@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import io
+import sys
 
 from twisted.internet.error import ConnectionRefusedError
 
@@ -238,3 +240,27 @@ class KeysTests(CliCase):
     def test_a_key_that_is_not_given_is_2(self) -> None:
         self.assertEqual(self.start("keys", "install").code(0.2), 2)
         self.assertEqual(self.start("keys", "list", self.first).code(0.2), 2)
+
+
+class StandardInputTests(CliCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.key = base64.b64encode(bytes(32)).decode()
+
+    def given(self, data: bytes) -> None:
+        """Let standard input have these bytes."""
+        self.patch(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    def test_a_dash_takes_the_payload_from_there(self) -> None:
+        following = self.start("events", "-o", "jsonl", "-n", "1")
+        self.advance(0.3)
+        self.given(b"v2\n")
+        self.run_command("event", "deploy", "-")
+        self.assertEqual(following.code(1), 0)
+        self.assertIn('"payload": "v2\\n"', following.output)
+
+    def test_a_dash_takes_the_key_from_there(self) -> None:
+        self.cluster = EmbeddedCluster(self.clock, encrypt_key=self.key)
+        self.hosts = self.cluster.endpoints()
+        self.given(self.key.encode() + b"\n")
+        self.assertEqual(self.run_command("keys", "install", "-", after=5).lines, ["1 of 1 nodes did it"])

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from tests.agents import holds_in_time
 from tests.cluster.view_case import ViewCase
@@ -24,7 +24,7 @@ from txserf.cluster import template as module
 from txserf.cluster.template import Template
 from txserf.cluster.view import ClusterView
 from txserf.embedded import EmbeddedCluster
-from txserf.errors import InvalidRequest
+from txserf.errors import InvalidRequest, SerfError
 from txserf.processes import ScriptFailed
 from txserf.serf.serf import Serf
 
@@ -76,6 +76,51 @@ class TemplateCase(ViewCase):
 
     def logged(self, text: str) -> int:
         return sum(text in line for line in self.log.texts)
+
+
+class OnceTests(TemplateCase):
+    """`Template.write_once`."""
+
+    def once(self, **options: Any) -> Template:
+        return Template(self.ready(), self.source, self.file, **options)
+
+    def writing(self, made: Template) -> Deferred[None]:
+        """Let it write, for the moment that the agent needs."""
+        written = made.write_once()
+        self.run_for(0.1)
+        return written
+
+    def test_the_file_is_written_and_does_not_follow(self) -> None:
+        self.successResultOf(self.writing(self.once(reload="reload")))
+        self.assertEqual((self.file.read_text(), self.ran()), ("n1\nn2\nn3\n", ["reload"]))
+        self.nodes.fail("n3")
+        self.run_for(LATE + 1.0)
+        self.assertEqual((self.file.read_text(), self.ran()), ("n1\nn2\nn3\n", []))
+
+    def test_a_failure_is_that_of_the_deferred_and_not_logged(self) -> None:
+        self.answer = self.refuse
+        error = self.failureResultOf(self.writing(self.once(check="check")), SerfError).value
+        self.assertIn("its check failed, exit code 1: line 3: no such thing", str(error))
+        self.assertFalse(self.file.exists())
+        self.assertEqual(self.logged("its check failed"), 0)
+
+    def test_a_failure_of_before_is_forgotten(self) -> None:
+        made = self.once(check="check")
+        self.answer = self.refuse
+        self.failureResultOf(self.writing(made), SerfError)
+        self.answer = lambda command: succeed(b"")
+        self.successResultOf(self.writing(made))
+        self.assertTrue(self.file.exists())
+
+    def test_a_cancel_ends_the_check(self) -> None:
+        self.answer = lambda command: Deferred()
+        writing = self.writing(self.once(check="check"))
+        writing.cancel()
+        self.failureResultOf(writing, CancelledError)
+        self.assertFalse(self.file.exists())
+
+    def test_one_that_runs_as_a_service_refuses(self) -> None:
+        self.assertRaises(InvalidRequest, self.template().write_once)
 
 
 class RenderTests(TemplateCase):
