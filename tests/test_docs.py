@@ -48,6 +48,9 @@ _KNOWN_LINKS = {
     "https://www.stunnel.org",
 }
 
+# The addresses of this project: its repository and these pages.
+_OURS = ("https://github.com/txserf/txserf", "https://txserf.readthedocs.io/")
+
 # A block of Python that says ``run: body`` stands in this function, beside two real agents.
 _BODY = """\
 from pprint import pprint
@@ -223,14 +226,28 @@ def test_no_line_of_a_block_is_cut_off_on_a_screen() -> None:
             assert too_long == [], page
 
 
+def links() -> set[str]:
+    """Return the addresses that the pages link."""
+    found = set()
+    for page in [*PAGES, *ROOT.glob("*.rst")]:
+        for inline, target in re.findall(
+            r"<(https?://[^>]+)>`|^\.\. _\S+: (https?://\S+)$", page.read_text(), re.MULTILINE
+        ):
+            found.add(inline or target)
+    return found
+
+
 def test_the_links_of_the_pages_are_known() -> None:
     """Sphinx itself refuses a link to a page or a name that is not there (``nitpicky``, ``-W``)."""
-    found = set()
-    for page in [*PAGES, ROOT / "SECURITY.rst"]:
-        found |= set(
-            re.findall(r"<(https?://[^>]+)>`|^\.\. _\S+: (https?://\S+)$", page.read_text(), re.MULTILINE)
-        )
-    assert {link or target for link, target in found} - _KNOWN_LINKS == set()
+    own = {link for link in links() if link.startswith(_OURS)}
+    assert links() - own - _KNOWN_LINKS == set()
+    files = {link.removeprefix(_OURS[0]).strip("/") for link in own if link.startswith(_OURS[0])}
+    # Towncrier makes the changelog at a release.
+    files = {re.sub(r"^(?:blob|tree)/main/", "", name) for name in files} - {"issues", "", "CHANGELOG.rst"}
+    pages = {link.removeprefix(_OURS[1]).partition("#")[0] for link in own if link.startswith(_OURS[1])}
+    pages = {re.sub(r"^en/(?:latest|stable)/", "", name) for name in pages}
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert [name for name in pages if not (DOCS / name.replace(".html", ".rst")).exists()] == []
 
 
 def test_the_files_that_the_readme_links_are_there() -> None:
