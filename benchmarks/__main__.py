@@ -11,16 +11,17 @@ import argparse
 import contextlib
 import json
 import platform
+import re
 from pathlib import Path
-
-import attrs
 
 from benchmarks import goals
 from benchmarks.harness import Setting
-from benchmarks.results import Result, text
+from benchmarks.results import Result, kept, text
 from benchmarks.tables import TABLES
 from benchmarks.turns import measured, tree_of
 from tests.agents import SerfMissing
+
+NUMBERS = re.compile(r"\[\s+([-+\d.e,\s]+?)\s+\]")  # a list of them, which takes one line in a file
 
 
 def options() -> argparse.Namespace:
@@ -50,8 +51,8 @@ def results_of(found: argparse.Namespace) -> list[Result]:
     """Measure, and print each table once it is there."""
     names = found.tables or list(TABLES)
     if found.show:
-        kept = [Result.from_dict(each) for each in json.loads(found.show.read_text())["tables"]]
-        results = [result for result in kept if not found.tables or result.name in names]
+        shown = [Result.from_dict(each) for each in json.loads(found.show.read_text())["tables"]]
+        results = [result for result in shown if not found.tables or result.name in names]
         for result in results:
             print(text(result), flush=True)
         return results
@@ -78,8 +79,9 @@ def main() -> None:
             "machine": platform.machine(),
             "system": platform.system(),
         }
-        kept = {**machine, "tables": [attrs.asdict(result) for result in results]}
-        found.json.write_text(json.dumps(kept, indent=1) + "\n")
+        tables = [kept(result) for result in results]
+        text = json.dumps({**machine, "tables": tables}, indent=1)
+        found.json.write_text(NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
     if found.plot:
         from benchmarks.plot import draw
 

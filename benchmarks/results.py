@@ -66,7 +66,17 @@ class Result:
 
     @classmethod
     def from_dict(cls, kept: dict[str, Any]) -> Result:
+        """Return what `kept` has kept."""
         return cls(**{**kept, "rows": [Row(**row) for row in kept["rows"]]})
+
+
+def kept(result: Result) -> dict[str, Any]:
+    """Return a result for JSON."""
+    found: dict[str, Any] = attrs.asdict(result)
+    for row in found["rows"]:
+        for figures in ("values", "cpu"):
+            row[figures] = [float(f"{value:.5g}") for value in row[figures]]
+    return found
 
 
 def shown(value: float) -> str:

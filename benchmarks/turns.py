@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ def measured(table: Table, setting: Setting, rounds: int, other: Tree | None = N
     """
     Measure a table.
 
-    :param rounds: turns of each subject; one more comes before them, and does not count.
+    :param rounds: turns of each subject. One more comes before them, and does not count; not where little is wanted.
     :param other: the tree of another commit, whose rows stand beside those of this one.
     """
     rounds = min(rounds, table.rounds or rounds)
@@ -103,15 +103,15 @@ def measured(table: Table, setting: Setting, rounds: int, other: Tree | None = N
             if subject.name not in left_out and tree is not None and (subject.ours or not tree.suffix):
                 taking_part.append(Participant(table, subject, setting, tree))
                 stack.callback(taking_part[-1].close)
-        rows = _rows_of_turns(taking_part, rounds)
+        rows = _rows_of_turns(taking_part, range(1 if setting.small else 0, rounds + 1))
     return Result(
         name=table.name, title=table.title, base=table.base, growth=table.growth, rows=rows, left_out=left_out
     )
 
 
-def _rows_of_turns(taking_part: Sequence[Participant], rounds: int) -> list[Row]:
+def _rows_of_turns(taking_part: Sequence[Participant], turns: Iterable[int]) -> list[Row]:
     rows: dict[tuple[str, int | None], Row] = {}
-    for turn in range(rounds + 1):
+    for turn in turns:
         # The order alternates, so that nobody always comes behind the same one.
         for each in taking_part if turn % 2 else reversed(taking_part):
             samples = each.turn()

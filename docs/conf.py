@@ -29,6 +29,7 @@ extensions = [
     "cli_tables",
     "command_table",
     "public_names",
+    "benchmark_tables",
     "service_tables",
 ]
 exclude_patterns = ["_build", "inventories"]
