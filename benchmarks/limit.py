@@ -16,7 +16,7 @@ ROW = "the agent's limit"
 def dialled(address: str) -> socket.socket:
     """Return a socket whose handshake is over."""
     host, _, port = address.rpartition(":")
-    agent = socket.create_connection((host, int(port)))
+    agent = socket.create_connection((host, int(port)), timeout=30)
     agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     agent.sendall(wire.pack({"Command": "handshake", "Seq": 1}) + wire.pack({"Version": 1}))
     agent.recv(len(wire.pack({"Error": "", "Seq": 1})), socket.MSG_WAITALL)
@@ -39,8 +39,8 @@ def members(setting: Setting, in_flight: int) -> Iterator[Turn]:
     request = wire.pack({"Command": "members", "Seq": 1})
     room = memoryview(bytearray(262_144))
     with dialled(setting.address) as agent:
-        size = reply_size(agent, request, objects=2)
         while True:
+            size = reply_size(agent, request, objects=2)  # it changes with a member's status
             watch, done, unread = Stopwatch(), 0, 0
             agent.sendall(request * in_flight)
             while watch.seconds() < setting.seconds:
