@@ -106,7 +106,9 @@ def strings(members: Iterable[txserf.Member]) -> int:
 
 
 def memory(setting: Setting) -> Iterator[Turn]:
-    asking = Asking(setting.number(MEMBERS))
+    asking = Asking(
+        setting.number(MEMBERS, small=1_000)
+    )  # of few, the tags that are kept between replies weigh more
     asking.ask()
     while True:
         gc.collect()
