@@ -35,6 +35,7 @@ def argument_table(args: tuple[Arg, ...]) -> list[str]:
         return ["It takes no arguments."]
     head = [
         ".. list-table::",
+        "   :class: stacked",
         "   :widths: 20 40 40",
         "   :header-rows: 1",
         "",

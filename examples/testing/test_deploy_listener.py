@@ -36,7 +36,7 @@ class DeployListenerTests(SynchronousTestCase):
         self.successResultOf(self.listener.events.when_active())
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock in small steps, so that the program and the agents can react to each other."""
+        """Move the clock in small steps, so that the program and its agents can react."""
         self.clock.pump([0.01] * round(seconds / 0.01))
 
     def deploy(self, payload: bytes) -> Deferred[None]:
