@@ -29,6 +29,11 @@ class ImportTests(SynchronousTestCase):
         ours = {name for name in loaded if name.partition(".")[0] == "txserf"}
         self.assertEqual(ours, {"txserf", "txserf.constant", "txserf.errors"})
 
+    def test_serf_loads_what_dials_and_what_reads_urls_at_its_first_use(self) -> None:
+        loaded = modules_after("import txserf; txserf.Serf()")
+        late = {"twisted.internet.endpoints", "twisted.internet.reactor", "OpenSSL", "hyperlink"}
+        self.assertEqual(loaded & late, set())
+
     def test_the_embedded_cluster_is_loaded_at_its_first_use(self) -> None:
         loaded = modules_after("import txserf; txserf.embedded.EmbeddedCluster()")
         self.assertIn("txserf.embedded", loaded)

@@ -152,15 +152,12 @@ def _payload_on_wire(payload: bytes) -> bytes | None:
 
 # The parts of a pattern of Go's in which an alternation or a group may begin or end. Quoted text, escapes and
 # classes are parts of their own; the last of them may have no end.
-_PATTERN_PART = re.compile(
-    r"""
+_PATTERN_PART = r"""(?xs)
     (?P<quote> \\Q (?: (?!\\E). )* (?P<end> \\E )? )
     | \\.
     | \[ \^? \]? (?: \[:\^?\w+:\] | \\. | [^\]\\] )* \]?
     | [(|)]
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+"""
 
 
 def whole(pattern: str) -> str:
@@ -204,7 +201,7 @@ class _Outline(NamedTuple):
 
 def _outline(pattern: str) -> _Outline:
     depth, alternation, end = 0, False, ""
-    for part in _PATTERN_PART.finditer(pattern):
+    for part in re.finditer(_PATTERN_PART, pattern):
         end = ""
         match part.group():
             case "(":

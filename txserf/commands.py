@@ -331,15 +331,19 @@ def _is_plain(pattern: str) -> bool:
 
 # Patterns that RE2 and Python's re read alike: without classes, flags other than s, repeated groups, and escapes
 # of letters and digits.
-_KNOWN_ALIKE = re.compile(r"(?:[\w.:/@=, |^$*+?-]|\((?!\?)|\(\?s?:|\)(?![*+?])|\\[ -/:-@\[-`{-~])*", re.ASCII)
+_KNOWN_ALIKE = r"(?a)(?:[\w.:/@=, |^$*+?-]|\((?!\?)|\(\?s?:|\)(?![*+?])|\\[ -/:-@\[-`{-~])*"
 _FEW = 4  # repetitions; with many of them Python's re may take minutes
-_POSSESSIVE = re.compile(r"[*+?]\+")  # a repetition of Python's (from 3.11 on) that RE2 does not have
+_POSSESSIVE = r"[*+?]\+"  # a repetition of Python's (from 3.11 on) that RE2 does not have
 _NESTED = 50  # groups; with very many of them one in another, re.compile() runs out of stack
 
 
 def _compiles(pattern: str) -> bool:
     """Tell whether RE2 certainly takes a pattern, so that the agent does not close the connection."""
-    if not _KNOWN_ALIKE.fullmatch(pattern) or _POSSESSIVE.search(pattern) or pattern.count("(") > _NESTED:
+    if (
+        not re.fullmatch(_KNOWN_ALIKE, pattern)
+        or re.search(_POSSESSIVE, pattern)
+        or pattern.count("(") > _NESTED
+    ):
         return False
     try:
         re.compile(pattern)
@@ -354,7 +358,7 @@ def can_match(pattern: str, texts: Iterable[str]) -> bool:
 
     It is sent as `whole` makes it.
     """
-    if not _KNOWN_ALIKE.fullmatch(pattern) or sum(map(pattern.count, "*+?")) > _FEW:
+    if not re.fullmatch(_KNOWN_ALIKE, pattern) or sum(map(pattern.count, "*+?")) > _FEW:
         return True
     try:
         return any(re.search(f"^{whole(pattern)}$", text) for text in texts)
@@ -367,13 +371,13 @@ def read_alike(pattern: str) -> re.Pattern[str] | None:
     if not _compiles(pattern) or sum(map(pattern.count, "*+?")) > _FEW:
         return None
     try:
-        return re.compile(_ESCAPE_OR_END.sub(lambda found: _END.get(found[0], found[0]), pattern))
+        return re.compile(re.sub(_ESCAPE_OR_END, lambda found: _END.get(found[0], found[0]), pattern))
     except re.error:  # such as a repeated end
         return None
 
 
 # In Python's re the end is also before a newline at the end.
-_ESCAPE_OR_END = re.compile(r"\\.|\$")
+_ESCAPE_OR_END = r"\\.|\$"
 _END = {"$": r"\Z"}
 
 

@@ -643,10 +643,7 @@ class Gap:
     resumed_at: float
 
 
-_LOG_LINE = re.compile(
-    r"(?P<time>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[(?P<level>[A-Z]+)\] +(?:(?P<subsystem>[\w.-]+): )?(?P<text>.*)",
-    re.DOTALL,
-)
+_LOG_LINE = r"(?s)(?P<time>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[(?P<level>[A-Z]+)\] +(?:(?P<subsystem>[\w.-]+): )?(?P<text>.*)"
 
 
 @attrs.frozen
@@ -670,7 +667,7 @@ class LogLine:
     @classmethod
     def parse(cls, line: str) -> LogLine:
         """Take a line apart. A line that has no such parts becomes the ``text``."""
-        match = _LOG_LINE.fullmatch(line)
+        match = re.fullmatch(_LOG_LINE, line)
         if match is None:
             return cls(line, text=line)
         try:

@@ -15,14 +15,6 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import attrs
-import hyperlink
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    SSL4ClientEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.reflect import safe_repr
 
@@ -30,20 +22,20 @@ from txserf import constant, wire
 from txserf.arguments import did_you_mean
 from txserf.errors import InvalidHostURL, hides_arguments
 
+# These patterns, hyperlink and Twisted's endpoints are compiled and loaded at their first use, which leaves out a third of
+# the time that ``import txserf; txserf.Serf`` takes: with the endpoints comes all of TLS.
+
 # The name of a host, or of a zone. A character that could separate a key from it is not allowed.
-_NAME = re.compile(r"[^\s\x00-\x20\x7f\ud800-\udfff/\\?#@:%\[\];&=,]+")
+_NAME = r"[^\s\x00-\x20\x7f\ud800-\udfff/\\?#@:%\[\];&=,]+"
 # hyperlink is more lenient: it accepts any port that int() accepts, and a name in brackets.
-_AUTHORITY = re.compile(
-    r"(?:[\w+.-]+://)?(?:\[(?P<ipv6>[^]]*)\]|[^][:/]+)(?::[0-9]+)?(?:[/?#].*)?", re.DOTALL
-)
+_AUTHORITY = r"(?s)(?:[\w+.-]+://)?(?:\[(?P<ipv6>[^]]*)\]|[^][:/]+)(?::[0-9]+)?(?:[/?#].*)?"
 # The zone of an IPv6 address, which hyperlink does not take.
-_ZONE = re.compile(r"(?:[\w+.-]+://)?\[[^]/?#%]*(%[^]/?#%]+)\]")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ZONE = r"(?:[\w+.-]+://)?\[[^]/?#%]*(%[^]/?#%]+)\]"
+_BAD_ESCAPE = r"%(?![0-9A-Fa-f]{2})"
 # The parts of an entry that can't be a key; the rest of it may be one.
-_SHOWN = re.compile(
-    r"(?P<scheme>[A-Za-z][\w+.-]*://)?(?P<host>\[[^]]*\](?=$|[:/?#;&\s])|[\w.-]+(?=$|[:/?#;&%\s]))?"
-    r"(?P<port>:[0-9]{1,5}(?=$|[:/?#;&\s]))?(?P<sign>[:/?#;&]?)(?P<rest>.*)",
-    re.DOTALL,
+_SHOWN = (
+    r"(?s)(?P<scheme>[A-Za-z][\w+.-]*://)?(?P<host>\[[^]]*\](?=$|[:/?#;&\s])|[\w.-]+(?=$|[:/?#;&%\s]))?"
+    r"(?P<port>:[0-9]{1,5}(?=$|[:/?#;&\s]))?(?P<sign>[:/?#;&]?)(?P<rest>.*)"
 )
 
 
@@ -105,7 +97,7 @@ class Host:
             raise InvalidHostURL(f"the AuthKey of {self.label} is not text that can be sent") from None
 
     def _is_address(self) -> bool:
-        return _is_ipv6(self.address) or _NAME.fullmatch(self.address) is not None
+        return _is_ipv6(self.address) or re.fullmatch(_NAME, self.address) is not None
 
     @property
     def label(self) -> str:
@@ -118,6 +110,8 @@ class Host:
         """Return an endpoint for it; one that is made here gives up after *timeout* seconds."""
         if self.endpoint is not None:
             return self.endpoint
+        from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+
         if _is_ipv6(self.address):
             return TCP6ClientEndpoint(reactor, self.address, self.port, timeout)
         try:
@@ -127,12 +121,12 @@ class Host:
         return TCP4ClientEndpoint(reactor, self.address, self.port, timeout)
 
 
-# The name of an endpoint in an endpoint string, and the attribute that has its host.
-_DIALS: Mapping[type[Any], tuple[str, str]] = {
-    TCP4ClientEndpoint: ("tcp", "_host"),
-    TCP6ClientEndpoint: ("tcp", "_host"),
-    HostnameEndpoint: ("tcp", "_hostText"),
-    SSL4ClientEndpoint: ("ssl", "_host"),
+# For a class of twisted.internet.endpoints: the endpoint's name in an endpoint string, and the attribute that has its host.
+_DIALS: Mapping[str, tuple[str, str]] = {
+    "TCP4ClientEndpoint": ("tcp", "_host"),
+    "TCP6ClientEndpoint": ("tcp", "_host"),
+    "HostnameEndpoint": ("tcp", "_hostText"),
+    "SSL4ClientEndpoint": ("ssl", "_host"),
 }
 
 
@@ -141,12 +135,13 @@ def _endpoint_label(endpoint: object) -> str:
     kind = type(endpoint)
     # The attributes are private ones, and may go: then there is the class.
     fields: Mapping[str, Any] = getattr(endpoint, "__dict__", {})
-    if kind in _DIALS:
-        name, attribute = _DIALS[kind]
+    name_of_twisted = kind.__name__ if kind.__module__ == "twisted.internet.endpoints" else ""
+    if name_of_twisted in _DIALS:
+        name, attribute = _DIALS[name_of_twisted]
         host, port = fields.get(attribute), fields.get("_port")
         if host is not None and port is not None:
             return f"{name}:{address_label(_shown_address(os.fsdecode(host)), port)}"
-    elif kind is UNIXClientEndpoint and "_path" in fields:
+    elif name_of_twisted == "UNIXClientEndpoint" and "_path" in fields:
         return f"unix:{os.fsdecode(fields['_path'])}".replace("\0", "@")  # as Linux shows an abstract one
     elif "_wrappedEndpoint" in fields and "wrapClientTLS" in getattr(
         fields.get("_wrapperFactory"), "__qualname__", ""
@@ -158,7 +153,7 @@ def _endpoint_label(endpoint: object) -> str:
 
 
 def _shown_address(address: str) -> str:
-    return address if _is_ipv6(address) or _NAME.fullmatch(address) else _blotted(address)
+    return address if _is_ipv6(address) or re.fullmatch(_NAME, address) else _blotted(address)
 
 
 def address_label(address: str, port: int) -> str:
@@ -172,7 +167,7 @@ def _is_ipv6(address: str) -> bool:
         ipaddress.IPv6Address(address)
     except ValueError:
         return False
-    return not percent or _NAME.fullmatch(zone) is not None
+    return not percent or re.fullmatch(_NAME, zone) is not None
 
 
 #: One item of a host list, and a host list: see `parse_hosts`.
@@ -255,6 +250,8 @@ def _parse_entry(entry: str) -> Host:
         raise InvalidHostURL(f"an AuthKey needs a URL, serf://HOST:PORT?AuthKey=KEY: {shown!r}")
     if "@" in entry.partition("?")[0]:
         raise InvalidHostURL(f"neither a user nor a key goes before a host: {shown!r}")
+    import hyperlink
+
     bare, zone = _without_zone(entry)
     try:
         url = hyperlink.URL.from_text(bare if "://" in bare else f"serf://{bare}")
@@ -262,7 +259,7 @@ def _parse_entry(entry: str) -> Host:
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}") from None
     if url.scheme.lower() != "serf" or url.userinfo or any(url.path) or url.fragment:
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
-    authority = _AUTHORITY.fullmatch(bare)
+    authority = re.fullmatch(_AUTHORITY, bare)
     if authority is None or (authority["ipv6"] is not None and not _is_ipv6(authority["ipv6"] + zone)):
         raise InvalidHostURL(f"not HOST, HOST:PORT or serf://HOST:PORT?AuthKey=KEY: {shown!r}")
     keys = [value for name, value in url.query if name == "AuthKey"]
@@ -273,7 +270,7 @@ def _parse_entry(entry: str) -> Host:
         raise InvalidHostURL(
             f"AuthKey=KEY is all that may follow a '?'{hint}, & of the key is %26: {shown!r}"
         )
-    if keys and _BAD_ESCAPE.search(keys[0] or ""):
+    if keys and re.search(_BAD_ESCAPE, keys[0] or ""):
         raise InvalidHostURL(f"a % of the key has to be written as %25: {shown!r}")
     key = unquote(keys[0] or "", errors="surrogateescape") if keys else None
     try:
@@ -284,7 +281,7 @@ def _parse_entry(entry: str) -> Host:
 
 def _without_zone(entry: str) -> tuple[str, str]:
     """Return *entry* without the zone of its IPv6 address, and that zone with its percent sign."""
-    found = _ZONE.match(entry)
+    found = re.match(_ZONE, entry)
     if found is None:
         return entry, ""
     zone = found[1]
@@ -297,7 +294,7 @@ def _blotted(entry: str) -> str:
     """Return *entry* without anything that could be a key, for errors and log lines: its host is left."""
     if _is_ipv6(entry) and "%" not in entry:  # it lacks its brackets
         return entry
-    found = _SHOWN.fullmatch(entry)
+    found = re.fullmatch(_SHOWN, entry)
     assert found is not None, "it matches any text"
     scheme, host, port, sign, rest = (part or "" for part in found.groups())
     if "@" in entry or (host.startswith("[") and not _is_ipv6(host[1:-1].partition("%")[0])):
