@@ -137,6 +137,13 @@ def test_the_wheel_has_the_plugin_and_nothing_else_of_twisted(wheel: Path) -> No
     assert "txserf/py.typed" in names
 
 
+def test_the_wheel_has_the_files_of_the_page(wheel: Path) -> None:
+    page = "txserf/service/page"
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(page)}
+    assert packed == {f"{page}/{path.name}" for path in (ROOT / page).iterdir()}
+    assert f"{page}/index.html" in packed
+
+
 def test_an_installed_plugin_is_listed_and_not_imported(environment: Environment, wheel: Path) -> None:
     environment.pip("install", "-q", "--no-deps", wheel)
     assert "txserf" in environment.services()

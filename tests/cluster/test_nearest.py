@@ -71,6 +71,16 @@ class NearestTests(ViewCase):
         self.found(view, role="web")
         self.assertEqual(len(self.asked), 8)
 
+    def test_a_member_that_has_just_joined_is_asked_for_again_soon(self) -> None:
+        view = self.ready()
+        self.nodes.add("new", {"role": "web"})
+        self.run_for(0.1)
+        self.assertNotIn("new", self.names(view, role="web"))
+        self.run_for(2.5)
+        self.assertIn("new", self.names(view, role="web"))
+        self.assertEqual(self.asked.count("new"), 2)
+        self.assertEqual(self.asked.count("far"), 1)
+
     def test_a_member_without_a_coordinate_is_left_out_and_a_node_without_one_is_an_error(self) -> None:
         self.nodes.add("new", {"role": "web"})
         view = self.ready()

@@ -14,13 +14,16 @@ from txserf.serf.serf import Serf
 # Seconds for which a coordinate is kept. Agents learn of their own by each probe, and move little by it.
 _KEPT = 30.0
 
+# Seconds for which it is kept that there is none: that of a member which has just joined is known after its first probe.
+_NONE_KEPT = 2.0
+
 # Coordinates that are asked for at once. Others wait behind them on the connection for some milliseconds.
 _AT_ONCE = 256
 
 
 class Coordinates:
     """
-    The coordinates of members, asked for when they are needed and kept for `_KEPT` seconds.
+    The coordinates of members, asked for when they are needed and kept for `_KEPT` seconds, `_NONE_KEPT` where there is none.
 
     :param serf: asks the agent.
     """
@@ -72,8 +75,12 @@ class Coordinates:
         wanted = dict.fromkeys(names)
         await self._asking.acquire()  # those who wait find most of theirs then
         try:
-            oldest = self._serf.clock.seconds() - _KEPT
-            self._known = {name: each for name, each in self._known.items() if each[0] > oldest}
+            now = self._serf.clock.seconds()
+            self._known = {
+                name: (asked_at, place)
+                for name, (asked_at, place) in self._known.items()
+                if now - asked_at < (_NONE_KEPT if place is None else _KEPT)
+            }
             missing = [name for name in wanted if name not in self._known]
             for first in range(0, len(missing), _AT_ONCE):
                 await self._ask(missing[first : first + _AT_ONCE])
