@@ -31,7 +31,7 @@ class Shown:
     def __init__(self, browser: Browser, hosts: Any, token: bytes | None = TOKEN) -> None:
         self._browser = browser
         self.serf = Serf(hosts)
-        self.serf.factory.max_delay = 0.2  # else it looks for a lost agent less and less often
+        self.serf.factory.maxDelay = 0.2  # else it looks for a lost agent less and less often
         self._live = Live(self.serf)
         self._site = Site(self._live, token=token)
         self._pages: list[Page] = []

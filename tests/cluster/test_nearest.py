@@ -72,9 +72,8 @@ class NearestTests(ViewCase):
         self.assertEqual(len(self.asked), 8)
 
     def test_a_member_that_has_just_joined_is_asked_for_again_soon(self) -> None:
-        view = self.ready()
         self.nodes.add("new", {"role": "web"})
-        self.run_for(0.1)
+        view = self.ready()
         self.assertNotIn("new", self.names(view, role="web"))
         self.run_for(2.5)
         self.assertIn("new", self.names(view, role="web"))

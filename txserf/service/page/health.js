@@ -7,8 +7,8 @@ const BACK = 15_000; // ms for which the banner says that the agent is back
 
 const ROWS = [
   ["Agent", (state) => state.agent ?? "none"],
-  ["So since", (state) => time(state.since)],
-  ["Agents to choose from", (state) => state.agents.join(", ")],
+  ["Since", (state) => time(state.since)],
+  ["Agents there are", (state) => state.agents.join(", ")],
   ["Connections", (state) => state.connections],
   ["Failovers", (state) => state.failovers],
   ["Gaps", (state) => state.gaps],
