@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 
 from tests.fakes import Log
@@ -168,6 +169,16 @@ class SlowReaderTests(WebCase):
         self.assertIn("a reader of events is too slow: 127.0.0.1 was cut off", self.log.texts)
         self.assertEqual((len(self.site._events), self.get("/state").json["cut_off"]), (1, 1))
         self.slow.lose()
+
+    def test_so_it_is_where_it_reads_by_a_unix_socket(self) -> None:
+        slow = self.connect_reader()
+        slow.transport.peerAddr = UNIXAddress(None)
+        slow.request("/events")
+        assert slow.transport.producer is not None
+        slow.transport.producer.pauseProducing()
+        self.send(12)
+        self.assertTrue(slow.transport.aborted)
+        self.assertEqual(len(self.names(self.fast)), 12)
 
     def test_one_record_may_be_larger_than_that(self) -> None:
         self.producer.pauseProducing()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from unittest import mock
 
+from twisted.internet.defer import succeed
+
 from tests.service.web_case import WebCase
+from txserf.model import Coordinate
 
 
 class MembersTests(WebCase):
@@ -48,6 +52,9 @@ class MembersTests(WebCase):
             "/members?status=alve": "'alve'",
             "/members?x=": "there are status, name, tag.NAME",
             "/health?x=1": "there are none here",
+            "/health?x": "'x'",
+            "/members?status=alive&tag.role": "'tag.role'",
+            "/events?user:deploy": "'user:deploy'",
         }.items():
             got = self.get(path)
             self.assertEqual(got.status, 400, path)
@@ -160,6 +167,15 @@ class CoordinatesTests(WebCase):
         self.assertEqual([place["name"] for place in reader.got.json], ["n1", "n2", "n3"])
         self.assertEqual(set(reader.got.json[0]), {"name", "vec", "height", "adjustment", "error"})
         self.assertEqual(len(reader.got.json[0]["vec"]), 8)
+
+    def test_one_that_json_can_not_hold_is_left_out(self) -> None:
+        odd = {
+            "n1": Coordinate((math.nan,)),
+            "n2": Coordinate((0.0,), error=math.inf),
+            "n3": Coordinate((0.0,)),
+        }
+        self.patch(self.serf, "coordinate", lambda name: succeed(odd[name]))
+        self.assertEqual(self.names("/coordinates"), ["n3"])
 
     def test_they_are_read_once_for_all_readers(self) -> None:
         asked = mock.Mock(wraps=self.serf.coordinate)

@@ -28,6 +28,17 @@ class GuardTests(WebCase):
             self.assertEqual((got.status, "Host" in got.json["error"]), (403, True), host)
         self.assertEqual(self.get("/health").status, 200)  # HTTP/1.0 needs none
 
+    def test_a_socket_of_ipv6_that_takes_ipv4_too_is_guarded_likewise(self) -> None:
+        for address in ("::1", "::ffff:127.0.0.1"):
+            self.assertEqual(self.get("/health", Host="evil.example", address=address).status, 403, address)
+            self.assertEqual(self.get("/health", Host="localhost", address=address).status, 200, address)
+
+    def test_none_of_several_hosts_may_be_another(self) -> None:
+        for hosts in (("evil.example", "localhost"), ("localhost", "evil.example")):
+            reader = self.connect_reader()
+            reader.send("GET /health HTTP/1.1\r\n" + "".join(f"Host: {host}\r\n" for host in hosts) + "\r\n")
+            self.assertEqual(reader.got.status, 403, hosts)
+
     def test_on_another_address_any_host_is_one(self) -> None:
         self.assertEqual(self.get("/health", Host="ops.example", address="10.0.0.1").status, 200)
 
@@ -155,6 +166,49 @@ class LimitTests(WebCase):
         )
         self.assertEqual(reader.text.count("HTTP/1.1 200 OK"), 2)
         self.assertTrue(json.loads(reader.text.rpartition("\r\n\r\n")[2])["error"])
+
+    def test_further_requests_wait_while_the_answers_are_not_read(self) -> None:
+        reader = self.connect_reader()
+        transport, channel = reader.transport, reader.protocol
+        write = transport.write
+
+        def write_until_full(data: bytes) -> None:
+            write(data)
+            if len(transport.value()) > 5000:
+                channel.pauseProducing()
+
+        self.patch(transport, "write", write_until_full)
+        self.patch(transport, "writeSequence", lambda parts: write_until_full(b"".join(parts)))
+        request = "GET /members HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        reader.send(request * 20)
+        answered = reader.text.count("200 OK")
+        self.assertTrue(1 < answered < 7, answered)
+        self.assertEqual(transport.producerState, "paused")  # and no more is read
+        while answered < 20:
+            transport.clear()
+            channel.resumeProducing()
+            self.assertGreater(reader.text.count("200 OK"), 0)
+            answered += reader.text.count("200 OK")
+        self.assertEqual(answered, 20)
+        transport.clear()
+        channel.resumeProducing()
+        self.assertEqual(transport.producerState, "producing")
+        reader.send(request)
+        self.assertEqual(reader.text.count("200 OK"), 1)
+
+    def test_a_connection_whose_answers_are_not_read_is_given_up(self) -> None:
+        reader = self.connect_reader()
+        write = reader.transport.writeSequence
+
+        def write_and_pause(parts: list[bytes]) -> None:
+            write(parts)
+            reader.protocol.pauseProducing()
+
+        self.patch(reader.transport, "writeSequence", write_and_pause)
+        reader.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+        self.assertEqual(reader.text.count("200 OK"), 1)
+        self.run_for(46.0)
+        self.assertTrue(reader.transport.aborted)
 
     def test_its_end_closes_the_connections(self) -> None:
         reader = self.connect_reader()

@@ -99,8 +99,11 @@ def parameters(
 
     :param known: the names that there may be.
     :param prefix: further names begin so.
-    :raises Refusal: for another one.
+    :raises Refusal: for another one, and for one without a value.
     """
+    for part in request.uri.partition(b"?")[2].split(b"&"):
+        if part and b"=" not in part:  # Twisted would leave it out
+            raise Refusal(http.BAD_REQUEST, f"a parameter is NAME=VALUE, not {wire.as_text(part)!r}")
     found = {wire.as_text(name): tuple(map(wire.as_text, values)) for name, values in request.args.items()}
     known = tuple(known)
     for name in found:

@@ -8,13 +8,16 @@ from datetime import datetime, timezone
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txserf.cluster.view import ClusterView
 from txserf.model import EVENT_TYPES, Event, Gap, Member
 from txserf.serf.serf import Serf
 
-#: Takes the records of the stream, one by one. It must not raise.
+_log = Logger(namespace="txserf.service")
+
+#: Takes the records of the stream, one by one. What it raises is logged, and the others miss nothing.
 Listener = Callable[["Event | Gap"], None]
 
 
@@ -126,7 +129,10 @@ class Live(Service):
         else:
             self.counts[item.type] += 1
         for listener in list(self.listeners):
-            listener(item)
+            try:
+                listener(item)
+            except Exception:
+                _log.failure("{listener!r} failed on a record", listener=listener)
 
 
 def _unneeded(failure: Failure) -> None:

@@ -119,9 +119,9 @@ class EventWriter:
 
     def _cut_off(self, request: Request) -> None:
         self.is_cut_off = True
-        _log.warn(
-            "a reader of events is too slow: {address} was cut off", address=request.getClientAddress().host
-        )
+        peer = request.getClientAddress()
+        address = getattr(peer, "host", peer)  # that of a UNIX socket has none
+        _log.warn("a reader of events is too slow: {address} was cut off", address=address)
         transport: Any = request.channel.transport
         transport.abortConnection()  # what waits for it would never be written
         self._gone(None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from twisted.web import http
 from twisted.web.server import Request
@@ -58,7 +59,7 @@ class MemberPages:
             found = await self._live.view._coordinates.of(names)
         except SerfError as error:
             raise Refusal(http.BAD_GATEWAY, f"the coordinates can't be read: {reason_text(error)}") from None
-        return WebReply.kept_json([_place(name, place) for name, place in found.items() if place is not None])
+        return WebReply.kept_json([_place(name, place) for name, place in found.items() if _is_known(place)])
 
     def _answer(self, path: bytes, values: _Values, make: Callable[[], object]) -> WebReply:
         """Return the answer for these parameters; it is made once for each change of the members."""
@@ -104,6 +105,13 @@ def _member(member: Member) -> dict[str, Any]:
         **member_fields(member),
         "versions": {kind: dict(zip(names, each, strict=True)) for kind, each in versions.items()},
     }
+
+
+def _is_known(place: Coordinate | None) -> TypeGuard[Coordinate]:
+    # A broken agent may have numbers that JSON can't hold.
+    return place is not None and all(
+        map(math.isfinite, (*place.vec, place.height, place.adjustment, place.error))
+    )
 
 
 def _place(name: str, place: Coordinate) -> dict[str, Any]:

@@ -116,7 +116,17 @@ class _WebChannel(http.HTTPChannel):
 
     def requestDone(self, request: server.Request) -> None:
         self._unfinished = bool(self._dataBuffer)
+        if self._waitingForTransport:
+            # Answers wait to be read. Twisted would go on to answer the requests that have come behind.
+            self.paused = True
+            self._networkProducer.pauseProducing()
         super().requestDone(request)  # type: ignore[no-untyped-call]  # Twisted's own
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()  # type: ignore[no-untyped-call]  # Twisted's own
+        if self.paused:
+            self.paused = False
+            LineReceiver.dataReceived(self, b"")
 
     def loseConnection(self) -> None:
         if self._is_closing:
@@ -219,19 +229,21 @@ def check_host(request: server.Request) -> None:
 
     :raises Refusal: for another one than ``localhost`` or a loopback address.
     """
-    named: bytes | None = request.getHeader(b"host")
-    if named is None or not _is_loopback(getattr(request.getHost(), "host", "")):
+    if not _is_loopback(getattr(request.getHost(), "host", "")):
         return
-    host = re.sub(r":\d*$", "", named.decode("latin-1")).casefold()
-    if host != "localhost" and not _is_loopback(host.removeprefix("[").removesuffix("]")):
-        raise Refusal(http.FORBIDDEN, f"Host is to be localhost or a loopback address, not {host!r}")
+    for named in request.requestHeaders.getRawHeaders(b"host", ()):
+        host = re.sub(r":\d*$", "", named.decode("latin-1")).casefold()
+        if host != "localhost" and not _is_loopback(host.removeprefix("[").removesuffix("]")):
+            raise Refusal(http.FORBIDDEN, f"Host is to be localhost or a loopback address, not {host!r}")
 
 
 def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        found = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # A socket of IPv6 that takes IPv4 too has addresses such as ::ffff:127.0.0.1.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 class Site(server.Site):
