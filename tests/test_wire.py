@@ -514,6 +514,26 @@ class StreamTests(SynchronousTestCase):
                     self.decoder.feed(data[cut:])
                     self.assertEqual(self.recorder.got, [(WITH_BODY, "", body)] * 3)
 
+    def test_an_unfinished_object_is_fed_in_few_pieces_whatever_it_has(self) -> None:
+        fed: list[int] = []
+        feed_slice = wire.Unpacker.feed_slice
+
+        def counted(unpacker: wire.Unpacker, data: bytes) -> list[Any]:
+            fed.append(len(data))
+            return feed_slice(unpacker, data)
+
+        self.patch(wire.Unpacker, "feed_slice", counted)
+        body = {"Members": [header(WITH_BODY)] * 100}
+        data = reply(WITH_BODY, body)
+        for known in ([WITH_BODY], [WITH_BODY, 300]):
+            self.setUp()
+            self.know(*known)
+            del fed[:]
+            self.decoder.feed(data[:40])
+            self.decoder.feed(data[40:])
+            self.assertEqual(self.recorder.got, [(WITH_BODY, "", body)])
+            self.assertLessEqual(len(fed), 4)
+
     def test_those_that_are_large_or_not_utf_8_come_one_by_one(self) -> None:
         small, large = self.record(WITH_BODY), self.record(WITH_BODY, "x" * 600)
         strange = self.record(WITH_BODY, "\udcff")

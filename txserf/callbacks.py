@@ -75,6 +75,7 @@ class Chain(Generic[T]):
         "_functions",
         "_idle",
         "_items",
+        "_leaving",
         "_limit",
         "dropped",
     )
@@ -96,6 +97,7 @@ class Chain(Generic[T]):
         self._items: deque[T] = deque()
         self._busy = False
         self._closed = False
+        self._leaving = False  # put_all() is to take no more items
 
     @property
     def busy(self) -> bool:
@@ -124,13 +126,14 @@ class Chain(Generic[T]):
         """
         Feed items, as if each was `put` behind the other.
 
-        :param items: the next one is taken when the functions are done with the one before. They may end in the middle.
+        :param items: the next one is taken when the functions are done with the one before. They may end in the middle. If a
+            function calls `leave`, those behind its item are not taken.
         """
         if self._busy or self._items or self._closed:
             for item in items:
                 self.put(item)
             return
-        self._busy = True
+        self._busy, self._leaving = True, False
         functions = self._functions
         # One call for many items, and no look at the line of those that wait: a third of what put() costs.
         for item in items:
@@ -142,8 +145,9 @@ class Chain(Generic[T]):
                     if result is not None:
                         waiting = waited_for(result)
                         if waiting is not None and self._wait(waiting, item, count):
-                            for late in items:
-                                self.put(late)
+                            if not self._leaving:
+                                for late in items:
+                                    self.put(late)
                             return
                     if self._closed:
                         break
@@ -152,13 +156,17 @@ class Chain(Generic[T]):
                 raise
             except BaseException:  # as in _work()
                 self._failed(Failure())
-            if self._closed:
+            if self._leaving:
                 break
         self._next()
 
+    def leave(self) -> None:
+        """Have `put_all` take no more items."""
+        self._leaving = True
+
     def close(self) -> None:
         """Drop the items that wait. The function that is at work runs to its end, and none is called behind it."""
-        self._closed = True
+        self._closed = self._leaving = True
         self._items.clear()
 
     def _work(self, item: T, first: int) -> None:

@@ -272,6 +272,52 @@ class TogetherTests(FeedTests):
         self.feed._end(None)
         self.assertEqual((got, self.successResultOf(self.rest())), (list("abcde"), list("cde")))
 
+    def test_a_reader_that_a_callback_begins_gets_them_in_turns_with_the_callbacks(self) -> None:
+        self.feed = Letters(1)
+        got: list[str] = []
+
+        async def read() -> None:
+            async for item in self.feed:
+                got.append(f"read {item}")
+
+        def begin(item: str) -> Deferred[None] | None:
+            got.append(item)
+            return Deferred.fromCoroutine(read()) and None if item == "b" else None
+
+        self.feed.add_callback(begin, lambda item: got.append(f"then {item}"))
+        self.deliver("abcd")
+        self.assertEqual(
+            got, ["a", "then a", "b", "then b", "c", "then c", "read c", "d", "then d", "read d"]
+        )
+        self.assertEqual(self.feed.dropped, 0)
+
+    def test_a_callback_that_begins_to_read_and_waits_leaves_the_others_to_both(self) -> None:
+        gate: Deferred[None] = Deferred()
+        got: list[str] = []
+
+        def read(item: str) -> Deferred[None] | None:
+            got.append(item)
+            if item != "b":
+                return None
+            aiter(self.feed)
+            return gate
+
+        self.feed.add_callback(read)
+        self.deliver("abcde")
+        gate.callback(None)
+        self.feed._end(None)
+        self.assertEqual((got, self.successResultOf(self.rest())), (list("abcde"), list("cde")))
+
+    def test_what_a_keyboard_interrupt_has_cut_off_is_not_delivered_late(self) -> None:
+        def interrupted(item: str) -> None:
+            raise KeyboardInterrupt
+
+        self.feed.add_callback(interrupted)
+        self.assertRaises(KeyboardInterrupt, self.deliver, "abc")
+        aiter(self.feed)
+        self.feed._end(None)
+        self.assertEqual(self.successResultOf(self.rest()), [])
+
     def test_a_callback_that_stops_it_in_the_middle_is_given_no_more_and_none_is_made(self) -> None:
         got: list[str] = []
         made: list[str] = []

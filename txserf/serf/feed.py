@@ -37,7 +37,6 @@ class Feed(Generic[T]):
         self._dropped = 0
         self._unreadable = 0
         self._iterated = False
-        self._coming: Iterator[T] | None = None  # items that came together and that callbacks are getting
         self._functions: list[Callback[T]] = []
         self._chain: Chain[T] | None = None
         self._readers: deque[Deferred[None]] = deque()
@@ -99,10 +98,8 @@ class Feed(Generic[T]):
 
     def _begin_to_read(self) -> None:
         self._iterated = True
-        if self._coming is not None:  # a callback begins: what is behind its item is for both
-            coming, self._coming = self._coming, None
-            for item in coming:
-                self._deliver(item)
+        if self._chain is not None:
+            self._chain.leave()  # if a callback begins: what is behind its item is for both
 
     # For its source
 
@@ -128,11 +125,10 @@ class Feed(Generic[T]):
         """Deliver items, as if each was given to `_deliver` behind the other, in a third of the time."""
         chain = self._chain
         if chain is not None and not self._iterated and not self._ended:
-            self._coming = items
             chain.put_all(items)
-            self._coming = None
-            return
-        if len(self._readers) <= 1:
+            if not self._iterated:
+                return
+        elif len(self._readers) <= 1:
             while self._chain is None and not self._ended and self._fill(items):
                 pass
         for item in items:
