@@ -291,6 +291,25 @@ class TogetherTests(FeedTests):
         )
         self.assertEqual(self.feed.dropped, 0)
 
+    def test_no_item_is_left_while_a_reader_waits(self) -> None:
+        self.feed = Letters(2)
+        got: list[str] = []
+
+        async def second() -> None:
+            async for item in self.feed:
+                got.append(f"second {item}")
+                await Deferred()
+
+        async def first() -> None:
+            async for item in self.feed:
+                got.append(f"first {item}")
+                if item == "b":
+                    Deferred.fromCoroutine(second())
+
+        Deferred.fromCoroutine(first())
+        self.deliver("abcd")
+        self.assertEqual(got, ["first a", "first b", "second c", "first d"])
+
     def test_a_callback_that_begins_to_read_and_waits_leaves_the_others_to_both(self) -> None:
         gate: Deferred[None] = Deferred()
         got: list[str] = []

@@ -128,9 +128,9 @@ class Feed(Generic[T]):
             chain.put_all(items)
             if not self._iterated:
                 return
-        elif len(self._readers) <= 1:
-            while self._chain is None and not self._ended and self._fill(items):
-                pass
+        # With two that wait, one could take a single item of those that one call puts there, and the other none.
+        while len(self._readers) <= 1 and self._chain is None and not self._ended and self._fill(items):
+            pass
         for item in items:
             self._deliver(item)
 
