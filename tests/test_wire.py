@@ -444,6 +444,60 @@ class ClosingTests(SynchronousTestCase):
         self.assertEqual(recorder.got, [])
 
 
+class LendingTests(SynchronousTestCase):
+    """An unpacker serves one connection after the other, as their bytes come."""
+
+    WHOLE = reply(WITH_BODY, {"x": "y" * 100})
+
+    def held(self, data: bytes, number: int = 100) -> float:
+        """Return the bytes that each of *number* decoders holds that were fed *data*."""
+        decoders: list[wire.Decoder] = []
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(number):
+                recorder = Recorder()
+                decoders.append(wire.Decoder(recorder))
+                decoders[-1].feed(data)
+                recorder.got.clear()
+            return (tracemalloc.get_traced_memory()[0] - before) / number
+        finally:
+            tracemalloc.stop()
+
+    def test_a_decoder_between_two_messages_holds_no_unpacker(self) -> None:
+        self.held(self.WHOLE)  # what is made once
+        self.assertLess(self.held(self.WHOLE), 4_000)
+        self.assertGreater(self.held(self.WHOLE[:-1]), 4_000)
+
+    def test_an_opened_decoder_that_is_fed_nothing_more_holds_none(self) -> None:
+        self.assertIsNone(Opening(wire.GREETING_LIMIT).decoder._unpacker._unpacker)
+        opening = Opening(wire.GREETING_LIMIT)
+        opening.decoder.feed(header(WITHOUT_BODY))
+        self.assertIsNone(opening.decoder._unpacker._unpacker)
+
+    def test_the_room_for_a_large_message_is_not_kept(self) -> None:
+        self.held(self.WHOLE)
+        large = header(WITH_BODY) + wire.pack({"x": "y" * 500_000})
+        self.assertLess(self.held(large, number=1) - self.held(self.WHOLE, number=1), 10_000)
+
+    def test_no_more_than_a_few_are_kept(self) -> None:
+        decoders = [wire.Decoder(Recorder()) for _ in range(50)]
+        for decoder in decoders:
+            decoder.feed(self.WHOLE[:-1])
+        for decoder in decoders:
+            decoder.feed(self.WHOLE[-1:])
+        self.assertTrue(all(len(kept) <= 4 for kept in wire._idle.values()))
+
+    def test_the_limits_are_those_of_its_own_decoder(self) -> None:
+        wire.Decoder(Recorder()).feed(self.WHOLE)
+        with self.assertRaisesRegex(ProtocolError, "not MessagePack"):
+            Opening(wire.GREETING_LIMIT).decoder.feed(wire.pack([None] * 100))
+        recorder = Recorder()
+        wire.Decoder(recorder).feed(reply(WITH_BODY, {"x": [None] * 100}))
+        self.assertEqual(len(recorder.got), 1)
+
+
 class StreamTests(SynchronousTestCase):
     """Records of streams come together where they can; nothing else differs."""
 
@@ -666,6 +720,30 @@ class PropertyTests(SynchronousTestCase):
     ) -> None:
         data = b"".join(reply(seq, body, error) for seq, error, body in records)
         self.assertEqual(decode(*cuts(data, places)), (records, None))
+
+    @given(connections=st.lists(st.tuples(_RECORDS, st.binary(max_size=3)), max_size=4), data=st.data())
+    @settings(deadline=None)
+    def test_connections_whose_bytes_come_in_turns_get_each_its_own(
+        self, connections: list[tuple[list[Record], bytes]], data: st.DataObject
+    ) -> None:
+        # Each ends with bytes of an unfinished message, or of none.
+        left = [
+            b"".join(reply(seq, body, error) for seq, error, body in records) + end
+            for records, end in connections
+        ]
+        recorders = [Recorder() for _ in left]
+        decoders = [wire.Decoder(recorder) for recorder in recorders]
+        while any(left):
+            at = data.draw(st.sampled_from([at for at, rest in enumerate(left) if rest]))
+            size = data.draw(st.integers(1, 300))
+            chunk, left[at] = left[at][:size], left[at][size:]
+            if fed(recorders[at], decoders[at], [chunk]):
+                decoders[at].close()
+                left[at] = b""
+        for recorder, (records, end) in zip(recorders, connections, strict=True):
+            alone, _ = decode(b"".join(reply(seq, body, error) for seq, error, body in records) + end)
+            self.assertEqual(recorder.got, alone)
+            self.assertEqual(recorder.got[: len(records)], records)
 
     @given(records=_RECORDS)
     @settings(deadline=None)

@@ -13,8 +13,9 @@ survive both ways by ``surrogateescape``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgpack
 
@@ -44,6 +45,17 @@ _SLICE = 1 << 20
 # msgpack in pure Python gets larger pieces, for it reads an unfinished object from its start
 # each time.
 _BITE = 1 << 12 if msgpack.Unpacker.__module__ != "msgpack.fallback" else _SLICE
+
+# A msgpack.Unpacker takes 45 KB, and most connections are silent at most times. So each is lent for the bytes of a
+# connection until an object ends with them, and is back here then, with nothing of that connection in it. A few of each
+# kind are kept: more are used at a time only by connections that have the beginning of an object. A deque sets no memory
+# aside to take one or to put one back.
+_Limits: TypeAlias = "tuple[int, int]"  # bytes of an object, members of a container
+_idle: dict[_Limits, deque[Any]] = {}
+_MOST_IDLE = 4
+
+# How many bytes one that is kept may have held: it has room for twice as many.
+_MOST_HELD = 1 << 14
 
 
 def as_bytes(text: str | bytes) -> bytes:
@@ -118,14 +130,11 @@ class Unpacker:
         self._limit = constant.MESSAGE_SIZE_LIMIT if size_limit is None else size_limit
         # Each level of nesting takes a byte, so that no small object is too deep.
         self._unchecked = min(self._limit, constant.NESTING_LIMIT)
-        self._unpacker: Any = msgpack.Unpacker(
-            raw=False,
-            unicode_errors=_ERRORS,
-            max_buffer_size=self._limit + _SLICE,
-            read_size=_BITE,  # its buffer begins with that, instead of a megabyte for each connection
-            max_array_len=most_items,
-            max_map_len=most_items,
-        )
+        self._most_items = most_items
+        self._idle: deque[Any] = _idle.setdefault((self._limit, most_items), deque(maxlen=_MOST_IDLE))
+        self._unpacker: Any = None  # while an object is unfinished
+        self._large = False  # it has held many bytes
+        # Where its bytes end, and the last object of them. The two are equal while there is none.
         self._fed = 0
         self._taken = 0
         self._marks: dict[bytes, int] = {}  # Seqs of streams, by their bytes
@@ -171,13 +180,22 @@ class Unpacker:
     def feed_slice(self, data: bytes) -> list[Any]:
         """Do what `feed` does, with a megabyte at the most."""
         values: list[Any] = []
-        if self.failure is not None:
+        if self.failure is not None or not data:
             return values
-        unpacker = self._unpacker
-        tell, unchecked = unpacker.tell, self._unchecked
+        unpacker, idle = self._unpacker, self._idle
+        if unpacker is None:
+            try:
+                unpacker = idle.pop()
+            except IndexError:
+                unpacker = self._new()
+            self._unpacker, tell = unpacker, unpacker.tell
+            self._taken = taken = tell()
+            fed = taken + len(data)
+        else:
+            tell, taken = unpacker.tell, self._taken
+            fed = self._fed + len(data)
         unpacker.feed(data)
-        self._fed = fed = self._fed + len(data)
-        taken = self._taken
+        self._fed, unchecked = fed, self._unchecked
         try:
             for value in unpacker:
                 end = tell()
@@ -186,7 +204,17 @@ class Unpacker:
                 taken = end
                 values.append(value)
                 if end == fed:
-                    break  # asking the unpacker for one more object costs 0.5 us
+                    # It is empty and at the start of an object, so another connection may have it. Asking it for one
+                    # more object would cost 0.5 us.
+                    self._unpacker = None
+                    if self._large or len(data) > _MOST_HELD:
+                        self._large = False
+                    else:
+                        idle.append(unpacker)
+                    break
+            else:
+                if fed - taken > _MOST_HELD:
+                    self._large = True
             if fed - taken > self._limit:
                 self.failure = ProtocolError(f"a message of more than {self._limit} bytes")
         except ProtocolError as error:
@@ -258,6 +286,16 @@ class Unpacker:
             # Not to look at the Seqs saves 0.1 us a record, until one of another stream comes.
             self._alone, self._head = last, _HEAD + pack(last)
         return values
+
+    def _new(self) -> Any:
+        return msgpack.Unpacker(
+            raw=False,
+            unicode_errors=_ERRORS,
+            max_buffer_size=self._limit + _SLICE,
+            read_size=_BITE,  # its buffer begins with that, instead of a megabyte
+            max_array_len=self._most_items,
+            max_map_len=self._most_items,
+        )
 
     def _check(self, value: Any, size: int) -> None:
         if size > self._limit:
