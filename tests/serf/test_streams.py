@@ -450,6 +450,11 @@ class EventStreamTests(StreamCase):
         self.assertEqual(stream.dropped, 3)
         self.assertEqual(self.names(stream, 2), ["d", "e"])
 
+    def test_a_buffer_may_be_larger_than_any_memory(self) -> None:
+        stream = self.serf.stream(buffer=2**70)
+        self.send(self.open(), "one")
+        self.assertEqual(self.names(stream, 1), ["one"])
+
     def test_where_every_host_refuses_the_key_it_ends_with_that(self) -> None:
         stream = self.serf.stream()
         self.asked_one("stream")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
@@ -138,7 +139,7 @@ class Feed(Generic[T]):
         """Take items until the buffer is full, and wake the reader; return whether there may be more, and room for them."""
         waiting, limit = self._items, self._limit
         before = len(waiting)
-        room = None if limit is None else max(limit - before, 0)
+        room = None if limit is None else min(max(limit - before, 0), sys.maxsize)  # which islice() wants
         waiting.extend(items if room is None else islice(items, room))
         came = len(waiting) - before
         if came and self._readers:
