@@ -275,6 +275,21 @@ class ChunkTests(CallCase):
         self.come("a", "b", "c")
         self.assertEqual(self.names(), ["a", "b"])
 
+    def test_an_end_behind_bytes_that_came_inside_a_callback_ends_them(self) -> None:
+        def disown() -> None:
+            self.protocol._disown(self.protocol._replies._streams[1])
+
+        for end in (disown, lambda: self.protocol.close()):
+            self.setUp()
+
+            def run_the_reactor(end: Any = end) -> None:
+                self.come("x", seq=2)
+                end()
+
+            self.began(self.ending(run_the_reactor), self.records.append)
+            self.come("a", "b", "c")
+            self.assertEqual(self.names(), ["a", "b", "x"])
+
     def test_a_stream_that_is_disowned_in_the_middle_gets_no_more_and_another_one_does(self) -> None:
         others: list[Mapping[str, Any]] = []
 

@@ -36,8 +36,8 @@ class Replies:
         self._stopped: dict[
             int, None
         ] = {}  # Seqs of stopped streams, the oldest first; records may still come
-        self._reader: Exchange | None = None  # is being given records, and iterates over them
-        self._run: list[dict[str, Any]] = []  # those
+        # Those that are being given records, and iterate over them. There are several if a callback runs the reactor.
+        self._runs: list[tuple[Exchange, list[dict[str, Any]]]] = []
         self._strays = 0  # replies for Seqs that were never sent
         self._host = host
         self._key_wanted = key_wanted
@@ -97,15 +97,19 @@ class Replies:
                 for _ in bodies:
                     self._stray(seq)
             return
-        self._reader, self._run = exchange, bodies
-        exchange.records(bodies)
-        self._reader, self._run = None, []
+        runs = self._runs
+        runs.append((exchange, bodies))
+        try:
+            exchange.records(bodies)
+        finally:
+            runs.pop()
 
     # Called by the connection
 
     def cut(self) -> None:
-        """Let the exchange that is being given records have no more of them."""
-        self._run.clear()
+        """Let no exchange have more of the records that it is being given."""
+        for _, bodies in self._runs:
+            bodies.clear()
 
     def disown(self, exchange: Exchange, at_work_until: float) -> bool:
         """
@@ -116,8 +120,9 @@ class Replies:
         """
         seq = exchange.seq
         assert seq is not None
-        if exchange is self._reader:
-            self.cut()
+        for reader, bodies in self._runs:
+            if reader is exchange:
+                bodies.clear()
         for table in (self.calls, self._streams):
             if table.get(seq) is exchange:
                 table[seq] = Unwanted(exchange, at_work_until)
