@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from twisted.internet.defer import CancelledError
 
 from tests.fakes import MEMBERS, Log, user_event
 from tests.serf_case import SerfCase
-from txserf.errors import Disconnected
+from tests.service.web_case import WebCase
+from txserf.errors import Disconnected, RpcError
 from txserf.service.follow import Follower
 from txserf.service.lines import as_text
 
@@ -87,3 +90,83 @@ class FollowerTests(SerfCase):
         self.answer()
         self.successResultOf(waiting)
         self.successResultOf(self.follower.when_following())
+
+
+class LiveTests(WebCase):
+    """The lines beside a site, made of the members and events that the site has."""
+
+    starts = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines: list[str] = []
+        self.failures: list[BaseException] = []
+        self.streams = mock.Mock(wraps=self.serf.stream)
+        self.readings = mock.Mock(wraps=self.serf.members)
+        self.patch(self.serf, "stream", self.streams)
+        self.patch(self.serf, "members", self.readings)
+
+    def begin(self, stream: str | None = "*") -> Follower:
+        follower = Follower(
+            self.serf,
+            lambda line: self.lines.append(" ".join(line.split()[:2])),
+            as_text,
+            stream=stream,
+            live=self.live,
+            failed=self.failures.append,
+        )
+        self.live.startService()
+        follower.startService()
+        self.addCleanup(follower.stopService)
+        return follower
+
+    def send(self, *names: str) -> None:
+        for name in names:
+            done = self.serf.event(name, coalesce=False)
+            self.run_for(0.2)
+            self.successResultOf(done)
+
+    def test_members_come_first_and_then_events_of_the_one_stream(self) -> None:
+        follower = self.begin()
+        self.assertIsNotNone(follower.unready)
+        early = self.serf.event("early", coalesce=False)
+        self.run_for(0.5)
+        self.successResultOf(early)
+        self.send("deploy")
+        self.assertEqual(self.lines[:3], ["member n1", "member n2", "member n3"])
+        self.assertEqual(self.lines[-1], "user deploy")
+        self.successResultOf(follower.when_following())
+        self.assertIsNone(follower.unready)
+        self.assertEqual((self.streams.call_count, self.readings.call_count), (1, 1))
+
+    def test_a_filter_chooses_among_them_and_gaps_pass(self) -> None:
+        self.begin("user:deploy,member-failed")
+        self.run_for(0.5)
+        self.send("other", "deploy")
+        self.nodes.agents["n1"].drop_connections()
+        self.run_for(2.0)
+        self.nodes.fail("n3")
+        self.run_for(10.0)
+        self.assertEqual(self.lines[3:], ["user deploy", "gap of", "member-failed n3"])
+
+    def test_without_a_filter_the_members_alone_are_shown(self) -> None:
+        follower = self.begin(None)
+        self.run_for(0.5)
+        self.send("deploy")
+        self.assertEqual(len(self.lines), 3)
+        self.successResultOf(follower.when_following())
+
+    def test_an_error_that_ends_the_stream_ends_it(self) -> None:
+        self.begin()
+        self.run_for(0.5)
+        error = RpcError(command="stream", message="no")
+        self.live._following._fail(error)
+        self.run_for(0.1)
+        self.assertEqual([str(each) for each in self.failures], [str(error)])
+
+    def test_the_end_of_the_site_is_no_failure(self) -> None:
+        self.begin()
+        self.run_for(0.5)
+        self.live.stopService()
+        self.run_for(0.5)
+        self.assertEqual((self.failures, self.live.listeners), ([], {}))

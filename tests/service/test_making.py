@@ -17,6 +17,7 @@ from tests.options_case import OptionsCase
 from txserf.model import UserEvent
 from txserf.service import making
 from txserf.service.follow import Follower
+from txserf.service.live import Live
 from txserf.service.making import Parts
 
 
@@ -46,6 +47,12 @@ class MakeServiceTests(OptionsCase):
     def test_the_pages_are_there_until_handlers_are_through(self) -> None:
         parts = self.parts("--handler", "true", "--http", "9100")
         self.assertEqual(parts[:4], ["Interrupts", "Serf", "Live", "WebService"])
+
+    def test_the_lines_are_made_of_the_members_and_events_of_the_site(self) -> None:
+        made: Any = making.makeService(self.options("--http", "9100", nodaemon=1, logfile="x"))
+        _, _, live, _, follower = made
+        self.assertIsInstance(live, Live)
+        self.assertIs(follower._live, live)
 
     def test_what_happens_is_told_to_who_guards_and_to_who_counts(self) -> None:
         made: Any = making.makeService(

@@ -76,9 +76,11 @@ class Following:
     :ivar repairs: how many differences were found by the readings every *resync* seconds.
     :ivar listener: where it is set before the start, the stream is one of all events, and this is called with each of its
         records, in the agent's order. It must not raise.
+    :ivar ended: called with the error that ended the stream, behind its records. It must not raise.
     """
 
     listener: Callable[[Event | Gap], None] | None = None
+    ended: Callable[[SerfError], None] | None = None
 
     def __init__(self, serf: Serf, resync: float | None, follower: ViewCallbacks) -> None:
         self.phase: ViewPhase = ViewPhase.IDLE
@@ -168,6 +170,8 @@ class Following:
         if type(reason) is not Disconnected:
             _log.error("no changes of members: {reason}", reason=reason_text(reason))
             self._schedule(_LAST_RETRY)
+        if self.ended is not None:
+            self.ended(reason)
         self._follower.failed(reason)
 
     # The snapshot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -17,6 +17,9 @@ from txserf.serf.logs import LogStream
 from txserf.serf.serf import Serf
 from txserf.serf.streams import EventStream
 from txserf.service.lines import Format
+
+if TYPE_CHECKING:  # which only --http needs
+    from txserf.service.live import Live, LiveEvents
 
 _log = Logger(namespace="txserf.service")
 
@@ -36,6 +39,7 @@ class Follower(Service):
     :param format: makes the lines.
     :param stream: the filter of events; None for no events.
     :param monitor: the level of the agent's log; None for no log.
+    :param live: it has the members and the events, so that the agent is not asked for them once more; None to ask.
     :param failed: called with the error that ends it: the agent refuses the stream or the level, or *write* fails.
     :ivar shown: called with each event and gap, once its line is written.
     """
@@ -48,6 +52,7 @@ class Follower(Service):
         *,
         stream: str | None = "*",
         monitor: str | None = None,
+        live: Live | None = None,
         failed: Callable[[BaseException], object] = lambda reason: None,
     ) -> None:
         self._serf = serf
@@ -55,10 +60,11 @@ class Follower(Service):
         self._format = format
         self._stream = stream
         self._monitor = monitor
+        self._live = live
         self._failed = failed
         self._running: list[Deferred[None]] = []
         self._phase = _Phase.STARTING
-        self._events: EventStream | None = None
+        self._events: EventStream | LiveEvents | None = None
         self._askers: list[Deferred[None]] = []
         self.shown: Callable[[Event | Gap], object] = lambda event: None
 
@@ -87,9 +93,8 @@ class Follower(Service):
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's own
         self._phase = _Phase.STARTING
         # The stream is opened before the members are read, so that no change between the two is missed.
-        events = None if self._stream is None else self._serf.stream(self._stream, gaps=True)
-        self._events = events
-        self._follow(self._members_and_events(events))
+        self._events = None if self._stream is None else self._opened(self._stream)
+        self._follow(self._members_and_events(self._events))
         if self._monitor is not None:
             self._follow(self._lines(self._serf.monitor(self._monitor)))
 
@@ -102,6 +107,9 @@ class Follower(Service):
             following.cancel()
         while self._askers:  # one by one: each may cancel those behind it
             self._askers.pop(0).errback(Disconnected("the follower is stopped"))
+
+    def _opened(self, filter: str) -> EventStream | LiveEvents:
+        return self._serf.stream(filter, gaps=True) if self._live is None else self._live.events(filter)
 
     def _follow(self, work: Any) -> None:
         following = Deferred.fromCoroutine(work)
@@ -117,8 +125,8 @@ class Follower(Service):
             _log.failure("stopped following", failure)
         self._failed(failure.value or AssertionError())
 
-    async def _members_and_events(self, events: EventStream | None) -> None:
-        if events is not None:
+    async def _members_and_events(self, events: EventStream | LiveEvents | None) -> None:
+        if isinstance(events, EventStream):
             await events.when_active()
         for member in await self._members():
             self._write(self._format(member))
@@ -131,6 +139,9 @@ class Follower(Service):
                 self.shown(event)
 
     async def _members(self) -> list[Member]:
+        if self._live is not None:
+            view = await self._live.view.when_ready()
+            return view.select(status=None)
         while True:
             try:
                 return sorted(await self._serf.members(), key=lambda member: member.name)

@@ -11,14 +11,48 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txserf import constant
 from txserf.cluster.view import ClusterView
-from txserf.model import EVENT_TYPES, Event, Gap, Member
+from txserf.errors import SerfError
+from txserf.filters import parse_filter
+from txserf.model import EVENT_TYPES, Event, Gap, Member, QueryEvent, UserEvent
+from txserf.serf.feed import Feed
 from txserf.serf.serf import Serf
 
 _log = Logger(namespace="txserf.service")
 
 #: Takes the records of the stream, one by one. What it raises is logged, and the others miss nothing.
 Listener = Callable[["Event | Gap"], None]
+
+
+class LiveEvents(Feed["Event | Gap"]):
+    """
+    The events of a `Live` that match a filter, for ``async for``, and its gaps.
+
+    It ends as the stream does, and when the `Live` is stopped.
+    """
+
+    def __init__(self, live: Live, filter: str) -> None:
+        super().__init__(constant.STREAM_BUFFER)
+        self._live = live
+        self._filters = parse_filter(filter)
+
+    def __repr__(self) -> str:
+        return "<LiveEvents>"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether no event is missed now."""
+        return self._live.unready is None
+
+    def put(self, item: Event | Gap) -> None:
+        """Take a record."""
+        if isinstance(item, Gap) or self._lets_through(item):
+            self._deliver(item)
+
+    def _lets_through(self, event: Event) -> bool:
+        name = event.name if isinstance(event, (UserEvent, QueryEvent)) else None
+        return any(each.matches(event.type, name) for each in self._filters)
 
 
 class Live(Service):
@@ -47,6 +81,8 @@ class Live(Service):
         self._ready: Deferred[None] | None = None
         self._following = self.view._following
         self._following.listener = self._take
+        self._following.ended = self._end_feeds
+        self._feeds: list[LiveEvents] = []
         self.view.on_change(self._changed)
 
     # -- a service
@@ -63,7 +99,20 @@ class Live(Service):
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's own
         if self._ready is not None:
             self._ready.cancel()
+        self._end_feeds(None)
         return self.view.stopService()
+
+    def events(self, filter: str) -> LiveEvents:
+        """
+        Follow the events from now on.
+
+        :param filter: those that are wanted, as of `Serf.stream`.
+        :raises InvalidRequest: for a filter that is none.
+        """
+        feed = LiveEvents(self, filter)
+        self._feeds.append(feed)
+        self.listeners[feed.put] = None
+        return feed
 
     # -- how it stands
 
@@ -121,6 +170,12 @@ class Live(Service):
 
     def _changed(self, old: Member | None, new: Member | None) -> None:
         self.version += 1
+
+    def _end_feeds(self, reason: SerfError | None) -> None:
+        feeds, self._feeds = self._feeds, []
+        for feed in feeds:
+            self.listeners.pop(feed.put, None)
+            feed._end(reason)
 
     def _take(self, item: Event | Gap) -> None:
         if isinstance(item, Gap):

@@ -38,6 +38,7 @@ from txserf.service.terminal import Look, is_terminal
 
 if TYPE_CHECKING:
     from txserf.embedded import EmbeddedCluster
+    from txserf.service.live import Live
     from txserf.service.metrics import Metrics
 
 _log = Logger(namespace="txserf.service")
@@ -85,11 +86,12 @@ def makeService(options: Options) -> IService:
     serf = Serf(options.agents if cluster is None else cluster.endpoints())
     write, format = _output(options, serf)
     handles = values["handler"] or values["app"] or values["template"]
+    live = None if options.http is None else _live(serf)
     follower = None
     if shows_all or not handles or values["stream"] is not None or values["monitor"] is not None:
         stream = "*" if values["stream"] is None and (shows_all or not handles) else values["stream"]
         follower = Follower(
-            serf, write, format, stream=stream or None, monitor=values["monitor"], failed=failed
+            serf, write, format, stream=stream or None, monitor=values["monitor"], live=live, failed=failed
         )
     _say_where_it_goes(options)
     parts = Parts(_log_observer(options, shows_all))
@@ -98,13 +100,13 @@ def makeService(options: Options) -> IService:
     if cluster is not None:
         parts.add(_demo(values, cluster, follower if shows_all else None, write, format, failed))
     parts.add(serf)
-    metrics = None if options.http is None else _metrics(serf)
+    metrics = None if live is None else _metrics(live)
     guard = Guard(failed)
     handling = None if router is None else _handling(values, router, serf, guard, metrics)
-    if options.http is not None:
+    if live is not None:
         served = [part for part in (handling, follower) if part is not None]
-        for part in _web(options, serf, served, metrics, failed):
-            parts.add(part)
+        parts.add(live)
+        parts.add(_web(options, live, served, metrics, failed))
     if handling is not None:
         interrupts.abandon = handling.abandon
         if values["state"] is not None:
@@ -173,31 +175,37 @@ def _handling(
     return service
 
 
-def _metrics(serf: Serf) -> Metrics | None:
+def _live(serf: Serf) -> Live:
+    from txserf.service.live import Live  # here, for only --http needs it
+
+    return Live(serf)
+
+
+def _metrics(live: Live) -> Metrics | None:
     try:
         from txserf.service.metrics import Metrics
     except ImportError:  # /metrics says so then
         return None
-    return Metrics(serf)
+    metrics = Metrics(live.serf)
+    metrics.live = live
+    return metrics
 
 
 def _web(
     options: Options,
-    serf: Serf,
+    live: Live,
     parts: list[RouterService | Follower],
     metrics: Metrics | None,
     failed: Callable[[BaseException], object],
-) -> list[IService]:
-    from txserf.service import live, web, website
+) -> IService:
+    from txserf.service import web, website
 
     def unready() -> str | None:
         return next((part.unready for part in parts if part.unready is not None), None)
 
-    cluster = live.Live(serf)
-    if metrics is not None:
-        metrics.live = cluster
-    site = website.Site(cluster, unready, metrics, options.http_token)
-    return [cluster, web.WebService(options.http, site, failed)]
+    site = website.Site(live, unready, metrics, options.http_token)
+    service: IService = web.WebService(options.http, site, failed)
+    return service
 
 
 def _demo(
