@@ -261,6 +261,16 @@ class Command:
             bad = next(name for name, value in sent.items() if _unpackable(value))
             raise InvalidRequest(f"{self.wire}: {bad} is not text that can be sent: {error.reason}") from None
 
+    def road_of(self, values: Mapping[str, Any], lanes: bool) -> Road:
+        """
+        Return the connection that it takes with checked arguments.
+
+        :param lanes: whether a command that may take long has a connection of its own.
+        """
+        if self.may_close is not None and self.may_close(values):
+            return Road.ALONE
+        return self.road if lanes or self.road is Road.GREETING else Road.MAIN
+
     def shown(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments as they may be shown: a key as ``'***'``."""
         by_name = self._by_name

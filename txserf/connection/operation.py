@@ -33,12 +33,7 @@ class Operation(Exchange):
 
     def __init__(self, command: Command, values: Mapping[str, Any], lanes: bool = False) -> None:
         super().__init__(command, values)
-        self.road: Road = _MAIN
-        if not command.takes_main_road:
-            if command.road is not Road.MAIN and (lanes or command.road is Road.GREETING):
-                self.road = command.road
-            if command.may_close is not None and command.may_close(values):
-                self.road = Road.ALONE
+        self.road: Road = _MAIN if command.takes_main_road else command.road_of(values, lanes)
 
     def expired(self) -> None:
         """Take the end of its time: it is not done."""

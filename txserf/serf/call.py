@@ -8,10 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from txserf import commands
-from txserf.commands import Command
+from txserf.commands import Command, Road
 from txserf.connection.operation import Operation
 from txserf.connection.session import Session
 from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, RpcError, SerfError
+
+_MAIN = Road.MAIN  # read for every call: an Enum's member takes 40 ns to look up
 
 
 class Call(Operation):
@@ -25,7 +27,12 @@ class Call(Operation):
     def __init__(
         self, session: Session, command: Command, values: Mapping[str, Any], timeout: float | None
     ) -> None:
-        super().__init__(command, values, lanes=True)
+        # The lines of Operation.__init__() and of Exchange's, without the calls: a twentieth of a whole call's time.
+        self.seq: int | None = None
+        self.command = command
+        self.values = values
+        self.packed_body: bytes = command.body(values) if values else b""
+        self.road = _MAIN if command.takes_main_road else command.road_of(values, lanes=True)
         self._session = session
         self._timeout = timeout
         self.result: Deferred[Any] = Deferred(self._cancelled)
@@ -35,7 +42,9 @@ class Call(Operation):
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
             return
-        self._session.settle(self)
+        # The lines of Session.settle(), without the call.
+        self.done: bool = True
+        self._session.deadlines.forget(self)
         try:
             if error:
                 told = self.command.without_keys(error, self.values)

@@ -478,7 +478,7 @@ class Serf(Service):
         self, command: Command, timeout: float | None, kind: type[Call] = Call, /, **given: Any
     ) -> Call:
         """Check the arguments, and send the command; once this is closed, the call fails."""
-        values = command.typed_arguments(given)
+        values = command.typed_arguments(given) if command.args else {}
         limit = self._timeout if timeout is None else seconds(timeout, f"{command.wire}: timeout")
         if self._closed:
             call = kind(self._session, command, values, None)
@@ -486,9 +486,10 @@ class Serf(Service):
             return call
         if not self.running:
             self.startService()
-        self._session.admit()
-        call = kind(self._session, command, values, limit)
-        self._session.submit_one(call)
+        session = self._session
+        session.admit()
+        call = kind(session, command, values, limit)
+        session.submit_one(call)
         return call
 
 
