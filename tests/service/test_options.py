@@ -148,6 +148,11 @@ class OptionsTests(OptionsCase):
         self.assertEqual(options.http_token, b"t0ken")
         self.assertNotIn("t0ken", repr(options) + repr(options.chosen))
         self.assertIsNone(self.options("--http", "9100").http_token)
+        for unsendable in ("t0ken \n", "\tt0ken\n", " \n"):
+            path.write_text(unsendable)
+            told = self.refusal("--http", "9100", "--http-token-file", "token")
+            self.assertIn("begins or ends with a blank", told)
+            self.assertNotIn("t0ken", told)
         path.chmod(0o644)
         told = self.refusal("--http", "9100", "--http-token-file", "token")
         self.assertIn(f"--http-token-file {path} is open to others", told)

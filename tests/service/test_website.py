@@ -210,6 +210,13 @@ class LimitTests(WebCase):
         self.run_for(46.0)
         self.assertTrue(reader.transport.aborted)
 
+    def test_more_connections_than_there_may_be_are_closed(self) -> None:
+        self.patch(website, "CONNECTIONS_LIMIT", 2)
+        first, _ = self.connect_reader(), self.connect_reader()
+        self.assertIsNone(self.site.buildProtocol(None))
+        first.lose()
+        self.assertEqual(self.get("/health").status, 200)
+
     def test_its_end_closes_the_connections(self) -> None:
         reader = self.connect_reader()
         self.site.close()

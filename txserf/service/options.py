@@ -129,7 +129,7 @@ class Options(usage.Options):
             self._check_log()
             self.http: Any = self._endpoint()
             path = self.chosen["http-token-file"]
-            self.http_token = None if path is None else as_bytes(read_key(Path(path), "http-token-file"))
+            self.http_token = None if path is None else _token(Path(path))
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
         handles = any(self.chosen[name] for name in ("handler", "app", "template", "config"))
@@ -181,3 +181,13 @@ class Options(usage.Options):
         from txserf.service import web  # here, for only --http needs it
 
         return web.parse_endpoint(reactor_or_global(), self.chosen["http"])
+
+
+@hides_arguments
+def _token(path: Path) -> bytes:
+    token = as_bytes(read_key(path, "http-token-file"))
+    if token != token.strip():
+        raise ConfigError(
+            f"--http-token-file {path}: the token begins or ends with a blank, which a request can't send"
+        )
+    return token

@@ -28,7 +28,7 @@ _log = Logger(namespace="txserf.service")
 WAITING_LIMIT = 1 << 20
 
 #: Readers of ``/events`` that there may be; a further one is refused.
-READERS_LIMIT = 1000
+READERS_LIMIT = 800
 
 #: Seconds between two comments, by which a reader sees that the connection lives.
 COMMENT_EVERY = 15.0

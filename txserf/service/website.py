@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -28,6 +29,10 @@ _log = Logger(namespace="txserf.service")
 
 #: Seconds in which a request has to be complete, from its first byte on, and those between two requests of a connection.
 REQUEST_TIMEOUT = 30.0
+
+#: Connections that there may be; a further one is closed. A process has 1,024 open files as a rule, and needs some of them
+#: for the agent and for handlers.
+CONNECTIONS_LIMIT = 900
 
 #: Bytes that the body of a request may have.
 BODY_LIMIT = 1 << 16
@@ -294,6 +299,12 @@ class Site(server.Site):
         }
         paths |= {path: Path(_ACTS, handler) for path, handler in acts.items()}
         super().__init__(_Pages(paths), timeout=REQUEST_TIMEOUT, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted's own
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the protocol of a connection; None, which closes it, if there are too many."""
+        if len(self.channels) >= CONNECTIONS_LIMIT:
+            return None
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]  # Twisted's own
 
     def log(self, request: http.Request) -> None:
         """Log nothing: a scrape every few seconds is no news."""
