@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.browser import Browser, Page, find_chromium
 from tests.in_reactor import in_reactor, wait_for
 from tests.shown import TOKEN, running_browser, shown_to
 from txserf.embedded import EmbeddedCluster
+from txserf.model import QueryEvent
 
 _HOSTILE = "<script>alert(1)</script>"
 _IMAGE = '"><img src=x onerror=alert(1)>'
@@ -188,6 +190,25 @@ async def test_a_paused_feed_keeps_what_comes(show: Any) -> None:
     await page.click("#pause")
     await page.until_text("#feed", "deploy")
     assert await page.run("document.querySelector('#pause').textContent") == "Pause"
+
+
+@in_reactor
+async def test_the_acks_of_a_query_are_one_line_and_each_answer_is_one(
+    show: Any, cluster: EmbeddedCluster
+) -> None:
+    for number, agent in enumerate(cluster.agents.values()):
+        agent.handle_query("load", partial(_load, number))
+    page = await show().open()
+    await unlock(page)
+    await fill(page, "#ask-query", name="load", timeout="0.5")
+    await page.until_text("#query-status", "3 acks, 3 answers.")
+    await page.until_text("#feed .record.ack", "3 members")
+    assert await page.run("document.querySelectorAll('#feed .record.ack').length") == 1
+    assert await page.run("document.querySelectorAll('#feed .record.answer').length") == 3
+
+
+def _load(number: int, query: QueryEvent) -> str:
+    return f"0.{number}"
 
 
 @in_reactor

@@ -78,6 +78,7 @@ class Live(Service):
         self.listeners: dict[Listener, None] = {}  # in order
         self.started_at = 0.0
         self._since = 0.0
+        self._counted: tuple[int, Counter[str]] = (0, Counter())
         self._ready: Deferred[None] | None = None
         self._following = self.view._following
         self._following.listener = self._take
@@ -160,8 +161,11 @@ class Live(Service):
         return 0 if self._following.stream is None else self._following.stream.unreadable
 
     def by_status(self) -> Counter[str]:
-        """Count the members by status."""
-        return Counter(str(member.status) for member in self.view.select(status=None))
+        """Count the members by status, once for each change of a member."""
+        if self._counted[0] != self.version:
+            members = self.view.select(status=None)
+            self._counted = (self.version, Counter(str(member.status) for member in members))
+        return self._counted[1].copy()
 
     # -- what happens
 

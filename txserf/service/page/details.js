@@ -18,6 +18,7 @@ export class Details {
   /** Show a member. */
   show(member) {
     this.#name = member.name;
+    setText(byId("leave-status"), "");
     this.#fill(member);
     if (!this.#dialog.open) this.#dialog.showModal();
   }

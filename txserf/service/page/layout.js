@@ -6,7 +6,7 @@
 
 const LEAST = 1e-6; // seconds: two members at one place
 const SWEEPS = 200;
-const ENOUGH = 1e-4; // part of the error by which a sweep has to better it
+const ENOUGH = 1e-3; // part of the error by which ten sweeps have to better it
 
 /** Return the estimated round trip between two coordinates in seconds, as Serf's agents compute it. */
 export function roundTrip(a, b) {
@@ -34,7 +34,7 @@ export function layOut(wanted, start = []) {
   if (known.length < 3) return known.length ? align(fresh, start) : fresh;
   const warm = majorize(wanted, wanted.map((row, index) => start[index] ?? near(row, start, known)));
   // A start that no longer fits may keep a bad layout for ever.
-  const points = error(wanted, fresh).stress < 0.9 * error(wanted, warm).stress ? fresh : warm;
+  const points = stressOf(wanted, fresh) < 0.9 * stressOf(wanted, warm) ? fresh : warm;
   return align(points, start);
 }
 
@@ -90,9 +90,9 @@ export function majorize(wanted, start) {
   for (let sweep = 0; sweep < SWEEPS; sweep++) {
     for (let index = 0; index < points.length; index++) points[index] = better(points, index, wanted[index]);
     if (sweep % 10 !== 9) continue;
-    const { stress } = error(wanted, points);
-    if (before - stress < ENOUGH * before) break;
-    before = stress;
+    const now = stressOf(wanted, points);
+    if (before - now < ENOUGH * before) break;
+    before = now;
   }
   return points;
 }
@@ -157,16 +157,27 @@ function middle(points, indices) {
  */
 export function error(wanted, points) {
   const errors = [];
-  let squares = 0;
+  eachPair(wanted, points, (part) => errors.push(part));
+  errors.sort((a, b) => a - b);
+  return { stress: stressOf(wanted, points), median: errors[errors.length >> 1] ?? 0 };
+}
+
+function stressOf(wanted, points) {
+  let [squares, pairs] = [0, 0];
+  eachPair(wanted, points, (part) => {
+    squares += part * part;
+    pairs++;
+  });
+  return Math.sqrt(squares / (pairs || 1));
+}
+
+// Call *take* with the relative error of each distance.
+function eachPair(wanted, points, take) {
   for (let i = 0; i < points.length; i++) {
+    const [[x, y], row] = [points[i], wanted[i]];
     for (let j = i + 1; j < points.length; j++) {
-      const distance = Math.hypot(points[i][0] - points[j][0], points[i][1] - points[j][1]);
-      const part = Math.abs(distance - wanted[i][j]) / wanted[i][j];
-      errors.push(part);
-      squares += part * part;
+      const [dx, dy] = [points[j][0] - x, points[j][1] - y];
+      take(Math.abs(Math.sqrt(dx * dx + dy * dy) - row[j]) / row[j]);
     }
   }
-  if (errors.length === 0) return { stress: 0, median: 0 };
-  errors.sort((a, b) => a - b);
-  return { stress: Math.sqrt(squares / errors.length), median: errors[errors.length >> 1] };
 }

@@ -15,6 +15,7 @@ const LETTER = 6.6; // px that a letter of a label takes, about
 
 export class NetworkMap {
   #members = [];
+  #statuses = new Map(); // by name
   #places = new Map(); // by name: the coordinate and the point
   #marks = new Map(); // by name: the elements
   #scale = 0; // px a second
@@ -43,11 +44,8 @@ export class NetworkMap {
       this.#tries = 0;
       this.#plan(300);
     }
-    for (const [name, mark] of this.#marks) mark.group.dataset.status = this.#statusOf(name);
-  }
-
-  #statusOf(name) {
-    return this.#members.find((member) => member.name === name)?.status ?? "none";
+    this.#statuses = new Map(members.map(({ name, status }) => [name, status]));
+    for (const [name, mark] of this.#marks) mark.group.dataset.status = this.#statuses.get(name) ?? "none";
   }
 
   // Members that left have no place any more.
@@ -142,7 +140,7 @@ export class NetworkMap {
       this.#svg.append(group);
       requestAnimationFrame(() => group.classList.remove("coming"));
     }
-    mark.group.dataset.status = this.#statusOf(name);
+    mark.group.dataset.status = this.#statuses.get(name) ?? "none";
     mark.group.style.transform = `translate(${x}px, ${y}px)`; // the style sheet makes it move
   }
 

@@ -17,6 +17,8 @@ export class MemberTable {
   #view = byId("rows");
   #space = byId("space");
   #grid = byId("members-table");
+  #height = 34; // px of a row
+  #seen = 0; // px of the view
   #draw = eachFrame(() => this.#show());
   #picked;
 
@@ -27,7 +29,7 @@ export class MemberTable {
     this.#grid.addEventListener("keydown", (event) => this.#key(event));
     this.#grid.addEventListener("focus", () => this.#move(this.#index));
     this.#space.addEventListener("click", (event) => this.#click(event));
-    new ResizeObserver(this.#draw).observe(this.#view);
+    new ResizeObserver(() => this.#measure()).observe(this.#view);
     byId("search").addEventListener("input", (event) => this.#choose({ search: event.target.value }));
     for (const button of document.querySelectorAll("[data-column]")) {
       button.addEventListener("click", () => this.#sort(button.dataset.column));
@@ -82,15 +84,18 @@ export class MemberTable {
     this.#draw();
   }
 
-  get #height() {
-    return Number.parseFloat(getComputedStyle(this.#view).getPropertyValue("--row"));
+  // What would make the browser lay out the page, asked for once and not at each frame.
+  #measure() {
+    this.#height = Number.parseFloat(getComputedStyle(this.#view).getPropertyValue("--row"));
+    this.#seen = this.#view.clientHeight;
+    this.#draw();
   }
 
   #show() {
-    const height = this.#height;
+    const [height, top] = [this.#height, this.#view.scrollTop];
     this.#space.style.height = `${height * this.#shown.length}px`;
-    const first = Math.max(0, Math.floor(this.#view.scrollTop / height) - SPARE);
-    const last = Math.min(this.#shown.length, Math.ceil((this.#view.scrollTop + this.#view.clientHeight) / height) + SPARE);
+    const first = Math.max(0, Math.floor(top / height) - SPARE);
+    const last = Math.min(this.#shown.length, Math.ceil((top + this.#seen) / height) + SPARE);
     while (this.#rows.length < last - first) this.#addRow();
     // A row keeps its place while it can be seen: the member at index i is always in the row i modulo their number.
     const used = new Set();
@@ -138,7 +143,7 @@ export class MemberTable {
 
   #key(event) {
     if (event.target !== this.#grid) return; // it is a button's own
-    const page = Math.max(1, Math.floor(this.#view.clientHeight / this.#height) - 1);
+    const page = Math.max(1, Math.floor(this.#seen / this.#height) - 1);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     if (event.key === "Enter" || event.key === " ") this.#pick(this.#index);
     else if (event.key in steps) this.#move(this.#index + steps[event.key]);
@@ -152,7 +157,7 @@ export class MemberTable {
     this.#current = this.#shown[to].name;
     const [height, view] = [this.#height, this.#view];
     view.scrollTop = Math.min(view.scrollTop, to * height);
-    view.scrollTop = Math.max(view.scrollTop, (to + 1) * height - view.clientHeight);
+    view.scrollTop = Math.max(view.scrollTop, (to + 1) * height - this.#seen);
     this.#draw();
   }
 
