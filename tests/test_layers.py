@@ -36,7 +36,7 @@ INSIDE = {
     "serf": "call feed streams logs recipients query advertise serf",
     "cluster": "ring matching table changes waits coordinates following view template endpoint client_string",
     "handlers": "scripts routes handled agent work backlog intake running router",
-    "service": "terminal settings agents lines apps templates jsonlog live metrics answers webfiles webmembers webevents webstate webactions website web reload readiness locking follow demo ending options making",
+    "service": "terminal settings agents members lines apps templates jsonlog live metrics answers webfiles webmembers webevents webstate webactions website web reload readiness locking follow demo ending options making",
 }
 
 

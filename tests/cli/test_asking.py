@@ -38,6 +38,7 @@ class MembersTests(CliCase):
         found = self.run_command("members", "-o", "json").json
         self.assertEqual([member["name"] for member in found], ["n1", "n2", "n3", "web1"])
         self.assertEqual(found[3]["tags"], {"role": "web", "zone": "a"})
+        self.assertEqual(found[3]["versions"]["protocol"], {"min": 1, "max": 5, "current": 2})
         self.assertEqual(len(self.run_command("members", "-o", "jsonl").lines), 4)
 
     def test_filters_are_those_of_the_agent(self) -> None:
@@ -258,6 +259,13 @@ class StandardInputTests(CliCase):
         self.run_command("event", "deploy", "-")
         self.assertEqual(following.code(1), 0)
         self.assertIn('"payload": "v2\\n"', following.output)
+
+    def test_a_dash_without_one_is_2_and_a_line(self) -> None:
+        self.patch(sys, "stdin", None)
+        for argv in (["event", "deploy", "-"], ["keys", "install", "-"]):
+            running = self.start(*argv)
+            self.assertEqual(running.code(1), 2)
+            self.assertEqual(running.errors, "txserf: - is the standard input, which is closed\n")
 
     def test_a_dash_takes_the_key_from_there(self) -> None:
         self.cluster = EmbeddedCluster(self.clock, encrypt_key=self.key)

@@ -42,8 +42,27 @@ class HostsTests(SynchronousTestCase):
 
 
 class InventoryTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.warnings: list[str] = []
+
+    def inventory(self, *members: Member) -> dict[str, Any]:
+        return outputs.inventory(members, self.warnings.append)
+
+    def test_a_tag_that_ansible_would_run_as_a_template_is_marked_as_unsafe(self) -> None:
+        evil = "{{ lookup('pipe', 'id') }}"
+        found = self.inventory(member("n1", role="web", evil=evil))
+        tags = found["_meta"]["hostvars"]["n1"]["serf_tags"]
+        self.assertEqual(tags, {"role": "web", "evil": {"__ansible_unsafe": evil}})
+
+    def test_a_name_that_no_host_can_have_is_left_out(self) -> None:
+        found = self.inventory(member("{{ x }}", role="web"), member("n1"))
+        self.assertEqual(found["all"]["hosts"], ["n1"])
+        self.assertEqual(list(found["_meta"]["hostvars"]), ["n1"])
+        self.assertNotIn("tag_role_web", found)
+        self.assertEqual(self.warnings, ["'{{ x }}' is no name that a host can have"])
+
     def test_each_member_is_a_host_with_variables(self) -> None:
-        found = outputs.inventory([member("n1", role="web"), member("n2", None)])
+        found = self.inventory(member("n1", role="web"), member("n2", None))
         self.assertEqual(found["all"]["hosts"], ["n1", "n2"])
         self.assertEqual(
             found["_meta"]["hostvars"],
@@ -54,18 +73,18 @@ class InventoryTests(SynchronousTestCase):
         )  # fmt: skip
 
     def test_there_is_a_group_for_each_status_and_each_tag(self) -> None:
-        found = outputs.inventory([member("n1", role="web"), member("n2", status="failed", role="db")])
+        found = self.inventory(member("n1", role="web"), member("n2", status="failed", role="db"))
         self.assertEqual(found["status_alive"]["hosts"], ["n1"])
         self.assertEqual(found["tag_role_db"]["hosts"], ["n2"])
         groups = {"status_alive", "status_failed", "tag_role_web", "tag_role_db"}
         self.assertEqual(set(found["all"]["children"]), groups)
 
     def test_a_group_has_only_characters_that_ansible_takes(self) -> None:
-        found = outputs.inventory([member("n1", **{"the-role": "a.b c"}), member("n2", the_role="a_b_c")])
+        found = self.inventory(member("n1", **{"the-role": "a.b c"}), member("n2", the_role="a_b_c"))
         self.assertEqual(found["tag_the_role_a_b_c"]["hosts"], ["n1", "n2"])
 
     def test_a_tag_can_not_take_the_place_of_another_part(self) -> None:
-        found = outputs.inventory([member("n1", _meta="x")])
+        found = self.inventory(member("n1", _meta="x"))
         self.assertIn("hostvars", found["_meta"])
         self.assertIn("tag__meta_x", found)
 

@@ -164,9 +164,11 @@ def test_monitor_shows_the_log(shared_cluster: list[Agent]) -> None:
     assert "[INFO] agent: Serf agent starting" in done.stdout
 
 
-def test_nearest_begins_with_the_agents_own_node(shared_cluster: list[Agent]) -> None:
+def test_nearest_has_the_round_trips_from_the_agents_own_node(shared_cluster: list[Agent]) -> None:
     agent = shared_cluster[0]
-    assert answer("nearest", "-a", agent.rpc)[0]["name"] == agent.name
+    found = {each["name"]: each["seconds"] for each in answer("nearest", "-a", agent.rpc)}
+    assert agent.name in found
+    assert list(found.values()) == sorted(found.values())
 
 
 # -- hosts and keys
@@ -244,16 +246,24 @@ def test_a_template_is_written_once(shared_cluster: list[Agent], tmp_path: Path)
 # -- other programs' forms
 
 
-def test_ansible_reads_the_inventory(shared_cluster: list[Agent], tmp_path: Path) -> None:
-    program = shutil.which(
-        "ansible-inventory", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    )
-    if program is None:
-        pytest.skip("there is no ansible-inventory, which the extra test brings")
-    script = tmp_path / "inventory.sh"
+def program_of_ansible(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"there is no {name}, which the extra test brings")
+    return found
+
+
+def inventory_script(agent: Agent, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Write the script that Ansible calls; return it, and the variables that Ansible needs."""
+    script = folder / "inventory.sh"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m txserf members -o ansible "$@"\n')
     script.chmod(0o700)
-    environ = environment({"SERF_RPC_ADDR": shared_cluster[0].rpc, "ANSIBLE_HOME": str(tmp_path)})
+    return script, environment({"SERF_RPC_ADDR": agent.rpc, "ANSIBLE_HOME": str(folder)})
+
+
+def test_ansible_reads_the_inventory(shared_cluster: list[Agent], tmp_path: Path) -> None:
+    program = program_of_ansible("ansible-inventory")
+    script, environ = inventory_script(shared_cluster[0], tmp_path)
 
     def inventory(*argv: str) -> object:
         done = subprocess.run(
@@ -274,6 +284,19 @@ def test_ansible_reads_the_inventory(shared_cluster: list[Agent], tmp_path: Path
     one = inventory("--host", "n2")
     assert isinstance(one, dict)
     assert (one["ansible_host"], one["serf_tags"]) == ("127.0.0.1", {"role": "db"})
+
+
+def test_ansible_does_not_run_a_tag_that_is_a_template(agent: Agent, tmp_path: Path) -> None:
+    program = program_of_ansible("ansible")
+    template = f"{{{{ lookup('pipe', 'touch {tmp_path}/ran') }}}}"
+    txserf("tags", "set", f"role={template}", "-a", agent.rpc)
+    script, environ = inventory_script(agent, tmp_path)
+    done = subprocess.run(
+        [program, "-i", str(script), "all", "-m", "debug", "-a", "msg={{ serf_tags.role }}"],
+        env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert template in done.stdout, (done.stdout, done.stderr)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_prometheus_targets_have_the_form_that_its_manual_gives(shared_cluster: list[Agent]) -> None:
@@ -383,9 +406,12 @@ def test_run_is_twistd_txserf_with_all_its_options(agent: Agent, tmp_path: Path)
 
 
 def test_run_leaves_no_file_behind_and_refuses_a_wrong_option() -> None:
-    done = txserf("run", "--no-such-option", check=1)
-    assert "--no-such-option" in done.stderr + done.stdout
-    assert not (ROOT / "twistd.pid").exists()
+    for command in ("run", "demo"):
+        done = txserf(command, "--no-such-option", check=2)
+        assert done.stderr.startswith("txserf: option --no-such-option not recognized")
+        assert done.stderr.endswith(f"; see txserf {command} --help\n") and done.stderr.count("\n") == 1
+        assert done.stdout == ""
+        assert not (ROOT / "twistd.pid").exists()
 
 
 def test_the_demo_shows_a_cluster_without_serf() -> None:

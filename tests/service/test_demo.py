@@ -101,7 +101,7 @@ class RhythmTests(SynchronousTestCase):
 class GreetingTests(SynchronousTestCase):
     def test_it_names_the_port_to_reach_the_agents_by(self) -> None:
         self.assertIn("1 agent in", greeting(1, None)[0])
-        self.assertIn("-rpc-addr=127.0.0.1:7373", greeting(1, 7373)[1])
+        self.assertIn("txserf members -a 127.0.0.1:7373", greeting(1, 7373)[1])
 
     def test_its_lines_fit_a_terminal(self) -> None:
         for line in (*greeting(1000, None), *greeting(1000, 65535)):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from txserf import constant
 from txserf.cli import outputs
-from txserf.cli.invocation import Invocation
+from txserf.cli.invocation import Invocation, stdin
 from txserf.cli.parsing import UsageError, tags
 from txserf.cli.selection import Selection
 from txserf.errors import hides_arguments
 from txserf.model import KeyReply
+from txserf.service.members import full
 from txserf.service.terminal import printable
 
 
@@ -48,7 +48,7 @@ async def nearest(run: Invocation) -> None:
         run.write(*outputs.names(member for member, _ in near))
         return
     run.show_list(
-        [{**outputs.member_record(member), "seconds": seconds} for member, seconds in near],
+        [{**full(member), "seconds": seconds} for member, seconds in near],
         [[*outputs.member_cells(member)[:2], _milliseconds(seconds)] for member, seconds in near],
         (*outputs.MEMBER_HEADER[:2], "RTT"),
     )
@@ -133,7 +133,7 @@ async def keys(run: Invocation) -> None:
     if key is None:
         raise UsageError(f"keys {action} needs KEY")
     if key == "-":
-        key = sys.stdin.readline().strip()
+        key = stdin().readline().strip()
     serf = run.serf
     change = {"install": serf.install_key, "use": serf.use_key, "remove": serf.remove_key}[action]
     reply = await change(key)

@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from txserf.cli import outputs
+from txserf.cli.parsing import UsageError
 from txserf.model import Member
 from txserf.serf.serf import Serf
 from txserf.service import lines
+from txserf.service.members import full
 from txserf.service.terminal import Cell, Look, printable
 
 
@@ -78,7 +80,7 @@ class Invocation:
         """Return the bytes that were given as PAYLOAD."""
         given: str | None = self.values["payload"]
         if given == "-":
-            return sys.stdin.buffer.read()
+            return stdin().buffer.read()
         return os.fsencode(given or "")
 
     # The forms of results
@@ -109,25 +111,39 @@ class Invocation:
         """Write members in any of the outputs."""
         forms: dict[str, Callable[[], Iterable[str]]] = {
             "names": lambda: outputs.names(members),
-            "hosts": lambda: outputs.hosts(members, lambda text: self.warn(f"left out: {text}")),
+            "hosts": lambda: outputs.hosts(members, self._left_out),
             "ansible": lambda: [self._inventory(members)],
             "prometheus": lambda: [json.dumps(self._targets(members), indent=2)],
         }
         if self.output in forms:
             self.write(*forms[self.output]())
         else:
-            records = [outputs.member_record(member) for member in members]
+            records = [full(member) for member in members]
             self.show_list(records, map(outputs.member_cells, members), outputs.MEMBER_HEADER)
+
+    def _left_out(self, text: str) -> None:
+        self.warn(f"left out: {text}")
 
     def _inventory(self, members: Sequence[Member]) -> str:
         name = self.values.get("host")
         if name is None:
-            return json.dumps(outputs.inventory(members), indent=2)
+            return json.dumps(outputs.inventory(members, self._left_out), indent=2)
         (found,) = [outputs.variables(member) for member in members if member.name == name] or [{}]
         return json.dumps(found, indent=2)
 
     def _targets(self, members: Sequence[Member]) -> list[dict[str, Any]]:
         return outputs.targets(members, self.values["port"], self.values["port_tag"])
+
+
+def stdin() -> TextIO:
+    """
+    Return the standard input, for an argument that is ``-``.
+
+    :raises UsageError: if it is closed.
+    """
+    if sys.stdin is None:
+        raise UsageError("- is the standard input, which is closed")
+    return sys.stdin
 
 
 def complain(stream: IO[str] | None, text: str) -> None:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     row, values = parse(argv)
     if row.handed_on is not None:
-        return _hand_on(values["argv"])
+        return _hand_on(row.name, values["argv"])
     from txserf.service.agents import read_agents
     from txserf.service.settings import ConfigError
 
@@ -139,12 +139,17 @@ def _why(error: BaseException) -> str:
     return text
 
 
-def _hand_on(argv: Sequence[str]) -> int:
+def _hand_on(name: str, argv: Sequence[str]) -> int:
     """Be ``twistd -n txserf``, without a file for its process id."""
     from twisted.scripts.twistd import run
 
+    from txserf.service.options import WrongCommandLine
+
     sys.argv[:] = ["twistd", "-n", "--pidfile=", "txserf", *argv]
-    run()
+    try:
+        run()
+    except WrongCommandLine as error:
+        raise UsageError(f"{error.sentence}; see txserf {name} --help") from None
     return 0
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from txserf.connection.hosts import address_label
 from txserf.model import Member
-from txserf.service import lines
+from txserf.service.members import port_number, target
 from txserf.service.terminal import Cell, printable
 
 #: The headings of `member_cells`.
 MEMBER_HEADER = ("NAME", "ADDRESS", "STATUS", "TAGS")
 
-# A name in /etc/hosts: a stranger's member may have any name, also one with a new line in it.
+# A name that a host can have: a stranger's member may have any name, also one with a new line in it.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 _NO_GROUP = re.compile(r"[^A-Za-z0-9_]")
-_NO_LABEL = re.compile(r"[^A-Za-z0-9_]")
 
 
 def member_cells(member: Member) -> list[Cell]:
@@ -31,12 +29,6 @@ def member_cells(member: Member) -> list[Cell]:
 def where(member: Member) -> str:
     """Return the address of a member with its port; empty if it has none."""
     return "" if member.address is None else address_label(str(member.address), member.port)
-
-
-def member_record(member: Member) -> dict[str, Any]:
-    """Return a member as ``-o json`` has it."""
-    found: dict[str, Any] = json.loads(lines.as_json(member))
-    return found
 
 
 def names(members: Iterable[Member]) -> list[str]:
@@ -54,11 +46,16 @@ def hosts(members: Iterable[Member], warn: Callable[[str], object]) -> list[str]
     for member in members:
         if member.address is None:
             warn(f"{printable(member.name)} has no address")
-        elif _HOST_NAME.fullmatch(member.name) is None:
-            warn(f"{printable(member.name)!r} is no name that a host can have")
-        else:
+        elif _is_host(member, warn):
             found.append(f"{member.address}\t{member.name}")
     return found
+
+
+def _is_host(member: Member, warn: Callable[[str], object]) -> bool:
+    if _HOST_NAME.fullmatch(member.name) is None:
+        warn(f"'{printable(member.name)}' is no name that a host can have")
+        return False
+    return True
 
 
 def variables(member: Member) -> dict[str, Any]:
@@ -68,16 +65,24 @@ def variables(member: Member) -> dict[str, Any]:
         **address,
         "serf_address": where(member),
         "serf_status": str(member.status),
-        "serf_tags": dict(member.tags),
+        "serf_tags": {key: _no_template(value) for key, value in member.tags.items()},
     }
 
 
-def inventory(members: Sequence[Member]) -> dict[str, Any]:
+def _no_template(value: str) -> str | dict[str, str]:
+    """Return a value that Ansible takes as it is. It would run a template, and that can run programs."""
+    return {"__ansible_unsafe": value} if "{" in value else value
+
+
+def inventory(members: Iterable[Member], warn: Callable[[str], object]) -> dict[str, Any]:
     """
     Return the members as an inventory of Ansible.
 
     There is a group for each status, such as ``status_alive``, and for each value of a tag, such as ``tag_role_web``.
+
+    :param warn: called with a sentence for each member that is left out.
     """
+    members = [member for member in members if _is_host(member, warn)]
     groups: dict[str, list[str]] = {}
     for member in members:
         own = [f"status_{member.status}", *(f"tag_{key}_{value}" for key, value in member.tags.items())]
@@ -101,11 +106,8 @@ def targets(
     """
     found = []
     for member in members:
-        own = str(port or member.port) if port_tag is None else member.tags.get(port_tag, str(port or ""))
-        if member.address is None or not (own.isascii() and own.isdecimal() and 0 < int(own) < 65536):
-            continue
-        labels = {"__meta_serf_name": member.name, "__meta_serf_status": str(member.status)}
-        for key, value in sorted(member.tags.items()):
-            labels[f"__meta_serf_tag_{_NO_LABEL.sub('_', key)}"] = value
-        found.append({"targets": [address_label(str(member.address), int(own))], "labels": labels})
-    return found
+        own = port or member.port if port_tag is None else port
+        if port_tag is not None and port_tag in member.tags:
+            own = port_number(member.tags[port_tag])
+        found.append(target(member, own))
+    return [entry for entry in found if entry is not None]

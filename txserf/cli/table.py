@@ -20,7 +20,7 @@ OUTPUTS = {
     "jsonl": "A JSON object a line.",
     "names": "The names of nodes, one a line.",
     "hosts": "Lines for /etc/hosts. A name that no host can have is left out.",
-    "ansible": "An inventory for Ansible.",
+    "ansible": "An inventory for Ansible. A name that no host can have is left out.",
     "prometheus": "Targets for Prometheus' file_sd.",
 }
 

@@ -23,6 +23,7 @@ from txserf.commands import LOG_LEVELS
 from txserf.errors import ConnectError, RequestTimeout
 from txserf.model import Answer, Gap, Member
 from txserf.serf.query import Query
+from txserf.service.members import full
 from txserf.service.terminal import printable
 
 # Seconds between two looks at whether the table on a terminal is still true.
@@ -219,7 +220,7 @@ async def _write_changes(run: Invocation, view: ClusterView, selection: Selectio
 
 def _write_change(run: Invocation, kind: str, member: Member) -> None:
     if run.is_json:
-        run.write(json.dumps({**outputs.member_record(member), "type": kind}))
+        run.write(json.dumps({**full(member), "type": kind}))
     else:
         run.write(*run.look.columns([[(kind, _KINDS[kind]), *outputs.member_cells(member)]]))
 

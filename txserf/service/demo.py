@@ -50,8 +50,8 @@ def greeting(nodes: int, port: int | None) -> tuple[str, str]:
     :param port: the first port that they listen on; None if they listen on none.
     """
     agents = "1 agent" if nodes == 1 else f"{nodes} agents"
-    reach = f"From elsewhere: serf members -rpc-addr=127.0.0.1:{port}"
-    real = "For a real cluster: twistd -n txserf --agent HOST:PORT"
+    reach = f"From elsewhere: txserf members -a 127.0.0.1:{port}"
+    real = "For a real cluster: txserf events -a HOST:PORT"
     return (
         f"A cluster of {agents} in this process: its members, then events as they happen.",
         f"Ctrl-C ends it. {real if port is None else reach}",

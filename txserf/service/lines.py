@@ -22,6 +22,7 @@ from txserf.model import (
     QueryEvent,
     UserEvent,
 )
+from txserf.service import members
 from txserf.service.terminal import Cell, Look, places, printable
 
 #: A record that can be shown.
@@ -162,13 +163,13 @@ def record_fields(record: Record, at: float | None = None) -> dict[str, Any]:
 def _fields(record: Record) -> dict[str, Any]:
     match record:
         case Member():
-            return {"type": "member", **member_fields(record)}
+            return {"type": "member", **members.brief(record)}
         case UserEvent():
             return {**_named(record), "coalesce": record.coalesce}
         case QueryEvent():
             return {**_named(record), "id": record.id}
         case MemberEvent():
-            return {"type": record.type, "members": [member_fields(member) for member in record.members]}
+            return {"type": record.type, "members": [members.brief(member) for member in record.members]}
         case Ack():
             return {"type": "ack", "node": record.node}
         case Answer():
@@ -191,17 +192,6 @@ def _named(event: UserEvent | QueryEvent) -> dict[str, Any]:
         "name": event.name,
         "payload": _text(event.payload),
         "ltime": event.ltime,
-    }
-
-
-def member_fields(member: Member) -> dict[str, Any]:
-    """Return a member as the fields of a JSON object."""
-    return {
-        "name": member.name,
-        "address": None if member.address is None else str(member.address),
-        "port": member.port,
-        "status": str(member.status),
-        "tags": member.tags,
     }
 
 

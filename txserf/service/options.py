@@ -32,6 +32,18 @@ def _checked(row: settings.Setting, text: str) -> Any:
         raise usage.UsageError(str(error)) from None
 
 
+class WrongCommandLine(SystemExit):
+    """
+    Ends ``twistd`` for a command line of its part ``txserf`` that can't work.
+
+    :ivar sentence: says why.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(f"txserf: {sentence}\n'twistd txserf --help' lists the options")
+        self.sentence = sentence
+
+
 class Options(usage.Options):
     """
     The options of ``twistd txserf``: the rows of `txserf.service.settings.SETTINGS`.
@@ -79,15 +91,16 @@ class Options(usage.Options):
         """
         Parse a command line.
 
-        :raises UsageError: for one that can't work; its text is a sentence. As a part of the command line of ``twistd``,
-            which would print all options before that sentence, it ends the process instead, as ``--help`` does.
+        :raises UsageError: for one that can't work; its text is a sentence.
+        :raises WrongCommandLine: instead, for a part of the command line of ``twistd``, which would print all options before
+            that sentence.
         """
         try:
             self._parse(options)
         except usage.UsageError as error:
             if not isinstance(self.parent, usage.Options):
                 raise
-            sys.exit(f"txserf: {error}\n'twistd txserf --help' lists the options")
+            raise WrongCommandLine(str(error)) from None
 
     def _parse(self, options: Any) -> None:
         try:

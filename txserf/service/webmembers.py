@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeGuard
 
 from twisted.web import http
 from twisted.web.server import Request
 
-from txserf.connection.hosts import address_label
 from txserf.errors import SerfError, reason_text
 from txserf.model import Coordinate, Member, MemberStatus
 from txserf.service.answers import Refusal, WebReply, only, parameters
-from txserf.service.lines import member_fields
 from txserf.service.live import Live
+from txserf.service.members import full, port_number, target
 
 _FILTERS = ("status", "name")
 _TAG = "tag."
@@ -38,7 +36,7 @@ class MemberPages:
     def members(self, request: Request) -> WebReply:
         """Answer with the members that match, sorted by name."""
         values = parameters(request, _FILTERS, _TAG)
-        return self._answer(request.path, values, lambda: list(map(_member, self._select(values, ()))))
+        return self._answer(request.path, values, lambda: list(map(full, self._select(values, ()))))
 
     def service_discovery(self, request: Request) -> WebReply:
         """Answer with the members that match as targets for Prometheus."""
@@ -46,7 +44,7 @@ class MemberPages:
         port_of = _port_reader(values)
 
         def groups() -> list[dict[str, Any]]:
-            found = [_target(member, port_of(member)) for member in self._select(values, ("alive",))]
+            found = [target(member, port_of(member)) for member in self._select(values, ("alive",))]
             return [group for group in found if group is not None]
 
         return self._answer(request.path, values, groups)
@@ -98,15 +96,6 @@ class MemberPages:
         ]
 
 
-def _member(member: Member) -> dict[str, Any]:
-    versions = {"protocol": member.protocol, "delegate": member.delegate}
-    names = ("min", "max", "current")
-    return {
-        **member_fields(member),
-        "versions": {kind: dict(zip(names, each, strict=True)) for kind, each in versions.items()},
-    }
-
-
 def _is_known(place: Coordinate | None) -> TypeGuard[Coordinate]:
     # A broken agent may have numbers that JSON can't hold.
     return place is not None and all(
@@ -130,22 +119,8 @@ def _port_reader(values: _Values) -> Callable[[Member], int | None]:
     if (port is None) is (tag is None):
         raise Refusal(http.BAD_REQUEST, "port=NUMBER or port_tag=TAG is needed: where do the members serve?")
     if port is not None:
-        number = _port(port)
+        number = port_number(port)
         if number is None:
             raise Refusal(http.BAD_REQUEST, f"port is a number from 1 to 65535, not {port!r}")
         return lambda member: number
-    return lambda member: _port(member.tags.get(tag or "", ""))
-
-
-def _port(text: str) -> int | None:
-    # The ASCII digits only: int() takes others too, blanks and underscores.
-    return int(text) if re.fullmatch("[0-9]{1,5}", text) and 1 <= int(text) <= 65535 else None
-
-
-def _target(member: Member, port: int | None) -> dict[str, Any] | None:
-    if member.address is None or port is None:
-        return None
-    labels = {"__meta_serf_name": member.name, "__meta_serf_status": str(member.status)}
-    for tag, value in sorted(member.tags.items()):
-        labels["__meta_serf_tag_" + re.sub("[^a-zA-Z0-9_]", "_", tag)] = value
-    return {"targets": [address_label(str(member.address), port)], "labels": labels}
+    return lambda member: port_number(member.tags.get(tag or "", ""))
