@@ -87,11 +87,11 @@ class CliCase(SynchronousTestCase):
         """Let time pass, in steps."""
         self.clock.pump([0.0, *[0.05] * round(seconds / 0.05), 0.0])
 
-    def start(self, *argv: str, out: io.StringIO | None = None) -> Running:
+    def start(self, *argv: str, out: io.StringIO | None = None, log: Any = None) -> Running:
         """Start a command."""
         row, values = parse(argv)
         out, err = io.StringIO() if out is None else out, io.StringIO()
-        done = Deferred.fromCoroutine(work(self.clock, row, values, self.hosts, out, err))
+        done = Deferred.fromCoroutine(work(self.clock, row, values, self.hosts, out, err, log))
         running = Running(self, out, done, err)
         self.advance(0)
         return running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import txserf
 from tests.agents import Agent
 from txserf import commands, constant, embedded
+from txserf.cli.parsing import UsageError, parse
 from txserf.client.requests import Request
 from txserf.connection.exchange import Reply
 
@@ -84,7 +86,7 @@ class Block:
     @property
     def real(self) -> bool:
         """Whether it needs agents."""
-        return self.how in ("run: real", "run: body")
+        return self.how in ("run: real", "run: body", "run: shell, real")
 
 
 def blocks() -> Iterator[Block]:
@@ -155,6 +157,40 @@ def beside(agents: list[Agent], code: str) -> str:
     return code
 
 
+def environment_and_code(block: Block, request: pytest.FixtureRequest) -> tuple[dict[str, str], str]:
+    """Return the variables of a block, and its code; if it needs agents, both have their addresses."""
+    environ, code = environment(), block.code
+    if block.real:
+        agents: list[Agent] = request.getfixturevalue("shared_cluster")
+        environ["SERF_RPC_ADDR"] = ",".join(agent.rpc for agent in agents)
+        code = beside(agents, code)
+    return environ, code
+
+
+_SEPARATORS = "\n;&|<>()"
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """Give the arguments of each ``txserf`` that a block of shell runs, and its place."""
+    for block in blocks():
+        if block.language != "shell":
+            continue
+        code = block.code.replace("\\\n", " ")
+        lexer = shlex.shlex(code, posix=True, punctuation_chars=_SEPARATORS)
+        lexer.whitespace, lexer.whitespace_split = " \t", True
+        before, argv = "\n", None
+        for word in [*lexer, "\n"]:
+            begins = before == "exec" or "=" in before or set(before) <= set(_SEPARATORS)
+            if argv is None:
+                argv = [] if word == "txserf" and begins else None
+            elif set(word) <= set(_SEPARATORS):
+                yield block.place, argv
+                argv = None
+            else:
+                argv.append(word)
+            before = word
+
+
 def runnable(*hows: str) -> list[object]:
     found: list[object] = []
     for block in blocks():
@@ -208,7 +244,7 @@ def test_each_file_that_the_architecture_page_names_is_there() -> None:
 
 def test_every_block_says_how_it_is_run() -> None:
     python = re.compile(r"run: (real|alone|body)|not run: .+")
-    shell = re.compile(r"run: shell(, until .+)?|not run: .+")
+    shell = re.compile(r"run: shell(, real|, until .+)?|not run: .+")
     known = {"python": python, "shell": shell}
     assert [block.place for block in blocks() if not known[block.language].fullmatch(block.how)] == []
 
@@ -260,11 +296,7 @@ def test_the_files_that_the_readme_links_are_there() -> None:
 
 @pytest.mark.parametrize("block", runnable("run: real", "run: alone"))
 def test_an_example_runs(block: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    environ, code = environment(), block.code
-    if block.real:
-        agents: list[Agent] = request.getfixturevalue("shared_cluster")
-        environ["SERF_RPC_ADDR"] = ",".join(agent.rpc for agent in agents)
-        code = beside(agents, code)
+    environ, code = environment_and_code(block, request)
     printed = run_python(code, tmp_path, environ)
     assert prints(block, printed), printed
 
@@ -283,16 +315,27 @@ def test_the_examples_of_a_page_that_are_parts_run(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("block", runnable("run: shell"))
-def test_a_command_runs(block: Block, tmp_path: Path) -> None:
+def test_a_command_runs(block: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     _, _, until = block.how.partition(", until ")
-    environ = environment()
+    environ, code = environment_and_code(block, request)
     command = tmp_path / "bin" / "txserf"  # that of this tree, whether it is installed or not
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m txserf "$@"\n')
     command.chmod(0o755)
     environ["PATH"] = os.pathsep.join((str(command.parent), environ["PATH"]))
-    printed = output(["bash", "-ec", block.code], tmp_path, environ, until.strip() or None)
+    printed = output(["bash", "-ec", code], tmp_path, environ, until.strip() or None)
     assert prints(block, printed), printed
+
+
+def test_the_commands_of_the_pages_are_understood() -> None:
+    """Also of blocks that are not run."""
+    lines = list(command_lines())
+    assert len(lines) > 10
+    for place, argv in lines:
+        try:
+            parse([word for word in argv if word != "$@"])
+        except UsageError as error:
+            raise AssertionError(f"{place}: {' '.join(argv)}: {error}") from error
 
 
 def test_the_service_of_the_first_steps_passes_its_test(tmp_path: Path) -> None:

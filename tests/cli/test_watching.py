@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionRefusedError
+from twisted.logger import Logger
 
 from tests.cli_case import CliCase, Terminal
 from tests.fakes import Endpoint, new_folder
+from txserf.cli.process import StderrLog
 from txserf.model import QueryEvent
 
 
@@ -225,6 +228,14 @@ class WaitTests(CliCase):
         self.assertEqual(running.code(2.2), 1)
         self.assertIn("not connected", running.errors)
 
+    def test_an_agent_that_says_nothing_is_1_and_told(self) -> None:
+        self.cluster.agents["n1"].pause()
+        self.hosts = self.hosts[:1]
+        for argv in (["wait", "1"], ["events"]):
+            running = self.start(*argv, "--timeout", "2")
+            self.assertEqual(running.code(2.2), 1)
+            self.assertEqual(running.errors, "txserf: no agent answered within 2 s: not connected\n")
+
     def test_a_pattern_that_is_none_is_2(self) -> None:
         running = self.start("wait", "1", "--tag", "role=(")
         self.assertEqual(running.code(), 2)
@@ -284,6 +295,18 @@ class WatchTests(CliCase):
         self.advance(2)
         self.assertIn("not connected", running.output.rpartition("\x1b[H")[2])
         self.failureResultOf(running.cancel(), CancelledError)
+
+    def test_no_warning_stands_in_the_middle_of_the_table(self) -> None:
+        self.patch(__import__("os"), "environ", {"TERM": "xterm", "NO_COLOR": "1"})
+        for argv, told in ((["-o", "text"], "txserf: lost n1\n"), ([], "")):
+            stream = io.StringIO()
+            log = StderrLog(self.clock, stream)
+            running = self.start("members", "--watch", *argv, out=Terminal(), log=log)
+            self.advance(0.5)
+            Logger(namespace="txserf.test", observer=log).warn("lost n1")
+            self.advance(0.5)
+            self.assertEqual(stream.getvalue(), told)
+            self.failureResultOf(running.cancel(), CancelledError)
 
     def test_a_dumb_terminal_gets_lines(self) -> None:
         self.patch(__import__("os"), "environ", {"TERM": "dumb"})

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
+
+from twisted.logger import LogLevel
 
 from txserf.cli import outputs
 from txserf.cli.parsing import UsageError
@@ -15,6 +17,9 @@ from txserf.serf.serf import Serf
 from txserf.service import lines
 from txserf.service.members import full
 from txserf.service.terminal import Cell, Look, printable
+
+if TYPE_CHECKING:
+    from txserf.cli.process import StderrLog
 
 
 class Invocation:
@@ -25,17 +30,26 @@ class Invocation:
     :param serf: the connection.
     :param out: where its output goes; None where there is nothing to write to.
     :param err: for its warnings.
+    :param log: writes there what is logged.
     :ivar output: the name of the output.
     :ivar look: how text looks on *out*.
     """
 
-    def __init__(self, values: dict[str, Any], serf: Serf, out: IO[str] | None, err: IO[str] | None) -> None:
+    def __init__(
+        self,
+        values: dict[str, Any],
+        serf: Serf,
+        out: IO[str] | None,
+        err: IO[str] | None,
+        log: StderrLog | None = None,
+    ) -> None:
         self.values = values
         self.serf = serf
         self.look = Look(out)
         self.output: str = values["output"] or ("table" if self.look.is_terminal else "text")
         self._out = out
         self._err = err
+        self._log = log
 
     @property
     def is_json(self) -> bool:
@@ -62,6 +76,11 @@ class Invocation:
     def warn(self, text: str) -> None:
         """Write a line to standard error."""
         complain(self._err, text)
+
+    def show_no_log(self) -> None:
+        """Write nothing more of the log but errors: it would stand in the middle of what is drawn."""
+        if self._log is not None:
+            self._log.level = LogLevel.error
 
     def lines(self, *, timed: bool = True) -> lines.Format:
         """

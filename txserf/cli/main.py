@@ -106,7 +106,7 @@ async def work(
             if waits and timeout is None and log is not None:
                 log.level = LogLevel.warn  # or it would not say why it waits
             serf.when_connected().addCallbacks(lambda _: _goes_on(serf, log), lambda _: None)
-            await command(Invocation(values, serf, out, err))
+            await command(Invocation(values, serf, out, err, log))
     except Missing as error:
         code, why = 3, str(error)
     except (InvalidRequest, UsageError) as error:

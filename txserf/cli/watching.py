@@ -49,9 +49,13 @@ async def limited(run: Invocation, work: Coroutine[Any, Any, None]) -> bool:
         await doing
     except TimeoutError:
         if not run.serf.factory.connections:
-            raise ConnectError(run.serf.why_disconnected or "not connected") from None
+            raise _no_agent(run) from None
         return False
     return True
+
+
+def _no_agent(run: Invocation) -> ConnectError:
+    return ConnectError(f"no agent answered within {run.timeout:g} s: {run.serf.why_disconnected}")
 
 
 def listed(names: Iterable[str]) -> str:
@@ -175,7 +179,7 @@ async def wait(run: Invocation) -> None:
         )
     except RequestTimeout:
         if not run.serf.factory.connections:
-            raise ConnectError(run.serf.why_disconnected or "not connected") from None
+            raise _no_agent(run) from None
         found = selection.of(view.members.values())
         others = Selection({**run.values, "status": None}).compiled().of(view.members.values())
         missing = [f"{each.name} ({each.status})" for each in others if each not in found]
@@ -234,6 +238,7 @@ async def _redraw(run: Invocation, view: ClusterView, selection: Selection) -> N
         changes += 1
 
     await view.when_ready()
+    run.show_no_log()
     forget = view.on_change(changed)
     run.draw(_CLEAR)
     drawn: object = None
