@@ -178,7 +178,8 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
         code = block.code.replace("\\\n", " ")
         lexer = shlex.shlex(code, posix=True, punctuation_chars=_SEPARATORS)
         lexer.whitespace, lexer.whitespace_split = " \t", True
-        before, argv = "\n", None
+        before = "\n"
+        argv: list[str] | None = None
         for word in [*lexer, "\n"]:
             begins = before == "exec" or "=" in before or set(before) <= set(_SEPARATORS)
             if argv is None:
