@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -48,6 +49,15 @@ class CallTests(CallCase):
         call = self.made("event", Name="e")
         self.agent.reply(self.agent.asked_one("event").seq)
         self.assertIsNone(self.successResultOf(call.result))
+
+    def test_one_that_is_under_way_is_three_objects_to_the_garbage_collector(self) -> None:
+        # The call, its Deferred and the Deferred's list: with many calls, each further one slows all of them.
+        self.made("get-coordinate", timeout=9, Node="n")
+        gc.collect()
+        before = len(gc.get_objects())
+        calls = [self.made("get-coordinate", timeout=9, Node="n") for _ in range(1000)]
+        gc.collect()
+        self.assertLess((len(gc.get_objects()) - before) / len(calls), 3.1)
 
     def test_an_error_of_the_agent_is_what_the_table_says_with_its_words_and_its_body(self) -> None:
         refusals: list[tuple[str, type[RpcError], dict[str, Any], Any]] = [

@@ -202,7 +202,7 @@ class QueuedCommand(Operation):
 
         :returns: the Deferred of that ``request()``.
         """
-        result: Deferred[Responses] = Deferred(self._cancelled)
+        result: Deferred[Responses] = Deferred(self)
         self._result = result
         self._timeout = timeout
         self._under_way = under_way
@@ -275,7 +275,8 @@ class QueuedCommand(Operation):
         self._end().errback(reason)
         self._under_way.lowered()
 
-    def _cancelled(self, _: Deferred[Responses]) -> None:
+    def __call__(self, _: Deferred[Responses]) -> None:
+        """Take that *result* is cancelled. A bound method would be one more object for each call to the garbage collector."""
         if self._result is not None:  # else a callback of the Deferred has cancelled it
             self._under_way.session.abandon(self)
             self._end()

@@ -137,7 +137,7 @@ class Awaited(Exchange):
         super().__init__(command, values)
         self._on_record = on_record
         self._canceller = canceller
-        self.result: Deferred[Reply] = Deferred(self._cancelled)
+        self.result: Deferred[Reply] = Deferred(self)
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         assert self.seq is not None
@@ -156,6 +156,7 @@ class Awaited(Exchange):
         if not self.result.called:
             self.result.errback(reason)
 
-    def _cancelled(self, _: Deferred[Reply]) -> None:
+    def __call__(self, _: Deferred[Reply]) -> None:
+        """Take that *result* is cancelled. A bound method would be one more object for each call to the garbage collector."""
         if self._canceller is not None:
             self._canceller(self)

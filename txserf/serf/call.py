@@ -35,7 +35,7 @@ class Call(Operation):
         self.road = _MAIN if command.takes_main_road else command.road_of(values, lanes=True)
         self._session = session
         self._timeout = timeout
-        self.result: Deferred[Any] = Deferred(self._cancelled)
+        self.result: Deferred[Any] = Deferred(self)
         if timeout is not None:
             session.deadlines.watch(timeout, self)
 
@@ -74,7 +74,8 @@ class Call(Operation):
             )
         )
 
-    def _cancelled(self, _: Deferred[Any]) -> None:
+    def __call__(self, _: Deferred[Any]) -> None:
+        """Take that *result* is cancelled. A bound method would be one more object for each call to the garbage collector."""
         self._session.abandon(self)
 
 
