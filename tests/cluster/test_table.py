@@ -82,11 +82,11 @@ class TableTests(SynchronousTestCase):
         for number in range(100):
             table.put(Member(name=f"n{number:02}", status="failed" if number == 7 else "alive"))
         table.select(Match("select", "failed", {}))
-        self.assertEqual(table._indexes[None], {"failed": {"n07"}})
+        self.assertEqual(table._indexes[None], {"failed": {"n07": None}})
         table.put(Member(name="n08", status="left"))
         table.put(Member(name="n07", status="alive"))
         table.remove("n09")
-        self.assertEqual(table._indexes[None], {"left": {"n08"}})
+        self.assertEqual(table._indexes[None], {"left": {"n08": None}})
         self.assertEqual(len(table.select(Match("select", "alive", {}))), 98)
 
     def test_only_the_tags_that_were_asked_for_last_have_an_index(self) -> None:
