@@ -22,12 +22,15 @@ MEMBERS = 10_000
 SIZES = (10, 100, 1_000, 10_000, 100_000)
 
 
-def record(number: int, status: str = "alive", **more: str) -> dict[str, Any]:
-    """Return a member as an agent sends it, with three tags of few values."""
-    tags = {"role": ("web", "db", "cache")[number % 3], "dc": f"dc{number % 5}", "version": f"1.{number % 7}"}
+def few_tags(number: int) -> dict[str, str]:
+    """Return a member's three tags. They have few values."""
+    return {"role": ("web", "db", "cache")[number % 3], "dc": f"dc{number % 5}", "version": f"1.{number % 7}"}
+
+
+def record(number: int) -> dict[str, Any]:
+    """Return a member as an agent sends it."""
     address = bytes((10, number >> 16 & 255, number >> 8 & 255, number & 255))
-    name = f"node-{number:06}"
-    return {**MEMBER, "Addr": address, "Name": name, "Status": status, "Tags": {**tags, **more}}
+    return {**MEMBER, "Addr": address, "Name": f"node-{number:06}", "Tags": few_tags(number)}
 
 
 def body(members: int) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from benchmarks import go
+from benchmarks import cluster, go
 from benchmarks.bare import UNPACKING
 from benchmarks.imports import BOTH, SERF, TWISTED
 from benchmarks.results import Result, Row, Spread, aligned, shown_spread
@@ -101,6 +101,22 @@ GOALS = (
         row=COLLECTING,
         at=100_000,
         of=COLLECTING,
+        of_at=100,
+        at_most=1.3,
+    ),
+    Goal(
+        what="bytes a member of a ClusterView of 100,000 with unique tags, beyond its own strings",
+        table="view-memory",
+        row=cluster.ALL + cluster.kind(unique=True),
+        at=100_000,
+        at_most=400,
+    ),
+    Goal(
+        what="an event to a ClusterView of 100,000, of one to 100",
+        table="view",
+        row=cluster.EVENT,
+        at=100_000,
+        of=cluster.EVENT,
         of_at=100,
         at_most=1.3,
     ),

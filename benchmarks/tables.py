@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks import (
+    cluster,
     decoding,
     delivery,
     events,
@@ -31,6 +32,8 @@ TABLES: dict[str, Table] = {
         delivery.TABLE,
         lanes.TABLE,
         handlers.TABLE,
+        cluster.MEMORY,
+        cluster.TABLE,
         outstanding.TABLE,
         decoding.GROWTH,
         streams.TABLE,

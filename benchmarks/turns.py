@@ -125,4 +125,5 @@ def _rows_of_turns(taking_part: Sequence[Participant], turns: Iterable[int]) -> 
                 row.values.append(sample.value)
                 if sample.cpu is not None:
                     row.cpu.append(sample.cpu)
-    return list(rows.values())
+    names = list(dict.fromkeys(name for name, _ in rows))  # the sizes of one row stand together
+    return sorted(rows.values(), key=lambda row: names.index(row.name))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import goals, results
+from benchmarks import goals, results, turns
 from benchmarks.goals import Goal
-from benchmarks.harness import Setting, Subject, Table
+from benchmarks.harness import Sample, Setting, Subject, Table, Turn
 from benchmarks.results import Result, Row, Spread
 from benchmarks.tables import TABLES
 
@@ -87,6 +87,32 @@ class ResultTests(SynchronousTestCase):
         self.assertEqual(Result.from_dict(json.loads(json.dumps(results.kept(result)))), result)
 
 
+class Each:
+    """A participant that measures two things at one size."""
+
+    suffix = ""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def turn(self) -> Turn:
+        return [Sample(float(self.at), "us", row=row, at=self.at) for row in ("event", "scan")]
+
+
+class TurnTests(SynchronousTestCase):
+    def test_the_sizes_of_a_row_stand_together_where_each_is_a_subject_of_its_own(self) -> None:
+        rows = turns._rows_of_turns([Each(1), Each(10)], range(3))  # type: ignore[list-item]  # of the same kind
+        self.assertEqual(
+            [(row.name, row.at, row.values) for row in rows],
+            [
+                ("event", 1, [1.0, 1.0]),
+                ("event", 10, [10.0, 10.0]),
+                ("scan", 1, [1.0, 1.0]),
+                ("scan", 10, [10.0, 10.0]),
+            ],
+        )
+
+
 class GoalTests(SynchronousTestCase):
     def cells(self, goal: Goal) -> list[str]:
         self.patch(goals, "GOALS", (goal,))
@@ -109,6 +135,12 @@ class GoalTests(SynchronousTestCase):
 
     def test_what_was_not_measured_is_not_shown(self) -> None:
         self.assertEqual(goals.text([a_result(growth="calls")]), "")
+
+    def test_a_goal_compares_one_size_with_another(self) -> None:
+        flat = Goal(what="", table="members", row="Serf", at=100, of="Serf", of_at=10, at_most=1.3)
+        self.patch(goals, "GOALS", (flat,))
+        (_, line) = goals.cells([a_result(growth="calls")])
+        self.assertEqual(line[-2:], ["1.50 (1.50 to 1.50)", "no"])
 
     def test_each_goal_names_a_table(self) -> None:
         self.assertEqual({goal.table for goal in goals.GOALS} - set(TABLES), set())
