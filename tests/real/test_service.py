@@ -276,8 +276,9 @@ async def test_options_that_can_not_work_are_refused_at_the_start_without_a_trac
     started = {told: twistd(*options) for options, told in refused.items()}
     for told, running in started.items():
         assert await running.ended == 1, told
-        assert told in running.lines[-1]
-        assert "Traceback" not in running.log
+        refusal, hint = running.log.splitlines()
+        assert told in refusal
+        assert "--help" in hint
 
 
 @in_reactor
