@@ -70,7 +70,7 @@ export class Health {
     this.#troubledSince ??= how === "away" ? new Date(state.since).getTime() : Date.now();
     const since = time(new Date(this.#troubledSince).toISOString());
     if (how === "lost") this.#banner("lost", `txserf does not answer since ${since}. This page shows what it knew then.`);
-    else this.#banner("away", `The agent is away since ${since}: ${state.reason}. The members are those that were last known.`);
+    else this.#banner("away", `The agent is away since ${since}: ${state.reason.replace(/\.+$/, "")}. The members are those that were last known.`);
   }
 
   #banner(how, text) {
