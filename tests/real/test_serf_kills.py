@@ -19,6 +19,7 @@ from tests.agents import Agent
 from tests.real.helpers import Watched, reactor
 from txserf import Gap, QueryEvent, QueryResult, UserEvent
 from txserf.connection.factory import SerfClientFactory
+from txserf.model import _MOST_RECENT
 
 #: The number of kills. ``TXSERF_KILLS`` sets another.
 KILLS = int(os.environ.get("TXSERF_KILLS", "100"))
@@ -163,6 +164,8 @@ async def test_agents_killed_at_random_leave_no_deferred_unfired_no_stream_dead_
     assert load.outcomes["event", "ConnectionLost"] > 0, "no kill came at a bad moment"
     # The last log lines are kept on purpose, to recognize them when the agent sends them again.
     assert after.pop("LogLine") <= 2 * 512
+    # So are tags, to share them among members.
+    assert after.pop("Tags") <= before["Tags"] + _MOST_RECENT
     grown = {name: number - before[name] for name, number in after.items() if number > before[name] + 20}
     assert grown == {}, "memory grows"
 

@@ -79,7 +79,7 @@ async def test_a_member_without_a_handler_is_missing_though_it_acknowledges(
     three_agents: list[Agent],
 ) -> None:
     async with answering(three_agents[:2]) as serf:
-        result = await serf.query("load", expect="all", timeout=0.5)
+        result = await serf.query("load", expect="all", timeout=2)
         assert (sorted(result.acks), result.missing) == (["n1", "n2", "n3"], ["n3"])
 
 

@@ -116,7 +116,7 @@ async def test_an_embedded_cluster_says_what_it_shows_and_how_to_go_on(twistd: S
     await running.line("member n3")
     first, second, *_ = running.lines
     assert first == "A cluster of 3 agents in this process: its members, then events as they happen."
-    assert "Ctrl-C" in second and "--agent" in second
+    assert "Ctrl-C" in second and "txserf events -a" in second
 
 
 @in_reactor
