@@ -1,4 +1,4 @@
-"""What a client has to do at the least: the baselines that are not txserf's."""
+"""The least that a client has to do: the baselines that are not txserf's."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ async def once(serf: txserf.Serf) -> float:
     transport: Any = connection.transport
     watch = Stopwatch()
     transport.abortConnection()
-    # What was asked before the loss is noticed is asked again by itself.
+    # A call before the loss is noticed is sent again by itself.
     await serf.members()
     seconds = watch.seconds()
     assert serf.factory.open_connection is not connection

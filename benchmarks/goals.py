@@ -1,4 +1,4 @@
-"""What the figures have to be: ratios of one run, but for the few that are bytes or milliseconds."""
+"""The figures that are wanted: ratios of one run, but for the few that are bytes or milliseconds."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Sample:
 
 Turn = list[Sample]
 
-#: What is made once for a user, and kept.
+#: A folder for what is made once for a user, and kept.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "txserf"
 
 

@@ -1,4 +1,4 @@
-"""What a table has given, and how it is printed and kept."""
+"""The figures of a table, and how they are printed and kept."""
 
 from __future__ import annotations
 

@@ -683,7 +683,7 @@ class PropertyTests(SynchronousTestCase):
     @given(data=st.data())
     @settings(deadline=None, max_examples=300)
     def test_members_and_events_are_read_by_the_rules_of_their_classes(self, data: st.DataObject) -> None:
-        """What reads the usual records fast refuses the same records as ``from_wire``, with the same words."""
+        """The fast readers refuse the same records as ``from_wire``, with the same words."""
         rules, record = data.draw(st.sampled_from(_BY_RULES))
         name, value = data.draw(st.sampled_from(sorted(record))), data.draw(_ANYTHING | st.just(_ABSENT))
         changed = {**record, name: value}

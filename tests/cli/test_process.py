@@ -1,4 +1,4 @@
-"""What is logged while a command runs."""
+"""The lines that are logged while a command runs."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ Roster = Callable[[], Mapping[str, Member] | None]
 
 
 class Rosters:
-    """What the views of a `Serf` know of its cluster."""
+    """The members that the views of a `Serf` know."""
 
     def __init__(self) -> None:
         self._rosters: dict[Roster, None] = {}

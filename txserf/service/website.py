@@ -137,7 +137,7 @@ class _WebChannel(http.HTTPChannel):
         if self._is_closing:
             return
         self._is_closing = True
-        # What a reader does not read would keep the connection for ever.
+        # Bytes that a reader does not read would keep the connection for ever.
         self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)  # type: ignore[no-untyped-call]  # Twisted's own
         super().loseConnection()  # type: ignore[no-untyped-call]  # Twisted's own
 
