@@ -16,7 +16,7 @@ from tests.test_plugin import ROOT, pip, run
 
 # Files that tools leave in a checkout, or that only tools read.
 _LEFT_OUT = shutil.ignore_patterns(
-    *(".git*", ".venv", ".hypothesis", ".*_cache", "__pycache__", "*.py[co]", "*.egg-info"),
+    *(".git*", ".venv", ".tox", ".hypothesis", ".*_cache", "__pycache__", "*.py[co]", "*.egg-info"),
     *("build", "dist", "_build", "_trial_temp*", "dropin.cache", "twistd.log*", "twistd.pid"),
 )
 
