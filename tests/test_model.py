@@ -111,7 +111,8 @@ class MemberTests(ModelCase):
         address = ipaddress.IPv6Address("fe80::1%eth0")
         member = attrs.evolve(Member.from_wire(MEMBER), address=address)
         self.assertEqual(member.address, address)
-        self.assertEqual(pickle.loads(pickle.dumps(member)).address, address)
+        kept = pickle.loads(pickle.dumps(address))  # without the zone on Python 3.10
+        self.assertEqual(pickle.loads(pickle.dumps(member)).address, kept)
         self.assertNotEqual(member, attrs.evolve(member, address=ipaddress.IPv6Address("fe80::1")))
 
     def test_a_member_shows_and_gives_its_address_as_any_other_field(self) -> None:
