@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
-from service_tables import definition_list
+from service_tables import Entries, definition_list
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
@@ -65,32 +65,21 @@ class CliCommands(SphinxDirective):
         return section
 
 
-class _Entries(SphinxDirective):
-    def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
-        raise NotImplementedError
-
-    def run(self) -> list[nodes.Node]:
-        holder = nodes.container()
-        lines = definition_list(self.entries())
-        self.state.nested_parse(StringList(lines, source="txserf.cli.table"), 0, holder)
-        return holder.children
-
-
-class CliCommon(_Entries):
+class CliCommon(Entries):
     """Put a paragraph for each option that all commands have."""
 
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
         return map(parameter_entry, table.COMMON)
 
 
-class CliOutputs(_Entries):
+class CliOutputs(Entries):
     """Put a paragraph for each output."""
 
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
         return [(f"``{name}``", [text]) for name, text in table.OUTPUTS.items()]
 
 
-class CliExitCodes(_Entries):
+class CliExitCodes(Entries):
     """Put a paragraph for each exit code."""
 
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:

@@ -58,7 +58,9 @@ def metric_entry(row: metrics.Row) -> tuple[str, list[str]]:
     return f"``{row.name}`` ({row.kind.value}{labels})", [row.help]
 
 
-class _Table(SphinxDirective):
+class Entries(SphinxDirective):
+    """Puts a paragraph for each entry where the directive stands."""
+
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
         raise NotImplementedError
 
@@ -68,14 +70,14 @@ class _Table(SphinxDirective):
         return holder.children
 
 
-class OptionTable(_Table):
+class OptionTable(Entries):
     """Put a paragraph for each option where the directive stands."""
 
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
         return map(option_entry, settings.SETTINGS)
 
 
-class MetricTable(_Table):
+class MetricTable(Entries):
     """Put a paragraph for each metric where the directive stands."""
 
     def entries(self) -> Iterable[tuple[str, Sequence[str]]]:
