@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import tracemalloc
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import error
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fakes import ADDRESS, MEMBERS, Log, cuts, header, reply, user_event
+from tests.fakes import ADDRESS, MEMBERS, Log, cuts, header, read_requests, reply, user_event
 from tests.protocol_case import HOST, CallCase, Owner, ProtocolCase
 from txserf import commands, constant
 from txserf.commands import EVENT
@@ -31,6 +36,124 @@ from txserf.errors import (
     ProtocolError,
     RequestTimeout,
 )
+
+
+class Socket(FileDescriptor):
+    """
+    A transport as Twisted's own of a socket, without one.
+
+    :ivar takes: how many bytes the socket takes at once; an exception where it is lost.
+    :ivar sent: the bytes that it took, piece by piece.
+    """
+
+    TLS = False
+
+    def __init__(self, reactor: MemoryReactor) -> None:
+        super().__init__(reactor)
+        self.connected = 1
+        self.takes: float | Exception = math.inf
+        self.sent: list[bytes] = []
+
+    def writeSomeData(self, data: bytes) -> int | BaseException:
+        if isinstance(self.takes, Exception):
+            return self.takes
+        number = int(min(self.takes, len(data)))
+        self.sent.append(bytes(data[:number]))
+        return number
+
+
+class Encrypted(Socket):
+    """A socket under TLS: what is written is encrypted first."""
+
+    TLS = True
+
+    def __init__(self, reactor: MemoryReactor) -> None:
+        super().__init__(reactor)
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+class SocketTests(SynchronousTestCase):
+    """Requests that callbacks make leave before the reactor's next turn, where the transport is a socket."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+        self.connect()
+
+    def connect(self, kind: type[Socket] = Socket) -> None:
+        """Open a connection with a call under way, whose callback makes three more."""
+        self.transport = transport = kind(self.reactor)
+        self.protocol = SerfProtocol(host=HOST, reactor=Clock())
+        self.protocol.makeConnection(transport)
+        self.protocol.dataReceived(header(0))
+        self.made: list[Deferred[Reply]] = []
+        self.protocol.call("stop", {"Stop": 0}).addCallback(lambda _: self.call("0", "1", "2"))
+        transport.doWrite()
+        transport.sent.clear()
+
+    def call(self, *names: str) -> None:
+        self.made += [self.protocol.call("event", {"Name": name}) for name in names]
+
+    def answer(self) -> None:
+        """Let the reply to the call come."""
+        self.protocol.dataReceived(header(1))
+
+    def sent(self) -> list[str]:
+        """Return the names of the events that were sent."""
+        return [asked.body["Name"] for asked in read_requests(b"".join(self.transport.sent)) if asked.body]
+
+    def test_requests_of_callbacks_leave_at_once_in_one_piece(self) -> None:
+        self.answer()
+        self.assertEqual((len(self.transport.sent), self.sent()), (1, ["0", "1", "2"]))
+
+    def test_the_reactor_is_not_asked_to_write_where_the_socket_took_all(self) -> None:
+        self.answer()
+        self.assertEqual(self.reactor.writers, set())
+
+    def test_requests_outside_of_callbacks_wait_for_the_reactor_and_go_together(self) -> None:
+        self.call("0", "1")
+        self.protocol._send([Awaited(EVENT, EVENT.arguments({"Name": name})) for name in ("2", "3")])
+        self.assertEqual(self.sent(), [])
+        self.transport.doWrite()
+        self.assertEqual((len(self.transport.sent), self.sent()), (1, ["0", "1", "2", "3"]))
+
+    def test_the_rest_of_what_a_socket_does_not_take_follows(self) -> None:
+        self.answer()
+        for takes in range(len(self.transport.sent[0])):
+            self.connect()
+            self.transport.takes = takes
+            self.answer()
+            self.assertEqual(len(b"".join(self.transport.sent)), takes)
+            self.transport.takes = math.inf
+            self.transport.doWrite()
+            self.assertEqual(self.sent(), ["0", "1", "2"])
+
+    def test_bytes_that_wait_already_go_first(self) -> None:
+        self.call("before")
+        self.answer()
+        self.assertEqual(self.sent(), [])
+        self.transport.doWrite()
+        self.assertEqual(self.sent(), ["before", "0", "1", "2"])
+
+    def test_a_socket_that_is_lost_is_left_to_the_reactor(self) -> None:
+        self.transport.takes = error.ConnectionLost()
+        self.answer()
+        self.assertNoResult(self.made[0])
+        self.assertIsInstance(
+            self.transport.doWrite(), error.ConnectionLost
+        )  # so the reactor ends the connection
+        self.protocol.connectionLost(Failure(error.ConnectionLost()))
+        for made in self.made:
+            self.failureResultOf(made, ConnectionLost)
+
+    def test_under_tls_nothing_goes_past_the_encryption(self) -> None:
+        self.connect(Encrypted)
+        self.answer()
+        self.assertEqual(self.sent(), [])
+        assert isinstance(self.transport, Encrypted)
+        self.assertEqual([asked.seq for asked in read_requests(self.transport.written[-1])], [2, 3, 4])
 
 
 class OpeningTests(ProtocolCase):

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, ClassVar
 from typing import Protocol as Shape
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -168,6 +169,7 @@ class SerfProtocol(Protocol):
         )
         self._full = False  # the transport's buffer is, for the agent does not read
         self._unsent: dict[int, Exchange] = {}  # those that wait for the end of either, by Seq
+        self._straight = False  # the transport is a plain socket, which takes bytes at once
 
     # Called by Twisted
 
@@ -178,6 +180,12 @@ class SerfProtocol(Protocol):
             self.transport.setTcpNoDelay(True)
         if IConsumer.providedBy(self.transport):
             self.transport.registerProducer(self, True)
+        # Nothing public says whether bytes wait in its buffers.
+        self._straight = (
+            isinstance(self.transport, FileDescriptor)
+            and not getattr(self.transport, "TLS", False)
+            and hasattr(self.transport, "_tempDataLen")
+        )
         self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
         self._greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
         self._greeting[0].result.addCallback(self._shaken)
@@ -203,7 +211,7 @@ class SerfProtocol(Protocol):
         finally:
             self._corked = False
             if self._unsent and self.state in _LIVE:
-                self._flush()
+                self._flush(at_once=self._straight)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.state is State.CLOSED:
@@ -408,7 +416,7 @@ class SerfProtocol(Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _flush(self) -> None:
+    def _flush(self, at_once: bool = False) -> None:
         assert self.state in _LIVE, f"a request on a connection {self.state.value}"
         assert self.transport is not None
         unsent, pack = self._unsent, wire.pack
@@ -425,7 +433,25 @@ class SerfProtocol(Protocol):
                 for exchange in exchanges:
                     assert exchange.seq is not None
                     del unsent[exchange.seq]
-            self.transport.write(b"".join(parts))
+            data = b"".join(parts)
+            if at_once:
+                self._write_at_once(data)
+            else:
+                self.transport.write(data)
+
+    def _write_at_once(self, data: bytes) -> None:
+        # write() leaves bytes to the reactor's next turn, which looks first whether the socket takes them. So a request
+        # that a callback makes would cost four system calls more: one at a time, calls would take 1.3 times as long.
+        transport: Any = self.transport
+        if not transport.dataBuffer and not transport._tempDataLen:
+            sent = transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            if (
+                sent.__class__ is int
+            ):  # else the connection is lost, as the transport will say in its own turn
+                data = data[sent:]
+        transport.write(data)
 
     def _key_wanted(self) -> None:
         self._give_up(AuthenticationError(f"{self.host} {_KEY_WANTED}", host=self.host))
