@@ -79,6 +79,9 @@ class Nobody:
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
         pass
 
+    def items(self, seq: int, number: int) -> None:
+        return None
+
     def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
         pass
 

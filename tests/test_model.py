@@ -29,6 +29,7 @@ from txserf.model import (
     LogLine,
     Member,
     MemberEvent,
+    MemberItems,
     MemberStatus,
     QueryEvent,
     QueryResult,
@@ -277,6 +278,23 @@ class MemberTests(ModelCase):
 
     def test_one_wrong_member_refuses_them_all(self) -> None:
         self.refused(members_from_wire, {"Members": [MEMBER, {**MEMBER, "Port": "7946"}]})
+
+    def test_members_that_come_piece_by_piece_are_read_as_a_list(self) -> None:
+        records = [{**MEMBER, "Name": f"n{n}", "Tags": {"n": str(n % 200)}} for n in range(2_000)]
+        for size in (1, 15, 700, 2_000):
+            items = MemberItems(len(records))
+            for start in range(0, len(records), size):
+                items.read(records[start : start + size])
+            members = members_from_wire({"Members": items})
+            self.assertEqual(members, members_from_wire({"Members": records}))
+            self.assertEqual(len({id(member.tags) for member in members}), 200)
+
+    def test_one_wrong_member_refuses_all_that_come_piece_by_piece_once_all_have_come(self) -> None:
+        items = MemberItems(3)
+        for record in (MEMBER, {**MEMBER, "Port": "7946"}, MEMBER):
+            items.read([record])
+        for _ in range(2):
+            self.assertEqual(self.refused(members_from_wire, {"Members": items}), "Port is str, not int")
 
     def test_a_member_made_by_hand_takes_serfs_words_and_plain_dicts(self) -> None:
         member = Member(name="n1", status="left", tags={"role": "web"})

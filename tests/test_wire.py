@@ -40,6 +40,9 @@ class Recorder:
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
         self.got.append((seq, error, body))
 
+    def items(self, seq: int, number: int) -> wire.Items | None:
+        return None
+
     def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
         raise AssertionError("it has told of no stream")
 
@@ -63,6 +66,42 @@ class StreamRecorder(Recorder):
         self.got += [(seq, "", body) for body in bodies]
 
 
+class Collected:
+    """The items of a long list, which came one after the other."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.got: list[Any] = []
+
+    def read(self, items: list[Any]) -> None:
+        self.got += items
+
+
+class ItemRecorder(Recorder):
+    """
+    Keeps decoded records, and takes the items of long lists as they come.
+
+    :ivar lists: these lists, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists: list[Collected] = []
+
+    def items(self, seq: int, number: int) -> wire.Items | None:
+        assert seq == WITH_BODY
+        self.lists.append(Collected(number))
+        return self.lists[-1]
+
+    def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+        for key, value in body.items():
+            if isinstance(value, Collected):
+                assert value is self.lists[-1]
+                assert len(value.got) == value.number
+                body = {key: value.got}
+        super().body(seq, error, body)
+
+
 def fed(recorder: Recorder, decoder: wire.Decoder, chunks: Iterable[bytes]) -> ProtocolError | None:
     """Feed *chunks*, and return the error, if there was one."""
     try:
@@ -77,7 +116,8 @@ def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record],
     """
     Feed *chunks*, and return the records and the error, if there was one.
 
-    They are the same where the bodies are records of a stream whose records came before.
+    They are the same where the bodies are records of a stream whose records came before, and where the items of long
+    lists are taken as they come.
     """
     recorder = Recorder()
     error = fed(recorder, wire.Decoder(recorder, size_limit), chunks)
@@ -88,6 +128,9 @@ def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record],
         del streams.got[:]
         assert str(fed(streams, decoder, chunks)) == str(error)
         assert streams.got == recorder.got
+        taker = ItemRecorder()
+        assert str(fed(taker, wire.Decoder(taker), chunks)) == str(error)
+        assert taker.got == recorder.got
     return recorder.got, error
 
 
@@ -498,6 +541,140 @@ class LendingTests(SynchronousTestCase):
         self.assertEqual(len(recorder.got), 1)
 
 
+STREAM = 300
+
+
+class StreamsAndItems(ItemRecorder):
+    """
+    Says of `STREAM` that it is a stream, too.
+
+    :ivar together: how many records came at once, each time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[int] = []
+
+    def header(self, seq: int, error: str) -> Any:
+        return "record" if seq == STREAM else super().header(seq, error)
+
+    def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
+        self.together.append(len(bodies))
+
+
+class ItemTests(SynchronousTestCase):
+    """The items of a long list are taken as they come, where the receiver wants that; nothing else differs."""
+
+    def setUp(self) -> None:
+        self.recorder = ItemRecorder()
+        self.decoder = wire.Decoder(self.recorder, 10_000)
+        self.body = {"Members": [{"Name": f"node-{number:03}"} for number in range(300)]}
+        self.data = reply(WITH_BODY, self.body)
+
+    def taken(self) -> int:
+        """Return how many items have been taken."""
+        return sum(len(each.got) for each in self.recorder.lists)
+
+    def test_they_are_taken_before_the_rest_has_come(self) -> None:
+        self.decoder.feed(self.data[:1000])
+        self.assertGreater(self.taken(), 40)
+        self.assertEqual(self.recorder.got, [])
+        self.decoder.feed(self.data[1000:])
+        self.assertEqual(self.recorder.got, [(WITH_BODY, "", self.body)])
+
+    def test_no_more_of_them_are_unpacked_than_have_not_been_taken(self) -> None:
+        data = reply(WITH_BODY, {"Members": [[0] * 10] * 100_000})
+
+        class Dropped(ItemRecorder):
+            def items(self, seq: int, number: int) -> wire.Items | None:
+                found = Collected(number)
+                found.read = lambda items: None  # type: ignore[method-assign]
+                return found
+
+            def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
+                self.got.append((seq, error, None))
+
+        recorder = Dropped()
+        decoder = wire.Decoder(recorder)
+        tracemalloc.start()
+        try:
+            for chunk in cuts(data, range(0, len(data), 60_000)):
+                decoder.feed(chunk)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(recorder.got, [(WITH_BODY, "", None)])
+        self.assertLess(peak, 2_000_000)
+
+    def test_what_comes_behind_them_is_read_as_ever(self) -> None:
+        behind = header(WITHOUT_BODY) + self.data + reply(WITH_BODY, {"Num": 1})
+        self.decoder.feed(self.data + behind)
+        expected = [
+            (WITH_BODY, "", self.body),
+            (WITHOUT_BODY, "", None),
+            (WITH_BODY, "", self.body),
+            (WITH_BODY, "", {"Num": 1}),
+        ]
+        self.assertEqual(self.recorder.got, expected)
+
+    def test_a_list_that_comes_in_one_bite_or_is_short_is_a_list(self) -> None:
+        self.decoder.feed(reply(WITH_BODY, {"Members": [0] * 100}))
+        self.decoder.feed(reply(WITH_BODY, {"Members": ["x" * 500] * 15}))
+        self.assertEqual((len(self.recorder.got), self.recorder.lists), (2, []))
+
+    def test_a_list_of_another_place_than_the_only_field_is_a_list(self) -> None:
+        for body in ({"A": 1, "Members": [0] * 5_000}, {"Members": {"A": [0] * 5_000}}, {"A": [[0] * 5_000]}):
+            self.setUp()
+            self.decoder.feed(reply(WITH_BODY, body))
+            self.assertEqual((self.recorder.got, self.recorder.lists), ([(WITH_BODY, "", body)], []))
+
+    def test_the_bytes_of_all_of_them_count_as_one_message(self) -> None:
+        self.decoder = wire.Decoder(self.recorder, len(self.data) // 2)
+        error = fed(self.recorder, self.decoder, cuts(self.data, range(0, len(self.data), 100)))
+        self.assertIsInstance(error, ProtocolError)
+        self.assertLess(self.taken(), 160)
+
+    def test_the_bytes_that_have_come_of_a_message_are_counted_with_them(self) -> None:
+        start = len(header(WITH_BODY))
+        for end in range(start, len(self.data)):
+            self.setUp()
+            self.decoder.feed(self.data[:end])
+            self.assertEqual(self.decoder.waiting, end - start)
+
+    def test_garbage_among_them_is_refused(self) -> None:
+        self.decoder.feed(self.data[:1000])
+        self.assertRaises(ProtocolError, self.decoder.feed, b"\xc1" * 100)
+        self.assertEqual((self.recorder.got, self.decoder.due), ([], WITH_BODY))
+
+    def test_a_decoder_that_is_closed_among_them_takes_no_more(self) -> None:
+        self.decoder.feed(self.data[:1000])
+        taken = self.taken()
+        self.decoder.close()
+        self.decoder.feed(self.data[1000:])
+        self.assertEqual((self.taken(), self.recorder.got, self.decoder.waiting), (taken, [], 0))
+
+    def test_items_that_look_like_records_of_an_open_stream_are_items(self) -> None:
+        recorder, decoder, record = self.with_stream()
+        items = wire.Unpacker().feed(record * 400)
+        decoder.feed(reply(WITH_BODY, {"Members": items}))
+        self.assertEqual((recorder.got, recorder.together), ([(WITH_BODY, "", {"Members": items})], []))
+
+    def test_records_of_streams_come_together_behind_them_as_before(self) -> None:
+        recorder, decoder, record = self.with_stream()
+        decoder.feed(self.data + record)
+        decoder.feed(record * 5)
+        self.assertEqual((len(recorder.lists), recorder.together), (1, [5]))
+
+    def with_stream(self) -> tuple[StreamsAndItems, wire.Decoder, bytes]:
+        """Return a decoder that knows a stream, its recorder, and a record of that stream."""
+        recorder = StreamsAndItems()
+        decoder = wire.Decoder(recorder)
+        record = reply(STREAM, {"LTime": 1})
+        decoder.feed(record + record)
+        del recorder.got[:], recorder.together[:]
+        return recorder, decoder, record
+
+
 class StreamTests(SynchronousTestCase):
     """Records of streams come together where they can; nothing else differs."""
 
@@ -679,8 +856,19 @@ _BODIES = st.dictionaries(
     ),
     max_size=3,
 )
+# Up to 15 items a list has a shorter head. Some items look like other messages.
+_LONG_LISTS = st.dictionaries(
+    st.text(max_size=20),
+    st.lists(
+        st.sampled_from([0, {}, {"Seq": WITHOUT_BODY, "Error": ""}, {"Payload": header(WITHOUT_BODY)}, [[]]]),
+        min_size=14,
+        max_size=40,
+    ),
+    min_size=1,
+    max_size=2,
+)
 _RECORDS = st.lists(
-    st.tuples(st.just(WITH_BODY), st.just(""), _BODIES)
+    st.tuples(st.just(WITH_BODY), st.just(""), _BODIES | _LONG_LISTS)
     | st.tuples(st.just(WITHOUT_BODY), st.text(max_size=10), st.none()),
     max_size=6,
 )

@@ -41,6 +41,7 @@ from txserf.arguments import (
     whole,
 )
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
+from txserf.wire import Items
 
 #: The levels of an agent's log, the lowest first. The agent takes them in capitals and small letters.
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR")
@@ -93,6 +94,7 @@ class Command:
         connection meanwhile.
     :ivar road: the connection that it takes.
     :ivar decode: makes the typed value of a reply's body; raises `ProtocolError` for another shape.
+    :ivar items: makes what takes the items of a long list as they come; `decode` finds it in the place of the list.
     :ivar decode_record: makes the typed value of a stream's record, likewise.
     :ivar error: the typed API's class of an agent's error.
     :ivar ends: the ``Type`` of the record that is a stream's last; empty where ``stop`` ends it.
@@ -112,6 +114,7 @@ class Command:
     slow: bool = False
     road: Road = Road.MAIN
     decode: Callable[[Mapping[str, Any]], Any] = _no_body
+    items: Callable[[int], Items] | None = None
     decode_record: Callable[[Mapping[str, Any]], Any] = _no_body
     error: type[RpcError] = RpcError
     ends: str = ""
@@ -459,6 +462,7 @@ MEMBERS = Command(
     reply=Answered.BODY,
     shape=_MEMBERS,
     decode=_members_by_name,
+    items=model.MemberItems,
 )
 MEMBERS_FILTERED = Command(
     "members-filtered",
@@ -471,6 +475,7 @@ MEMBERS_FILTERED = Command(
     reply=Answered.BODY,
     shape=_MEMBERS,
     decode=_members_by_name,
+    items=model.MemberItems,
     may_close=_may_not_compile,
 )
 TAGS = Command(

@@ -295,14 +295,17 @@ class _SharedTags:
     Tags that came, each kept once: in large clusters many members have the same, and those of one take some 200 bytes.
 
     :param most: the number of entries past which all are forgotten.
+    :ivar sharing: whether it is still worthwhile to look for equal ones.
     :ivar by_values: by their values, in each order in which these came. A tuple takes a third of the time of a frozenset.
     :ivar distinct: by what they have.
     """
 
-    __slots__ = ("_most", "by_values", "distinct")
+    __slots__ = ("_most", "_worthwhile", "by_values", "distinct", "sharing")
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._worthwhile = _MOST_RECENT + most // 8
+        self.sharing = True
         self.by_values: dict[tuple[Any, ...], Tags] = {}
         self.distinct: dict[frozenset[tuple[Any, Any]], Tags] = {}
 
@@ -316,6 +319,7 @@ class _SharedTags:
         shared = self.distinct.get(items)
         if shared is None:
             shared = self.distinct[items] = Tags(tags)
+            self.sharing = len(self.distinct) < self._worthwhile
         self.by_values[values] = shared
         return shared
 
@@ -333,17 +337,51 @@ _recent_tags = _SharedTags(_MOST_RECENT)
 
 def members_from_wire(body: _Record) -> list[Member]:
     """Read the body of ``members`` and ``members-filtered``, and of a member event."""
+    records = body.get("Members")
+    if records.__class__ is list:
+        few = len(records) <= _FEW_MEMBERS
+        return _read_members(records, _recent_tags if few else _SharedTags(len(records)))
+    if records.__class__ is MemberItems:
+        return records.members()
+    if records is None:
+        return []
+    raise ProtocolError(f"Members is {type(records).__name__}, not a list")
+
+
+class MemberItems:
+    """
+    Reads the members of a long list as they come: an `Items` of `txserf.wire`.
+
+    :param number: of all of them.
+    """
+
+    __slots__ = ("_fault", "_members", "_tags")
+
+    def __init__(self, number: int) -> None:
+        self._members: list[Member] = []
+        self._tags = _SharedTags(number)
+        self._fault: ProtocolError | None = None
+
+    def read(self, items: list[Any]) -> None:
+        if self._fault is None:
+            try:
+                self._members += _read_members(items, self._tags)
+            except ProtocolError as fault:
+                self._fault = fault.with_traceback(None)
+
+    def members(self) -> list[Member]:
+        """Return those that came; raises `ProtocolError` if one was not as agents send them."""
+        if self._fault is not None:
+            raise self._fault
+        return self._members
+
+
+def _read_members(records: list[Any], all_tags: _SharedTags) -> list[Member]:
     # It reads what `Member.from_wire` reads, and leaves each record to it that is not as agents send them. It is one
     # function that calls none of Python's own: by `Member.from_wire` 10,000 members take six times as long.
     members: list[Any] = []
-    records = body.get("Members")
-    if records is None:
-        return members
-    if records.__class__ is not list:
-        raise ProtocolError(f"Members is {type(records).__name__}, not a list")
     add = members.append
-    all_tags = _recent_tags if len(records) <= _FEW_MEMBERS else _SharedTags(len(records))
-    find_tags, sharing = all_tags.by_values.get, True
+    find_tags, sharing = all_tags.by_values.get, all_tags.sharing
     status: MemberStatus | str = _ALIVE
     last_word, last_port = "alive", 0
     protocol, delegate = _PROTOCOL, _DELEGATE
@@ -369,7 +407,7 @@ def members_from_wire(body: _Record) -> list[Member]:
                 shared = find_tags(values)
                 if shared is None or shared != tags:
                     shared = all_tags.add(tags, values)
-                    sharing = len(all_tags.distinct) < _MOST_RECENT + len(records) // 8
+                    sharing = all_tags.sharing
             else:
                 "".join(tags), "".join(tags.values())
                 shared = Tags(tags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -12,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.fakes import MEMBER, MEMBERS, user_event
+from tests.fakes import MEMBER, MEMBERS, reply, user_event
 from tests.serf_case import SerfCase
 from txserf import commands, constant
 from txserf.embedded import EmbeddedCluster
@@ -28,12 +29,16 @@ from txserf.errors import (
     RequestTimeout,
     RpcError,
 )
-from txserf.model import Coordinate, KeyReply, Member
+from txserf.model import Coordinate, KeyReply, Member, members_from_wire
 from txserf.serf.serf import Serf
 
 KEYS = {"Keys": {"secret==": 2}, "Messages": {"n1": "hm"}, "NumNodes": 2, "NumErr": 0, "NumResp": 2}
 COORD = {"Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0.0, "Height": 0.001}, "Ok": True}
 NO_COORD = {"Coord": {"Vec": None, "Error": 0.0, "Adjustment": 0.0, "Height": 0.0}, "Ok": False}
+
+
+def by_name(members: list[Member]) -> list[Member]:
+    return sorted(members, key=attrgetter("name"))
 
 
 class CallTests(SerfCase):
@@ -304,6 +309,50 @@ class LaneTests(SerfCase):
         for call in calls:
             names = [member.name for member in self.successResultOf(call)]
             self.assertEqual(names, ["N3", "n1", "n10", "n2"])
+
+    def test_members_of_a_large_cluster_are_read_as_they_come(self) -> None:
+        records = [{**MEMBER, "Name": f"n{n * 7 % 300:03}", "Tags": {"n": str(n)}} for n in range(300)]
+        for cut in range(0, 60_000, 997):
+            calls: list[Deferred[Any]] = [
+                self.serf.members(),
+                self.serf.members(status="alive"),
+                self.serf.ping(),
+            ]
+            first, second, ping = self.agent.asked()
+            data = reply(first.seq, {"Members": records}) + reply(second.seq, {"Members": records[:100]})
+            self.agent.send(data[:cut])
+            self.agent.send(data[cut:], reply(ping.seq))
+            all_of_them, some, _ = [self.successResultOf(call) for call in calls]
+            self.assertEqual(all_of_them, by_name(members_from_wire({"Members": records})))
+            self.assertEqual(some, by_name(members_from_wire({"Members": records[:100]})))
+
+    def test_a_wrong_one_among_many_members_fails_that_call_alone(self) -> None:
+        records = [MEMBER] * 200
+        calls = [self.serf.members(), self.serf.members()]
+        bad, good = self.agent.asked()
+        self.agent.reply(bad.seq, {"Members": [*records, {**MEMBER, "Port": "7946"}, *records]})
+        self.agent.reply(good.seq, {"Members": records})
+        error = self.failureResultOf(calls[0], ProtocolError).value
+        self.assertEqual(str(error), "members: Port is str, not int")
+        self.assertEqual(len(self.successResultOf(calls[1])), 200)
+
+    def test_a_call_that_is_cancelled_while_its_members_come_leaves_the_connection_good(self) -> None:
+        cancelled, other = self.serf.members(), self.serf.members()
+        first, second = self.agent.asked()
+        data = reply(first.seq, {"Members": [MEMBER] * 200})
+        self.agent.send(data[:9000])
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.agent.send(data[9000:], reply(second.seq, {"Members": [MEMBER]}))
+        self.assertEqual(len(self.successResultOf(other)), 1)
+
+    def test_members_that_had_come_in_part_before_a_loss_are_all_read_again(self) -> None:
+        call = self.serf.members()
+        records = [{**MEMBER, "Name": f"n{n:03}"} for n in range(200)]
+        self.agent.send(reply(self.asked_one("members").seq, {"Members": records})[:9000])
+        self.reconnect()
+        self.agent.reply(self.asked_one("members").seq, {"Members": records})
+        self.assertEqual(self.successResultOf(call), members_from_wire({"Members": records}))
 
     def test_a_filter_that_may_not_compile_goes_alone_and_its_connection_is_closed(self) -> None:
         call = self.serf.members(name="n[12]")

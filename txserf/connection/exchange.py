@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from txserf.commands import STOP, Command
 from txserf.errors import SerfError
+from txserf.wire import Items
 
 _log = Logger(namespace="txserf.connection")
 
@@ -43,6 +44,15 @@ class Exchange:
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         """Take the one reply. *error* is the agent's error, empty for none."""
         raise NotImplementedError
+
+    def items(self, number: int) -> Items | None:
+        """
+        Return what takes the items of the reply's list as they come.
+
+        :param number: of items, which are many.
+        :returns: None if `replied` is to have the list itself.
+        """
+        return None
 
     def record(self, body: Mapping[str, Any]) -> None:
         """Take a record of a stream. The records of one stream come in order."""

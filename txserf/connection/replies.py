@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from txserf import commands
 from txserf.connection.exchange import Exchange, Unwanted
+from txserf.wire import Items
 
 # Stopped streams whose Seqs are remembered. Records of a stopped stream may come behind the stop's reply: the
 # agent's goroutine for that stream works off what is queued, 512 records at the most and the one at hand, and no
@@ -88,6 +89,11 @@ class Replies:
             elif not body.get(command.sender):
                 return
         exchange.record(body)
+
+    def items(self, seq: int, number: int) -> Items | None:
+        """Return what takes the items of a reply; see `txserf.wire.Receiver`."""
+        exchange = self.calls.get(seq)
+        return None if exchange is None else exchange.items(number)
 
     def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
         """Take records of a stream that goes on until it is stopped, or that was stopped."""

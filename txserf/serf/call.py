@@ -12,6 +12,7 @@ from txserf.commands import Command, Road
 from txserf.connection.operation import Operation
 from txserf.connection.session import Session
 from txserf.errors import ConnectionLost, ProtocolError, RequestTimeout, RpcError, SerfError
+from txserf.wire import Items
 
 _MAIN = Road.MAIN  # read for every call: an Enum's member takes 40 ns to look up
 
@@ -55,6 +56,9 @@ class Call(Operation):
             self.result.errback(ProtocolError(f"{self.command.wire}: {broken}"))
             return
         self.result.callback(value)
+
+    def items(self, number: int) -> Items | None:
+        return None if self.command.items is None else self.command.items(number)
 
     def lost(self, reason: SerfError) -> None:
         if self.command is commands.LEAVE and isinstance(reason, ConnectionLost) and self.seq is not None:
