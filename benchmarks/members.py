@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -11,7 +11,7 @@ from twisted.internet.endpoints import clientFromString, connectProtocol
 
 import txserf
 from benchmarks import go, limit
-from benchmarks.bare import Bare
+from benchmarks.bare import Bare, StraightLine
 from benchmarks.harness import Measure, Setting, Stopwatch, Subject, Table, Turn, without
 
 Call = Callable[[], Awaitable[Any]]
@@ -31,14 +31,19 @@ async def flights(call: Call, in_flight: int, seconds: float) -> Turn:
     return [watch.rate(done)]
 
 
-@asynccontextmanager
-async def bare(address: str) -> AsyncIterator[Call]:
-    from twisted.internet import reactor
+def bare(kind: type[Bare]) -> Callable[[str], AbstractAsyncContextManager[Call]]:
+    """Return what connects a protocol that is not txserf's."""
 
-    connection = await connectProtocol(clientFromString(reactor, f"tcp:{address}"), Bare())
-    await connection.call("handshake", {"Version": 1}, False)
-    yield lambda: connection.call("members", None, True)
-    connection.transport.loseConnection()
+    @asynccontextmanager
+    async def connected(address: str) -> AsyncIterator[Call]:
+        from twisted.internet import reactor
+
+        connection = await connectProtocol(clientFromString(reactor, f"tcp:{address}"), kind())
+        await connection.call("handshake", {"Version": 1}, False)
+        yield lambda: connection.call("members", None, True)
+        connection.transport.loseConnection()
+
+    return connected
 
 
 @asynccontextmanager
@@ -121,7 +126,8 @@ def subjects(number: int) -> tuple[Subject, ...]:
             ours=False,
             missing=go.missing,
         ),
-        Subject("bare protocol", in_flight(number, bare), ours=False),
+        Subject("bare protocol", in_flight(number, bare(Bare)), ours=False),
+        Subject("straight-line code", in_flight(number, bare(StraightLine)), ours=False),
         Subject("SerfProtocol", in_flight(number, protocol)),
         Subject("Client", in_flight(number, client)),
         Subject("Serf", in_flight(number, serf)),
