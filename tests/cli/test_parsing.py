@@ -28,6 +28,25 @@ class ParsingTests(SynchronousTestCase):
         values = parse(["rtt", "n1", "--timeout", "3", "n2"])[1]
         self.assertEqual((values["node"], values["other"], values["timeout"]), ("n1", "n2", 3.0))
 
+    def test_words_behind_two_dashes_are_arguments_however_they_begin(self) -> None:
+        for argv, key, expected in (
+            (["force-leave", "--prune", "--", "-x"], "node", "-x"),
+            (["join", "a", "--", "--replay", "-b"], "address", ["a", "--replay", "-b"]),
+            (["query", "--", "--no-ack"], "name", "--no-ack"),
+            (["event", "--", "--", "x"], "name", "--"),
+            (["tags", "--", "delete", "-x"], "item", ["-x"]),
+            (["wait", "--", "3"], "number", 3),
+        ):
+            values = parse(argv)[1]
+            self.assertEqual(values[key], expected, argv)
+            self.assertFalse(values.get("replay") or values.get("no_ack"), argv)
+
+    def test_what_is_wrong_behind_two_dashes_is_named_as_it_was_given(self) -> None:
+        self.assertIn("there is no argument '-y'", self.refusal("force-leave", "--", "-x", "-y"))
+        self.assertIn("'-many'", self.refusal("wait", "--", "-many"))
+        self.assertIn("'-set'", self.refusal("tags", "--", "-set"))
+        self.assertIn("NODE", self.refusal("force-leave", "--"))
+
     def test_each_command_has_a_value_for_each_of_its_parameters(self) -> None:
         given = {
             "event": ["x"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import attrs
@@ -13,6 +13,10 @@ from txserf.arguments import did_you_mean
 from txserf.cli.table import BY_NAME, COMMANDS, COMMON, CliCommand, Parameter
 
 _DESCRIPTION = "Asks and follows Serf's agents. When one is lost, it goes on with the next."
+
+# Stands before each word behind "--" while argparse has it. Options and arguments may stand in any order, so argparse goes over
+# the words twice; the second time it has forgotten the "--". No command line can have this character.
+_ARGUMENT = "\0"
 
 
 class UsageError(Exception):
@@ -77,7 +81,7 @@ def _add(parser: Any, row: Parameter) -> None:
         keywords["action"] = "store_true"
     else:
         keywords["metavar"] = row.shown
-        keywords["type"] = row.kind
+        keywords["type"] = _converter(row.kind)
         if row.choices:
             keywords["choices"] = row.choices
     if row.is_option:
@@ -91,6 +95,17 @@ def _add(parser: Any, row: Parameter) -> None:
         keywords["nargs"] = "?"
         keywords["default"] = row.default
     parser.add_argument(*row.names, **keywords)
+
+
+def _converter(kind: type[Any]) -> Callable[[str], Any]:
+    def convert(word: str) -> Any:
+        word = word.removeprefix(_ARGUMENT)
+        try:
+            return kind(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {word!r}") from None
+
+    return convert
 
 
 def parse(argv: Sequence[str]) -> tuple[CliCommand, dict[str, Any]]:
@@ -113,6 +128,9 @@ def parse(argv: Sequence[str]) -> tuple[CliCommand, dict[str, Any]]:
     if row is None:
         raise UsageError("a command is due; see txserf --help")
     parser = command_parser(row)
+    if "--" in behind:
+        place = behind.index("--")
+        behind[place:] = [_ARGUMENT + word for word in behind[place + 1 :]]
     given |= _parsed(parser, behind, (*row.parameters, *COMMON))
     values = {each.key: each.default for each in (*row.parameters, *COMMON)}
     values |= given
@@ -127,7 +145,9 @@ def _parsed(parser: argparse.ArgumentParser, argv: list[str], rows: Iterable[Par
         known = [name for row in rows for name in row.names if name.startswith("--")]
         what = "option" if word.startswith("-") else "argument"
         hint = did_you_mean(word, known) if what == "option" else ""
-        raise UsageError(f"there is no {what} {word!r}{hint}; see {parser.prog} --help")
+        raise UsageError(
+            f"there is no {what} {word.removeprefix(_ARGUMENT)!r}{hint}; see {parser.prog} --help"
+        )
     return vars(found)
 
 
