@@ -62,10 +62,16 @@ class MembersTests(CliCase):
         self.assertEqual(running.code(), 2)
         self.assertEqual(running.errors, "txserf: --tag is KEY=VALUE, not 'role'\n")
 
-    def test_a_pattern_that_the_agent_refuses_is_1(self) -> None:
-        running = self.start("members", "--name", "(")
-        self.assertEqual(running.code(1), 1)
-        self.assertEqual(running.errors.count("\n"), 1)
+    def test_a_pattern_that_the_agent_refuses_is_2_and_named(self) -> None:
+        for argv, named in (
+            (["--name", "("], "--name '('"),
+            (["--status", "a)"], "--status 'a)'"),
+            (["--tag", "role=["], "--tag '['"),
+        ):
+            running = self.start("members", *argv)
+            self.assertEqual(running.code(1), 2)
+            self.assertEqual(running.errors.count("\n"), 1)
+            self.assertTrue(running.errors.startswith(f"txserf: {named} is no regular expression"))
 
 
 class ConnectingTests(CliCase):

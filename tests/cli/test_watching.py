@@ -98,6 +98,12 @@ class QueryTests(CliCase):
         running = self.start("query", "load", "--tag", "role=typo", "--expect", "all")
         self.assertEqual(running.code(10), 3)
 
+    def test_a_pattern_that_no_node_can_read_is_2_and_named(self) -> None:
+        for more in ((), ("--expect", "all")):
+            running = self.start("query", "load", "--tag", "role=[", *more)
+            self.assertEqual(running.code(20), 2)
+            self.assertTrue(running.errors.startswith("txserf: --tag '[' is no regular expression"))
+
     def test_the_timeout_is_that_of_the_query(self) -> None:
         running = self.start("query", "load", "--timeout", "1")
         self.advance(0.8)

@@ -9,7 +9,7 @@ from txserf.cli import outputs
 from txserf.cli.invocation import Invocation, stdin
 from txserf.cli.parsing import UsageError, tags
 from txserf.cli.selection import Selection
-from txserf.errors import hides_arguments
+from txserf.errors import RpcError, hides_arguments
 from txserf.model import KeyReply
 from txserf.service.members import full
 from txserf.service.terminal import printable
@@ -23,7 +23,12 @@ async def members(run: Invocation) -> None:
         await watch_members(run)
         return
     selection = Selection(run.values)
-    run.show_members(await run.serf.members(**selection.arguments))
+    try:
+        found = await run.serf.members(**selection.arguments)
+    except RpcError:
+        selection.compiled()  # if that fails too, the command line is wrong
+        raise
+    run.show_members(found)
 
 
 async def event(run: Invocation) -> None:

@@ -369,7 +369,7 @@ BY_NAME = {row.name: row for row in COMMANDS}
 EXIT_CODES = {
     0: "It was done.",
     1: "The agent refused, or could not be reached.",
-    2: "The command line is wrong. Nothing was sent.",
+    2: "The command line is wrong. Nothing was changed.",
     3: "Not all that was expected came (query, events, wait). The names of the missing are on standard error.",
     130: "It was ended by Ctrl-C.",
 }

@@ -15,12 +15,12 @@ from twisted.internet.task import deferLater
 from txserf import wire
 from txserf.cli import outputs
 from txserf.cli.invocation import Invocation, Missing
-from txserf.cli.parsing import UsageError, tags
+from txserf.cli.parsing import UsageError
 from txserf.cli.selection import Selection
 from txserf.cluster.template import Template
 from txserf.cluster.view import ClusterView
 from txserf.commands import LOG_LEVELS
-from txserf.errors import ConnectError, RequestTimeout
+from txserf.errors import ConnectError, RequestTimeout, RpcError
 from txserf.model import Answer, Gap, Member
 from txserf.serf.query import Query
 from txserf.service.members import full
@@ -70,18 +70,23 @@ async def query(run: Invocation) -> None:
     """Ask the members, and show the answers."""
     values = run.values
     expected = _expected(values["expect"])
+    selection = Selection({"status": None, "tag": values["tag"]})
     asked = run.serf.query(
         values["name"],
         run.payload(),
         nodes=values["node"] or (),
-        tags=tags(values["tag"]),
+        tags=selection.arguments.get("tags", {}),
         acks=not values["no_ack"],
         timeout=run.timeout,
         relay_factor=values["relay_factor"] or 0,
         # For a number too, because the agent's list of the members has the names of those that are missing.
         expect="all" if expected else None,
     )
-    acks, answers = await _collect(run, asked, expected if isinstance(expected, int) else None)
+    try:
+        acks, answers = await _collect(run, asked, expected if isinstance(expected, int) else None)
+    except RpcError:
+        selection.compiled()  # if that fails too, the command line is wrong
+        raise
     enough = len(answers) >= (expected if isinstance(expected, int) else 1)
     missing: list[str] = []
     if expected == "all" or (expected and not enough):
@@ -92,6 +97,7 @@ async def query(run: Invocation) -> None:
         shown = {node: wire.as_text(payload) for node, payload in answers.items()}
         run.show({"acks": sorted(acks), "answers": shown, "missing": missing})
     if missing or not enough:
+        selection.compiled()  # nodes say nothing of a pattern that they can't read
         of = f" of {expected}" if isinstance(expected, int) else ""
         came = f"query {values['name']}: {len(answers)}{of} answers came"
         raise Missing(f"{came}; missing: {listed(missing)}" if missing else came)
