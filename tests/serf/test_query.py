@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -97,6 +99,14 @@ class QueryTests(SerfCase):
         self.assertEqual((list(result.responses), result.complete), (["n1", "n2"], True))
         self.assertEqual(self.agent.asked(), [], "a query can't be stopped")
 
+    def test_one_that_has_ended_is_let_go_of_though_more_may_come(self) -> None:
+        query, seq = self.ask(expect=1)
+        self.send(seq, answer("n1", b"a"))
+        ended = weakref.ref(query)
+        del query
+        gc.collect()
+        self.assertIsNone(ended())
+
     def test_one_that_gets_fewer_answers_than_expected_ends_with_done(self) -> None:
         query, seq = self.ask(expect=2)
         self.send(seq, answer("n1"), DONE)
@@ -161,6 +171,14 @@ class QueryTests(SerfCase):
         self.assertNoResult(waiting)
         self.clock.advance(0.1)
         self.failureResultOf(waiting, RequestTimeout)
+
+    def test_one_that_is_done_does_not_time_out_afterwards(self) -> None:
+        query, seq = self.ask(timeout=3.0)
+        log = Log(self)
+        self.send(seq, DONE)
+        self.clock.advance(60.0)
+        self.assertEqual(self.successResultOf(query.when_done()), QueryResult(complete=True))
+        self.assertEqual(log.texts, [])
 
     def test_a_cancelled_one_fails_who_waits_and_harms_nothing(self) -> None:
         query, seq = self.ask()

@@ -152,9 +152,13 @@ class Asking(Operation):
             self._end()
 
     def _end(self, _: object = None) -> None:
-        if not self.done:
+        if self.done:
+            return
+        if self.last:  # nothing comes any more that would have to be dropped
+            self._session.settle(self)
+        else:
             self.abandon()
-            self._over(self.result(complete=True))
+        self._over(self.result(complete=True))
 
     def _stop_reading(self) -> None:
         if self._known is not None:
