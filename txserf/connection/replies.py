@@ -103,6 +103,9 @@ class Replies:
                 for _ in bodies:
                     self._stray(seq)
             return
+        if len(bodies) == 1:
+            exchange.record(bodies[0])
+            return
         runs = self._runs
         runs.append((exchange, bodies))
         try:

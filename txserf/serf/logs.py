@@ -73,7 +73,7 @@ class Share:
         rank = _RANKS.get(line.level)
         wanted = rank is None or self.rank is None or rank >= self.rank
         if wanted and self.history.takes(line):
-            self.subscriber.records(iter((line,)))
+            self.subscriber.record(line)
 
 
 class LogStream(Stream[LogLine]):
@@ -88,7 +88,12 @@ class LogStream(Stream[LogLine]):
         self.level: str = level.upper()
         self._monitors = monitors
         subscriber = Subscriber(
-            self._activated, self._interrupted, self._deliver_all, self._leave_out, self._over
+            self._activated,
+            self._interrupted,
+            self._deliver,
+            self._deliver_all,
+            self._leave_out,
+            self._over,
         )
         self._share = Share(self.level, subscriber)
         monitors.add(self._share)
@@ -140,7 +145,7 @@ class Monitors:
             self._is_active = False
             self._history = _History()
             subscriber = Subscriber(
-                self._activated, self._interrupted, self._lines, self._unreadable, self._over
+                self._activated, self._interrupted, self._line, self._lines, self._unreadable, self._over
             )
             self._subscription = self._open(share.level, subscriber)
         else:
@@ -188,11 +193,14 @@ class Monitors:
         for share in list(self._shares):
             share.subscriber.interrupted(heard_at)
 
+    def _line(self, line: LogLine) -> None:
+        self._history.takes(line)
+        for share in list(self._shares):
+            share.take(line)
+
     def _lines(self, lines: Iterator[LogLine]) -> None:
         for line in lines:
-            self._history.takes(line)
-            for share in list(self._shares):
-                share.take(line)
+            self._line(line)
 
     def _unreadable(self, why: ProtocolError) -> None:
         for share in list(self._shares):
