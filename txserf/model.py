@@ -593,7 +593,7 @@ class QueryEvent(_QueryEventDraft):
 
     def bound(self, responder: Callable[[int, bytes], Deferred[None]]) -> QueryEvent:
         """Return a copy of this query whose `respond` calls *responder(id, payload)*."""
-        return attrs.evolve(self, responder=responder)
+        return QueryEvent(self.id, self.name, self.payload, self.ltime, responder=responder)
 
 
 Event = UserEvent | MemberEvent | QueryEvent
