@@ -323,7 +323,7 @@ def test_a_terminal_gets_a_table_in_colours(shared_cluster: list[Agent]) -> None
     assert "NAME" in running.shown
 
 
-@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}], ids=str)
 def test_a_terminal_that_wants_none_gets_no_colours(
     shared_cluster: list[Agent], environ: dict[str, str]
 ) -> None:

@@ -47,13 +47,13 @@ class WhoGetsColoursTests(SynchronousTestCase):
         self.assertFalse(Look(None, {}).is_terminal)
 
     def test_not_where_the_environment_wants_none(self) -> None:
-        for environ in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        for environ in ({"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}, {}):
             look = Look(Screen(), environ)
             self.assertTrue(look.is_terminal)
             self.assertEqual(look.styled("n1", "alive"), "n1", environ)
 
     def test_an_empty_no_color_counts_as_none(self) -> None:
-        self.assertTrue(Look(Screen(), {"NO_COLOR": ""}).has_colours)
+        self.assertTrue(Look(Screen(), {"TERM": "xterm", "NO_COLOR": ""}).has_colours)
 
     def test_not_without_rich(self) -> None:
         with mock.patch.object(terminal, "find_spec", return_value=None):

@@ -48,7 +48,8 @@ STYLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_DUMB = ("dumb", "unknown")
+# What ``TERM`` is on a terminal without control sequences; empty is as good as not set.
+_DUMB = ("", "dumb", "unknown")
 
 # Control sequences: wrap no lines, go to the first line; erase to the end of the line; erase all below, wrap again.
 _BEGIN, _LINE, _END = "\x1b[?7l\x1b[H", "\x1b[K\r\n", "\x1b[J\x1b[?7h"
@@ -74,9 +75,9 @@ class Look:
     :param stream: a text stream; None for none.
     :param environ: variables; None takes those of the process.
     :ivar is_terminal: whether it is a terminal.
-    :ivar can_redraw: whether it is one that knows control sequences, as `redrawn` has them: ``TERM`` is not ``dumb``.
-    :ivar has_colours: whether it is one that wants colours: neither is ``NO_COLOR`` set, nor ``TERM`` to ``dumb``, and rich
-        is there.
+    :ivar can_redraw: whether it is one that knows control sequences, as `redrawn` has them: ``TERM`` names one that does, so it is
+        neither ``dumb`` nor unset.
+    :ivar has_colours: whether it is such a one, and wants colours: ``NO_COLOR`` is not set, and rich is there.
     """
 
     def __init__(self, stream: IO[str] | None, environ: Mapping[str, str] | None = None) -> None:
