@@ -530,6 +530,17 @@ class LimitTests(ChainCase):
             chain.put(item)
         self.assertEqual(chain.dropped, 0)
 
+    def test_a_limit_that_is_raised_counts_for_those_that_wait_already(self) -> None:
+        gate: Deferred[None] = Deferred()
+        chain = self.chain(self.function("a", {1: gate}), limit=1)
+        chain.put(1)
+        chain.put(2)
+        chain.limit = 2
+        chain.put(3)
+        self.assertEqual(chain.dropped, 0)
+        gate.callback(None)
+        self.happened("a1", "a2", "a3", "idle")
+
     def test_without_a_limit_nothing_is_dropped(self) -> None:
         chain = self.chain(self.function("a", {0: Deferred()}))
         for item in range(20000):

@@ -64,6 +64,7 @@ class Chain(Generic[T]):
     :param idle: called each time that no item is left.
     :param limit: items that may wait; past it the oldest is dropped. None: no limit.
     :param dropping: called when the first item is dropped.
+    :ivar limit: the same, from the next item that waits on.
     :ivar dropped: how many items were dropped.
     """
 
@@ -76,8 +77,8 @@ class Chain(Generic[T]):
         "_idle",
         "_items",
         "_leaving",
-        "_limit",
         "dropped",
+        "limit",
     )
 
     def __init__(
@@ -88,11 +89,11 @@ class Chain(Generic[T]):
         limit: int | None = None,
         dropping: Callable[[], None] | None = None,
     ) -> None:
+        self.limit: int | None = limit
         self.dropped: int = 0
         self._functions = functions
         self._failed = failed
         self._idle = idle
-        self._limit = limit
         self._dropping = dropping
         self._items: deque[T] = deque()
         self._busy = False
@@ -110,7 +111,7 @@ class Chain(Generic[T]):
             return
         if self._busy:
             self._items.append(item)
-            if self._limit is not None and len(self._items) > self._limit:
+            if self.limit is not None and len(self._items) > self.limit:
                 self._items.popleft()
                 self.dropped += 1
                 if self.dropped == 1 and self._dropping is not None:

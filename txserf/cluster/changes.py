@@ -82,9 +82,7 @@ class Changes(Feed[Change]):
     def _put(self, change: Change, members: int) -> None:
         """Deliver a change of a view that has that many members."""
         if self._grows and self._limit is not None and self._limit < 2 * members:
-            self._limit = 2 * members
-            if self._chain is not None:
-                self._chain._limit = self._limit
+            self._let_wait(2 * members)
         self._deliver(change)
 
 

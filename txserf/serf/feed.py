@@ -104,6 +104,12 @@ class Feed(Generic[T]):
 
     # For its source
 
+    def _let_wait(self, limit: int) -> None:
+        """Let so many items wait from now on."""
+        self._limit = limit
+        if self._chain is not None:
+            self._chain.limit = limit
+
     def _deliver(self, item: T) -> None:
         if self._ended:
             return
