@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import ipaddress
 import math
 import pickle
@@ -132,6 +133,21 @@ class MemberTests(ModelCase):
             self.assertNotEqual(attrs.evolve(member, **{name: value}), member)
         self.assertEqual((attrs.evolve(member), hash(attrs.evolve(member))), (member, hash(member)))
         self.assertFalse(member == MEMBER)
+
+    def test_an_address_of_another_type_is_refused_and_its_type_named(self) -> None:
+        member = Member.from_wire(MEMBER)
+        values: list[Any] = [
+            b"abcd",
+            b"",
+            "127.0.0.1",
+            0x7F000001,
+            ipaddress.ip_interface("10.0.0.1/8").network,
+        ]
+        for value in values:
+            for make in (Member, functools.partial(attrs.evolve, member)):
+                error = self.assertRaises(TypeError, make, name="n1", address=value)
+                self.assertIn("the address of a member is", str(error))
+                self.assertIn(type(value).__name__, str(error))
 
     def test_a_member_without_an_address_has_none(self) -> None:
         for absent in (None, b""):

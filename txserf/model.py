@@ -264,6 +264,9 @@ def _keep_address(member: Member, address: IPAddress | None) -> None:
         kept = address if getattr(address, "scope_id", None) else address.packed
     elif isinstance(address, ipaddress.IPv4Address):
         kept = address.packed
+    elif address is not None:
+        shown = type(address).__name__
+        raise TypeError(f"the address of a member is an IPv4Address, an IPv6Address or None, not {shown}")
     _ADDRESS.__set__(member, kept)
 
 
