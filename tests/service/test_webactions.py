@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError
+from twisted.logger import LogLevel, formatEvent
 
+from tests.fakes import Log
 from tests.service.web_case import Got, Reader, WebCase
 from txserf.model import QueryEvent, UserEvent
 from txserf.serf.query import Query
@@ -159,6 +161,57 @@ class ForceLeaveTests(ActionCase):
         self.assertEqual(self.act("/force-leave", {"node": "n3", "prune": True}).status, 200)
         self.run_for(3.0)
         self.assertEqual(self.names("/members"), ["n1", "n2"])
+
+
+class AuditTests(ActionCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = Log(self)
+        for name, agent in self.nodes.agents.items():
+            agent.handle_query("load", partial(_load, name))
+
+    def told(self, path: str, fields: object) -> str:
+        """Send an act, and return the line that is logged of it."""
+        self.log.events.clear()
+        self.act(path, fields)
+        self.run_for(12.0)
+        (event,) = [event for event in self.log.events if "outcome" in event]
+        self.assertEqual(event["log_level"], LogLevel.info)
+        for secret in (TOKEN, "p4yload"):
+            self.assertNotIn(secret, self.log.everything)
+        return str(formatEvent(event))
+
+    def test_each_act_leaves_a_line_that_says_who_asked_for_what_and_how_it_went(self) -> None:
+        payload = {"payload": "p4yload"}
+        for path, fields, line in (
+            ("/event", {"name": "deploy", **payload}, "event 'deploy': done"),
+            ("/force-leave", {"node": "n9"}, "force-leave 'n9': done"),
+            ("/query", {"name": "load", **payload, "expect": "all"}, "query 'load': 3 acks, 3 answers"),
+            ("/query", {"name": "no", "acks": False, "timeout": 0.5}, "query 'no': 0 acks, 0 answers"),
+        ):
+            self.assertEqual(self.told(path, fields), f"127.0.0.1 asked for {line}")
+
+    def test_so_does_one_that_is_refused_or_fails(self) -> None:
+        self.assertIn("event 'x': ", self.told("/event", {"name": "x", "payload": "p4yload" * 100}))
+        self.assertIn("event 'x': ", self.told("/event", {"name": "x", "payload": "p4yload" * 1000}))
+        self.assertIn("event 7: ", self.told("/event", {"name": 7}))
+        self.assertIn("query 'x': ", self.told("/query", {"name": "x", "payload": "p4yload" * 1000}))
+
+    def test_a_name_can_not_forge_a_line(self) -> None:
+        self.assertNotIn("\n", self.told("/event", {"name": "x\n127.0.0.1 asked for \x1b[2J\udcff"}))
+
+    def test_so_does_one_whose_reader_leaves(self) -> None:
+        self.nodes.agents["n1"].pause()
+        for path in ("/event", "/query"):
+            reader = self.post(path, {"name": "deploy"})
+            reader.lose()
+            (line,) = [text for text in self.log.texts if "asked for" in text]
+            self.assertEqual(line, f"127.0.0.1 asked for {path[1:]} 'deploy': the reader left before the end")
+            self.log.events.clear()
+
+    def test_a_request_without_the_token_leaves_none(self) -> None:
+        self.act("/event", ACTS["/event"], Authorization="Bearer wrong")
+        self.assertNotIn("asked for", self.log.everything)
 
 
 class GuardTests(ActionCase):

@@ -115,6 +115,12 @@ def parameters(
     return found
 
 
+def peer_of(request: Request) -> str:
+    """Return the address that a request came from, for a log."""
+    peer = request.getClientAddress()
+    return str(getattr(peer, "host", peer))  # that of a UNIX socket has none
+
+
 def only(values: Mapping[str, tuple[str, ...]], name: str) -> str | None:
     """
     Return the value of a parameter that may be there once; None without it.

@@ -18,13 +18,15 @@ from txserf import wire
 from txserf.arguments import did_you_mean
 from txserf.errors import InvalidRequest, RequestTimeout, RpcError, SerfError, hides_arguments, reason_text
 from txserf.serf.query import Query
-from txserf.service.answers import JSON, Refusal, WebReply, parameters
+from txserf.service.answers import JSON, Refusal, WebReply, parameters, peer_of
 from txserf.service.live import Live
 from txserf.service.webevents import EventReaders, EventWriter, sent_event, sent_record
 
 _log = Logger(namespace="txserf.service")
 
 _OFF = "actions are off: --http-token-file names a file with a token, which turns them on"
+
+_GONE = "the reader left before the end"
 
 T = TypeVar("T")
 
@@ -52,38 +54,40 @@ class Actions:
     async def event(self, request: Request) -> WebReply:
         """Send a user event."""
         values = self._admitted(request, ("name", "payload", "coalesce"))
-        await _done(lambda: self._live.serf.event(values.pop("name"), values.pop("payload", b""), **values))
-        return WebReply.of({})
+        name, payload = values.pop("name"), values.pop("payload", b"")
+        return await _done(request, name, lambda: self._live.serf.event(name, payload, **values))
 
     async def force_leave(self, request: Request) -> WebReply:
         """Let a failed member leave."""
         values = self._admitted(request, ("node", "prune"))
-        await _done(lambda: self._live.serf.force_leave(values.pop("node"), **values))
-        return WebReply.of({})
+        node = values.pop("node")
+        return await _done(request, node, lambda: self._live.serf.force_leave(node, **values))
 
     def query(self, request: Request) -> None:
         """Ask a query, and answer with its acks and answers as they come, then with its result."""
         known = ("name", "payload", "nodes", "tags", "acks", "timeout", "relay_factor", "expect")
         values = self._admitted(request, known)
-        query = _begun(
-            lambda: self._live.serf.query(values.pop("name"), values.pop("payload", b""), **values)
-        )
+        name, payload = values.pop("name"), values.pop("payload", b"")
+        query = _begun(request, name, lambda: self._live.serf.query(name, payload, **values))
         writer = EventWriter(request, query.cancel)
-        Deferred.fromCoroutine(self._write(query, writer)).addErrback(
+        Deferred.fromCoroutine(self._write(request, query, writer)).addErrback(
             lambda failure: _log.failure("the answers to {query!r}", failure, query=query)
         )
 
-    async def _write(self, query: Query, writer: EventWriter) -> None:
+    async def _write(self, request: Request, query: Query, writer: EventWriter) -> None:
         try:
             async for record in query:
                 writer.write(sent_record(record, self._live.serf.clock.seconds()))
                 self._readers.tell_of_query(query.name, record)
             result = attrs.asdict(await query)
-        except CancelledError:  # the reader is gone
+        except CancelledError:
+            _note(request, query.name, _GONE)
             return
         except SerfError as error:
+            _note(request, query.name, reason_text(error))
             writer.write(sent_event({"error": reason_text(error)}, "error"))
         else:
+            _note(request, query.name, f"{len(result['acks'])} acks, {len(result['responses'])} answers")
             responses = {node: wire.as_text(payload) for node, payload in result["responses"].items()}
             writer.write(sent_event({**result, "responses": responses}, "result"))
         writer.finish()
@@ -150,26 +154,44 @@ def _payload(value: object) -> bytes:
         raise Refusal(http.BAD_REQUEST, "payload has a surrogate that stands for no byte") from None
 
 
-def _begun(act: Callable[[], T]) -> T:
+def _note(request: Request, target: object, outcome: str) -> None:
+    """Log an action that was admitted."""
+    action = request.path.decode("ascii").removeprefix("/")
+    _log.info(
+        "{peer} asked for {action} {target!r}: {outcome}",
+        peer=peer_of(request),
+        action=action,
+        target=target,
+        outcome=outcome,
+    )
+
+
+def _begun(request: Request, target: object, act: Callable[[], T]) -> T:
     """Call a method of `Serf`; what it raises at the call becomes a refusal."""
     try:
         return act()
-    except (InvalidRequest, UnicodeEncodeError) as error:
-        raise Refusal(http.BAD_REQUEST, reason_text(error)) from None
-    except SerfError as error:
-        raise _refusal(error) from None
+    except (SerfError, UnicodeEncodeError) as error:
+        raise _refusal(request, target, error) from None
 
 
-async def _done(act: Callable[[], Deferred[None]]) -> None:
+async def _done(request: Request, target: object, act: Callable[[], Deferred[None]]) -> WebReply:
     try:
-        await _begun(act)
+        await _begun(request, target, act)
+    except CancelledError:
+        _note(request, target, _GONE)
+        raise
     except SerfError as error:
-        raise _refusal(error) from None
+        raise _refusal(request, target, error) from None
+    _note(request, target, "done")
+    return WebReply.of({})
 
 
-def _refusal(error: SerfError) -> Refusal:
+def _refusal(request: Request, target: object, error: SerfError | UnicodeEncodeError) -> Refusal:
+    _note(request, target, reason_text(error))
     status = http.SERVICE_UNAVAILABLE
-    if isinstance(error, RpcError):
+    if isinstance(error, (InvalidRequest, UnicodeEncodeError)):
+        status = http.BAD_REQUEST
+    elif isinstance(error, RpcError):
         status = http.BAD_GATEWAY
     elif isinstance(error, RequestTimeout):
         status = http.GATEWAY_TIMEOUT

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from txserf.errors import InvalidRequest
 from txserf.filters import parse_filter
 from txserf.model import Ack, Answer, Event, Gap, QueryEvent, UserEvent
-from txserf.service.answers import EVENT_STREAM, Refusal, WebReply, parameters
+from txserf.service.answers import EVENT_STREAM, Refusal, WebReply, parameters, peer_of
 from txserf.service.lines import Record, record_fields
 from txserf.service.live import Live
 
@@ -119,9 +119,7 @@ class EventWriter:
 
     def _cut_off(self, request: Request) -> None:
         self.is_cut_off = True
-        peer = request.getClientAddress()
-        address = getattr(peer, "host", peer)  # that of a UNIX socket has none
-        _log.warn("a reader of events is too slow: {address} was cut off", address=address)
+        _log.warn("a reader of events is too slow: {address} was cut off", address=peer_of(request))
         transport: Any = request.channel.transport
         transport.abortConnection()  # what waits for it would never be written
         self._gone(None)
