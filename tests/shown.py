@@ -33,7 +33,7 @@ class Shown:
         self.serf = Serf(hosts)
         self.serf.factory.maxDelay = 0.2  # else it looks for a lost agent less and less often
         self._live = Live(self.serf)
-        self._site = Site(self._live, token=token)
+        self._site = Site(self._live, token=lambda: token)
         self._pages: list[Page] = []
         self._may_fail = False
         self.serf.startService()

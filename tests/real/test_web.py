@@ -33,7 +33,7 @@ class Served:
     def __init__(self, *hosts: str) -> None:
         self.serf = Serf(",".join(hosts))
         self.live = Live(self.serf)
-        self.site = Site(self.live, token=TOKEN.encode())
+        self.site = Site(self.live, token=TOKEN.encode)
         self._port: Any = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port: int = self._port.getHost().port
         self.serf.startService()

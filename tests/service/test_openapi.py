@@ -44,7 +44,7 @@ class OpenAPITests(WebCase):
     def make_site(self, **options: Any) -> Site:
         from txserf.service.metrics import Metrics
 
-        return super().make_site(token=TOKEN.encode(), metrics=Metrics(self.serf))
+        return super().make_site(token=TOKEN.encode, metrics=Metrics(self.serf))
 
     def answered(self, case: Any, token: str | None) -> int:
         """Send what schemathesis has made, hold the answer against the file, and return its status."""

@@ -157,6 +157,20 @@ class OptionsTests(OptionsCase):
         told = self.refusal("--http", "9100", "--http-token-file", "token")
         self.assertIn(f"--http-token-file {path} is open to others", told)
 
+    def test_a_reload_takes_the_token_that_the_file_has_then_and_keeps_the_old_one_if_it_can_not_be_read(
+        self,
+    ) -> None:
+        path = self.folder / "token"
+        path.write_text("old")
+        path.chmod(0o600)
+        options = self.options("--http", "9100", "--http-token-file", "token")
+        path.write_text("new")
+        options.read(again=True)
+        self.assertEqual(options.http_token, b"new")
+        path.write_text("")
+        self.assertRaises(ConfigError, options.read, again=True)
+        self.assertEqual(options.http_token, b"new")
+
     def test_what_the_file_asks_to_be_shown_is_refused_by_name_too(self) -> None:
         self.assertIn("--stream 'foo'", self.refusal("--config", self.file('stream = "foo"')))
         self.assertIn("--monitor 'LOUD'", self.refusal("--config", self.file('monitor = "LOUD"')))

@@ -21,7 +21,7 @@ ACTS = {"/event": {"name": "deploy"}, "/query": {"name": "load"}, "/force-leave"
 
 class ActionCase(WebCase):
     def make_site(self, **options: Any) -> Site:
-        return super().make_site(token=TOKEN.encode(), **options)
+        return super().make_site(token=TOKEN.encode, **options)
 
     def post(self, path: str, fields: object, **headers: str) -> Reader:
         """Send an act with the token, and with those headers instead of the usual ones; an empty one is left out."""
@@ -236,6 +236,13 @@ class GuardTests(ActionCase):
         ):
             self.refused(401, Authorization=authorization)
         self.assertEqual(self.live.counts["user"] + self.live.counts["query"], 0)
+
+    def test_a_token_that_has_changed_counts_from_the_next_request_on(self) -> None:
+        tokens: list[bytes | None] = [b"new", None, TOKEN.encode()]
+        self.site = Site(self.live, reactor=self.clock, token=lambda: tokens[0])
+        for status in (401, 403, 200):
+            self.assertEqual(self.act("/event", ACTS["/event"]).status, status)
+            tokens.pop(0)
 
     def test_the_scheme_may_be_in_any_case(self) -> None:
         self.assertEqual(self.act("/event", ACTS["/event"], Authorization=f"bearer {TOKEN}").status, 200)

@@ -203,7 +203,7 @@ def _web(
     def unready() -> str | None:
         return next((part.unready for part in parts if part.unready is not None), None)
 
-    site = website.Site(live, unready, metrics, options.http_token)
+    site = website.Site(live, unready, metrics, lambda: options.http_token)
     service: IService = web.WebService(options.http, site, failed)
     return service
 

@@ -141,8 +141,6 @@ class Options(usage.Options):
             self.chosen, router = self.read()
             self._check_log()
             self.http: Any = self._endpoint()
-            path = self.chosen["http-token-file"]
-            self.http_token = None if path is None else _token(Path(path))
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
         handles = any(self.chosen[name] for name in ("handler", "app", "template", "config"))
@@ -154,7 +152,7 @@ class Options(usage.Options):
         Read the file, and make the router.
 
         :param again: whether to import the module of ``--app`` anew.
-        :returns: the values of all options, and the router that they ask for. `agents` are those of the values.
+        :returns: the values of all options, and the router that they ask for. `agents` and `http_token` are those of the values.
         :raises ConfigError: for an option that can't work.
         """
         path = self._given.get("config")
@@ -164,6 +162,8 @@ class Options(usage.Options):
         values = settings.merged(self._given, found)
         settings.check(values)
         agents = read_agents(values) if values["embedded"] is None else None
+        path = values["http-token-file"]
+        token = None if path is None else _token(Path(path))
         if values["app"] is not None and self._started_in not in sys.path:
             sys.path.insert(0, self._started_in)
         router = apps.make_router(
@@ -174,7 +174,7 @@ class Options(usage.Options):
             rpc_auth=bool(values["script-rpc-auth"]),
         )
         values["template"] = templates.read(values["template"] or (), self._started_in)
-        self.agents = agents
+        self.agents, self.http_token = agents, token
         return values, router
 
     @property

@@ -233,6 +233,7 @@ SETTINGS = (
         Takes.TEXT,
         "A file with a token, which its owner alone can read. Who has the token may send events, ask queries and force "
         "members to leave over --http. Without it nobody may.",
+        reloads=True,
     ),
     Setting(
         "embedded",

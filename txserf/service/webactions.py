@@ -36,12 +36,11 @@ class Actions:
     Carries out what a request asks for, if it has the token.
 
     :param live: the cluster.
-    :param token: the token; None: nobody may act.
+    :param token: returns the token; None: nobody may act.
     :param readers: they see the answers to queries too.
     """
 
-    @hides_arguments
-    def __init__(self, live: Live, token: bytes | None, readers: EventReaders) -> None:
+    def __init__(self, live: Live, token: Callable[[], bytes | None], readers: EventReaders) -> None:
         self._live = live
         self._token = token
         self._readers = readers
@@ -49,7 +48,7 @@ class Actions:
     @property
     def are_on(self) -> bool:
         """Whether there is a token."""
-        return self._token is not None
+        return self._token() is not None
 
     async def event(self, request: Request) -> WebReply:
         """Send a user event."""
@@ -113,13 +112,14 @@ class Actions:
 
     @hides_arguments
     def _check_sender(self, request: Request) -> None:
-        if self._token is None:
+        wanted = self._token()
+        if wanted is None:
             raise Refusal(http.FORBIDDEN, _OFF)
         origin: bytes | None = request.getHeader(b"origin")
         if origin is not None and _netloc(origin) != (request.getHeader(b"host") or b"").lower():
             raise Refusal(http.FORBIDDEN, "a page of another site may not act here")
         scheme, _, token = (request.getHeader(b"authorization") or b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), wanted):
             why = "'Authorization: Bearer TOKEN' is needed, with the token of --http-token-file"
             raise Refusal(http.UNAUTHORIZED, why, www_authenticate="Bearer")
 

@@ -16,7 +16,6 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
-from txserf.errors import hides_arguments
 from txserf.service.answers import EVENT_STREAM, Handler, Refusal, WebReply
 from txserf.service.live import Live
 from txserf.service.webactions import Actions
@@ -258,7 +257,7 @@ class Site(server.Site):
     :param live: the members and events.
     :param unready: returns the reason why handlers or the lines that are shown may miss events now; None if there is none.
     :param metrics: the metrics; None for none.
-    :param token: the token that opens the actions; None for no actions.
+    :param token: returns the token that opens the actions; None for no actions.
     :param reactor: the source of time for closing idle connections; None takes the global reactor.
     :ivar channels: the open connections.
     """
@@ -267,13 +266,12 @@ class Site(server.Site):
     protocol = _WebChannel  # type: ignore[assignment]  # and no HTTP/2, whose channel has other limits
     requestFactory = _WebRequest
 
-    @hides_arguments
     def __init__(
         self,
         live: Live,
         unready: Callable[[], str | None] = lambda: None,
         metrics: Exposed | None = None,
-        token: bytes | None = None,
+        token: Callable[[], bytes | None] = lambda: None,
         reactor: object = None,
     ) -> None:
         self.channels: set[_WebChannel] = set()
