@@ -132,6 +132,22 @@ class QueryTests(ActionCase):
         self.assertEqual(kind, "error")
         self.assertIn("exceeds limit", data["error"])
 
+    def test_a_stop_ends_the_answer_with_an_event_that_says_so(self) -> None:
+        log = Log(self)
+        reader = self.connect_reader()
+        body = json.dumps({"name": "load", "timeout": 60})
+        head = "Host: localhost", f"Authorization: Bearer {TOKEN}", "Content-Type: application/json"
+        lines = ["POST /query HTTP/1.1", *head, f"Content-Length: {len(body)}", "", body]
+        reader.send("\r\n".join(lines))
+        self.run_for(1.0)
+        self.site.close()
+        self.assertTrue(
+            reader.text.endswith('event: error\ndata: {"error": "txserf stops"}\n\n\r\n0\r\n\r\n'),
+            reader.text,
+        )
+        self.assertIn("127.0.0.1 asked for query 'load': txserf stops", log.texts)
+        self.assertTrue(reader.transport.disconnecting)
+
     def test_a_reader_that_leaves_ends_the_query(self) -> None:
         asked: list[Query] = []
         ask = self.serf.query

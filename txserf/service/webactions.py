@@ -44,11 +44,19 @@ class Actions:
         self._live = live
         self._token = token
         self._readers = readers
+        self._asked: set[Query] = set()  # those whose answers are being read
+        self._is_closed = False
 
     @property
     def are_on(self) -> bool:
         """Whether there is a token."""
         return self._token() is not None
+
+    def close(self) -> None:
+        """End the answers to queries; their last event says so."""
+        self._is_closed = True
+        for query in list(self._asked):
+            query.cancel()
 
     async def event(self, request: Request) -> WebReply:
         """Send a user event."""
@@ -74,21 +82,24 @@ class Actions:
         )
 
     async def _write(self, request: Request, query: Query, writer: EventWriter) -> None:
+        self._asked.add(query)
         try:
             async for record in query:
                 writer.write(sent_record(record, self._live.serf.clock.seconds()))
                 self._readers.tell_of_query(query.name, record)
             result = attrs.asdict(await query)
-        except CancelledError:
-            _note(request, query.name, _GONE)
-            return
-        except SerfError as error:
-            _note(request, query.name, reason_text(error))
-            writer.write(sent_event({"error": reason_text(error)}, "error"))
+        except (CancelledError, SerfError) as error:
+            why = reason_text(error)
+            if isinstance(error, CancelledError):
+                why = "txserf stops" if self._is_closed else _GONE
+            _note(request, query.name, why)
+            writer.write(sent_event({"error": why}, "error"))
         else:
             _note(request, query.name, f"{len(result['acks'])} acks, {len(result['responses'])} answers")
             responses = {node: wire.as_text(payload) for node, payload in result["responses"].items()}
             writer.write(sent_event({**result, "responses": responses}, "result"))
+        finally:
+            self._asked.discard(query)
         writer.finish()
 
     def _admitted(self, request: Request, known: tuple[str, ...]) -> dict[str, Any]:

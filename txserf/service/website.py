@@ -313,6 +313,7 @@ class Site(server.Site):
 
     def close(self) -> None:
         """End the answers, and close the connections."""
+        self._actions.close()
         self._events.close()
         for channel in list(self.channels):
             channel.loseConnection()
