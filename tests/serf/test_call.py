@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -57,7 +58,8 @@ class CallTests(CallCase):
         before = len(gc.get_objects())
         calls = [self.made("get-coordinate", timeout=9, Node="n") for _ in range(1000)]
         gc.collect()
-        self.assertLess((len(gc.get_objects()) - before) / len(calls), 3.1)
+        dicts = 2 if sys.version_info < (3, 11) else 0  # Python 3.10 makes the dict of an instance at once
+        self.assertLess((len(gc.get_objects()) - before) / len(calls), 3.1 + dicts)
 
     def test_an_error_of_the_agent_is_what_the_table_says_with_its_words_and_its_body(self) -> None:
         refusals: list[tuple[str, type[RpcError], dict[str, Any], Any]] = [
