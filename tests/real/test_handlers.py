@@ -141,7 +141,8 @@ async def test_each_delivered_event_is_handled_once_and_in_order_though_the_agen
         running.router.user_event("burst-*", "last")(handled)
         await running.start()
         async with Serf(far.rpc) as sender:
-            sending = Deferred.fromCoroutine(burst(sender, 0, 1000))
+            # Members remember the last 512: at the end some of the 200 are still among them.
+            sending = Deferred.fromCoroutine(burst(sender, 0, 600))
             await handled.count(200)
             near.kill()
             if replay:
@@ -165,7 +166,7 @@ async def test_each_delivered_event_is_handled_once_and_in_order_though_the_agen
         assert [(event.ltime, event.name) for event in handled.events] == once
         burst_events = sum(name.startswith("burst") for _, name in once)
         repeated = len(tap.delivered) - len(once)
-        print(f"\n{burst_events} of 1000 delivered and handled once, {repeated} came again")
+        print(f"\n{burst_events} of 600 delivered and handled once, {repeated} came again")
         assert burst_events >= 200
         if replay:
             assert repeated > 0
