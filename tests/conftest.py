@@ -1,5 +1,5 @@
 """
-Fixtures with real Serf agents.
+Fixtures with real Serf agents, and with a browser.
 
 Tests that use one of them, and all tests in ``tests/real``, get the mark ``real``
 automatically. ``pytest -m "not real"`` leaves them out.
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.agents import Agent, cluster, find_serf, new_encrypt_key
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 #: A key of characters that have to be percent-encoded in a URL, or escaped in a shell or in JSON.
 ODD_KEY = "s3cret %2F/?&=+#@:,'\"é"
@@ -67,3 +71,13 @@ def shared_cluster() -> Iterator[list[Agent]]:
     """Two agents shared by all tests that change nothing on them: ``n1`` with role web, ``n2`` with role db."""
     with cluster(2, tags=[{"role": "web"}, {"role": "db"}]) as agents:
         yield agents
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium. Where there is none, the test is skipped."""
+    # pytest reads this file before pytest-twisted has chosen the reactor, which this module loads.
+    from tests.shown import running_browser
+
+    with running_browser(tmp_path_factory.mktemp("browser")) as running:
+        yield running

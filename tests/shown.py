@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,18 @@ class Shown:
         self._site.close()
         await self._live.stopService()
         await self.serf.close()
+
+
+def status_of(name: str) -> str:
+    """Return an expression for the status of a member in the list."""
+    rows = "[...document.querySelectorAll('#space .row:not([hidden])')]"
+    row = f"{rows}.find((row) => row.querySelector('.name').textContent === {json.dumps(name)})"
+    return f"{row}.dataset.status"
+
+
+async def wait_for_status(page: Page, name: str, status: str) -> None:
+    """Wait until the list shows a member in that status."""
+    await page.until(f"{status_of(name)} === {json.dumps(status)}")
 
 
 @contextmanager

@@ -9,30 +9,18 @@ from typing import Any
 import pytest
 
 from tests.agents import Agent
-from tests.browser import Browser, Page, find_chromium
+from tests.browser import Browser
 from tests.real.helpers import in_reactor
-from tests.shown import running_browser, shown_to
+from tests.shown import shown_to, wait_for_status
 
 _HOSTILE = "<script>alert(1)</script>"
 _IMAGE = "<img src=x onerror=alert(2)>"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    find_chromium()
-    with running_browser(tmp_path_factory.mktemp("browser")) as running:
-        yield running
 
 
 @pytest.fixture
 def show(browser: Browser, nothing_is_left: None) -> Iterator[Any]:
     with shown_to(browser) as make:
         yield make
-
-
-async def wait_for_status(page: Page, name: str, status: str) -> None:
-    rows = f"[...document.querySelectorAll('#space .row[data-status={status}]')]"
-    await page.until(f"{rows}.some((row) => row.querySelector('.name').textContent === '{name}')")
 
 
 @in_reactor

@@ -10,21 +10,14 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.browser import Browser, Page, find_chromium
+from tests.browser import Browser, Page
 from tests.in_reactor import in_reactor, wait_for
-from tests.shown import TOKEN, running_browser, shown_to
+from tests.shown import TOKEN, shown_to, status_of, wait_for_status
 from txserf.embedded import EmbeddedCluster
 from txserf.model import QueryEvent
 
 _HOSTILE = "<script>alert(1)</script>"
 _IMAGE = '"><img src=x onerror=alert(1)>'
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    find_chromium()
-    with running_browser(tmp_path_factory.mktemp("browser")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -40,17 +33,6 @@ def show(cluster: EmbeddedCluster, browser: Browser) -> Iterator[Any]:
     """Show the cluster by its first agent."""
     with shown_to(browser) as make:
         yield lambda **options: make([cluster.agents["n1"].endpoint()], **options)
-
-
-def status_of(name: str) -> str:
-    """Return an expression for the status of a member in the list."""
-    rows = "[...document.querySelectorAll('#space .row:not([hidden])')]"
-    row = f"{rows}.find((row) => row.querySelector('.name').textContent === {json.dumps(name)})"
-    return f"{row}.dataset.status"
-
-
-async def wait_for_status(page: Page, name: str, status: str) -> None:
-    await page.until(f"{status_of(name)} === {json.dumps(status)}")
 
 
 @in_reactor
