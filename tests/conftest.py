@@ -30,6 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         uses_agents = _AGENT_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if uses_agents or _REAL in item.path.parents:
             item.add_marker(pytest.mark.real)
+    # Those with a limit of their own take longest. They come first: else one process is still at them when the others
+    # have nothing left to do.
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
