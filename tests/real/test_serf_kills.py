@@ -22,7 +22,7 @@ from txserf.connection.factory import SerfClientFactory
 from txserf.model import _MOST_RECENT
 
 #: The number of kills. ``TXSERF_KILLS`` sets another.
-KILLS = int(os.environ.get("TXSERF_KILLS", "100"))
+KILLS = int(os.environ.get("TXSERF_KILLS", "60"))
 
 #: The number of kills before memory is measured for the first time.
 WARM_UP = min(20, KILLS // 2)
