@@ -598,8 +598,8 @@ class ItemTests(SynchronousTestCase):
         decoder = wire.Decoder(recorder)
         tracemalloc.start()
         try:
-            for chunk in cuts(data, range(0, len(data), 60_000)):
-                decoder.feed(chunk)
+            for start in range(0, len(data), 60_000):
+                decoder.feed(data[start : start + 60_000])
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
