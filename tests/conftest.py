@@ -7,6 +7,7 @@ automatically. ``pytest -m "not real"`` leaves them out.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ ODD_KEY = "s3cret %2F/?&=+#@:,'\"é"
 
 _AGENT_FIXTURES = {"agent", "two_agents", "auth_agent", "encrypted_agents", "shared_cluster"}
 _REAL = Path(__file__).parent / "real"
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would the programs that tests start and end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
