@@ -336,6 +336,7 @@ _TAGS_LIMIT = 512
 _FEW_MEMBERS = 64
 _MOST_RECENT = 256
 _recent_tags = _SharedTags(_MOST_RECENT)
+_NO_TAGS = Tags()
 
 
 def members_from_wire(body: _Record) -> list[Member]:
@@ -385,6 +386,7 @@ def _read_members(records: list[Any], all_tags: _SharedTags) -> list[Member]:
     members: list[Any] = []
     add = members.append
     find_tags, sharing = all_tags.by_values.get, all_tags.sharing
+    shared: Tags = _NO_TAGS
     status: MemberStatus | str = _ALIVE
     last_word, last_port = "alive", 0
     protocol, delegate = _PROTOCOL, _DELEGATE
@@ -406,11 +408,12 @@ def _read_members(records: list[Any], all_tags: _SharedTags) -> list[Member]:
             if word != last_word:
                 status, last_word = _status(word), word
             if sharing:
-                values = tuple(tags.values())
-                shared = find_tags(values)
-                if shared is None or shared != tags:
-                    shared = all_tags.add(tags, values)
-                    sharing = all_tags.sharing
+                if tags != shared:  # those of the member before it
+                    values = tuple(tags.values())
+                    shared = find_tags(values, _NO_TAGS)
+                    if shared != tags:
+                        shared = all_tags.add(tags, values)
+                        sharing = all_tags.sharing
             else:
                 "".join(tags), "".join(tags.values())
                 shared = Tags(tags)
