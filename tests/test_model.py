@@ -295,6 +295,16 @@ class MemberTests(ModelCase):
     def test_one_wrong_member_refuses_them_all(self) -> None:
         self.refused(members_from_wire, {"Members": [MEMBER, {**MEMBER, "Port": "7946"}]})
 
+    def test_few_members_share_tags_with_lists_before_them_though_they_come_in_pieces(self) -> None:
+        read = []
+        for _ in range(2):
+            items = MemberItems(20)
+            for _ in range(2):
+                items.read([{**MEMBER, "Tags": {"role": "in pieces"}} for _ in range(10)])
+            read += items.members()
+
+        self.assertEqual(len({id(member.tags) for member in read}), 1)
+
     def test_members_that_come_piece_by_piece_are_read_as_a_list(self) -> None:
         records = [{**MEMBER, "Name": f"n{n}", "Tags": {"n": str(n % 200)}} for n in range(2_000)]
         for size in (1, 15, 700, 2_000):

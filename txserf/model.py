@@ -339,12 +339,15 @@ _recent_tags = _SharedTags(_MOST_RECENT)
 _NO_TAGS = Tags()
 
 
+def _tags_for(number: int) -> _SharedTags:
+    return _recent_tags if number <= _FEW_MEMBERS else _SharedTags(number)
+
+
 def members_from_wire(body: _Record) -> list[Member]:
     """Read the body of ``members`` and ``members-filtered``, and of a member event."""
     records = body.get("Members")
     if records.__class__ is list:
-        few = len(records) <= _FEW_MEMBERS
-        return _read_members(records, _recent_tags if few else _SharedTags(len(records)))
+        return _read_members(records, _tags_for(len(records)))
     if records.__class__ is MemberItems:
         return records.members()
     if records is None:
@@ -363,7 +366,7 @@ class MemberItems:
 
     def __init__(self, number: int) -> None:
         self._members: list[Member] = []
-        self._tags = _SharedTags(number)
+        self._tags = _tags_for(number)
         self._fault: ProtocolError | None = None
 
     def read(self, items: list[Any]) -> None:
