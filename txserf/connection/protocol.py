@@ -169,7 +169,7 @@ class SerfProtocol(Protocol):
         )
         self._full = False  # the transport's buffer is, for the agent does not read
         self._unsent: dict[int, Exchange] = {}  # those that wait for the end of either, by Seq
-        self._straight = False  # the transport is a plain socket, which takes bytes at once
+        self._straight = False  # the transport is a socket, which takes bytes at once
 
     # Called by Twisted
 
@@ -181,10 +181,8 @@ class SerfProtocol(Protocol):
         if IConsumer.providedBy(self.transport):
             self.transport.registerProducer(self, True)
         # Nothing public says whether bytes wait in its buffers.
-        self._straight = (
-            isinstance(self.transport, FileDescriptor)
-            and not getattr(self.transport, "TLS", False)
-            and hasattr(self.transport, "_tempDataLen")
+        self._straight = isinstance(self.transport, FileDescriptor) and hasattr(
+            self.transport, "_tempDataLen"
         )
         self._timer = self._clock.callLater(self._connect_timeout, self._too_slow, "the handshake")
         self._greeting = [Awaited(commands.HANDSHAKE, commands.HANDSHAKE.arguments({}))]
@@ -443,7 +441,8 @@ class SerfProtocol(Protocol):
         # write() leaves bytes to the reactor's next turn, which looks first whether the socket takes them. So a request
         # that a callback makes would cost four system calls more: one at a time, calls would take 1.3 times as long.
         transport: Any = self.transport
-        if not transport.dataBuffer and not transport._tempDataLen:
+        is_plain = not getattr(transport, "TLS", False)  # somebody may have started it meanwhile
+        if is_plain and not transport.dataBuffer and not transport._tempDataLen:
             sent = transport.writeSomeData(data)
             if sent == len(data):
                 return
