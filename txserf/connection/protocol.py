@@ -446,10 +446,9 @@ class SerfProtocol(Protocol):
             sent = transport.writeSomeData(data)
             if sent == len(data):
                 return
-            if (
-                sent.__class__ is int
-            ):  # else the connection is lost, as the transport will say in its own turn
+            if sent.__class__ is int:
                 data = data[sent:]
+            # Else the connection is lost, as the transport will find out in its own turn.
         transport.write(data)
 
     def _key_wanted(self) -> None:

@@ -48,7 +48,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What ``TERM`` is on a terminal without control sequences; empty is as good as not set.
+# ``TERM`` of a terminal without control sequences; empty is as good as not set.
 _DUMB = ("", "dumb", "unknown")
 
 # Control sequences: wrap no lines, go to the first line; erase to the end of the line; erase all below, wrap again.
