@@ -63,6 +63,23 @@ async def play(
         program.back = LATE
     listener = await Listener.at(world.agent, world.auth_key)
     program.begin()
+    try:
+        await _play(world, witness, program, listener, steps, corrupting, first)
+    except BaseException:  # this run is cancelled, or wrong: it leaves nothing to the tests behind it
+        listener.close()
+        await program.end()
+        raise
+
+
+async def _play(
+    world: World,
+    witness: Witness,
+    program: Program,
+    listener: Listener,
+    steps: Sequence[str],
+    corrupting: bool,
+    first: str,
+) -> None:
     opening = program.active()
     witness.watch("the opening", opening, None, lambda _: listener.event(first))
     await program.take(steps)
@@ -113,6 +130,9 @@ async def comes_back(
     """See that the stream is open again, and delivers; or, with *corrupting*, that the program was told of a refusal."""
     for number in range(3):  # one more fault may strike while this is seen
         if corrupting and program.followed.outcome in REFUSALS:
+            return
+        if listener.lost:  # no fault can strike it, so the agent is gone
+            witness.agent_failed = "its own stream is lost"
             return
         if (
             await _delivers(world, witness, program, listener, f"{first}-last-{number}")
