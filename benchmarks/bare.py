@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -28,6 +28,7 @@ class Bare(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]  # it is a TCP one
+        self.write: Callable[[bytes], object] = self.transport.write  # type: ignore[union-attr]  # it is connected
         self.unpacker = msgpack.Unpacker(raw=False)
         self.packer = msgpack.Packer()
         self.seq = itertools.count()
@@ -41,7 +42,7 @@ class Bare(Protocol):
             data += self.packer.pack(body)
         done: Deferred[Any] = Deferred()
         self.waiting[seq] = (done, replies)
-        self.transport.write(data)  # type: ignore[union-attr]  # it is connected
+        self.write(data)
         return done
 
     def dataReceived(self, data: bytes) -> None:
@@ -88,23 +89,9 @@ class StraightLine(Bare):
     It checks nothing, and has no timeouts.
     """
 
-    unsent: list[bytes] | None = None
-
-    def call(self, command: str, body: dict[str, Any] | None, replies: bool) -> Deferred[Any]:
-        seq = next(self.seq)
-        data = self.packer.pack({"Command": command, "Seq": seq})
-        if body is not None:
-            data += self.packer.pack(body)
-        done: Deferred[Any] = Deferred()
-        self.waiting[seq] = (done, replies)
-        if self.unsent is None:
-            self.transport.write(data)  # type: ignore[union-attr]  # it is connected
-        else:
-            self.unsent.append(data)
-        return done
-
     def dataReceived(self, data: bytes) -> None:
-        self.unsent = []
+        unsent: list[bytes] = []
+        self.write = unsent.append
         self.unpacker.feed(data)
         header = self.header
         for value in self.unpacker:
@@ -119,7 +106,8 @@ class StraightLine(Bare):
                 self.waiting.pop(header["Seq"])[0].callback(members)
                 header = None
         self.header = header
-        requests, self.unsent = b"".join(self.unsent), None
+        self.write = self.transport.write  # type: ignore[union-attr]  # it is connected
+        requests = b"".join(unsent)
         if requests:
             sent = self.transport.writeSomeData(requests)  # type: ignore[union-attr]  # it is a TCP one
             assert sent == len(requests), "a loopback socket takes a few requests"

@@ -517,10 +517,10 @@ class Decoder:
         if head is None or items is None:
             return
         key, number, start = head
-        self._list = _List(key, items, number, size - len(body[start:]))
+        self._list = _List(key, items, number, start)
         self._unpacker.go_inside()
         self._feed_slice = self._unpacker.feed_slice  # items are no records
-        self._behind_list(self._feed_slice(body[start:]), len(body[start:]))
+        self._behind_list(self._feed_slice(body[start:]), size - start)
 
     def _behind_list(self, values: list[Any], size: int) -> list[Any]:
         """
