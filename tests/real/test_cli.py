@@ -159,8 +159,8 @@ def test_join_leave_and_force_leave_do_as_serf_does(two_agents: list[Agent]) -> 
     assert near.process.wait(20) == 0
 
 
-def test_monitor_shows_the_log(shared_cluster: list[Agent]) -> None:
-    done = txserf("monitor", "--timeout", "1", "-a", shared_cluster[0].rpc)
+def test_monitor_shows_the_log(agent: Agent) -> None:
+    done = txserf("monitor", "--timeout", "1", "-a", agent.rpc)
     assert "[INFO] agent: Serf agent starting" in done.stdout
 
 
