@@ -628,6 +628,13 @@ class ItemTests(SynchronousTestCase):
             self.decoder.feed(reply(WITH_BODY, body))
             self.assertEqual((self.recorder.got, self.recorder.lists), ([(WITH_BODY, "", body)], []))
 
+    def test_those_behind_a_header_that_is_nobodys_are_not_offered(self) -> None:
+        data = reply(9, self.body)
+        self.decoder.feed(data[:1000])
+        self.decoder.feed(data[1000:] + reply(WITH_BODY, {"Num": 1}))
+        self.assertEqual(self.recorder.lists, [])
+        self.assertEqual(self.recorder.got, [(9, "", None), (WITH_BODY, "", {"Num": 1})])
+
     def test_the_bytes_of_all_of_them_count_as_one_message(self) -> None:
         self.decoder = wire.Decoder(self.recorder, len(self.data) // 2)
         error = fed(self.recorder, self.decoder, cuts(self.data, range(0, len(self.data), 100)))

@@ -507,13 +507,12 @@ class Decoder:
         All records of 10,000 members at a time would take 8 MB more, and half as long again to read: they would have left the
         processor's caches before their turn came.
         """
-        size = self._unpacker.waiting
-        if not size or size > len(bite) or self._unpacker.failure is not None:
-            return  # the body has not begun, or not in this bite
+        seq, size = self.due, self._unpacker.waiting
+        if seq is None or not size or size > len(bite) or self._unpacker.failure is not None:
+            return  # it is nobody's, or it has not begun, or not in this bite
         body = bite[-size:]
         head = _List.head(body)
-        assert self._due is not None
-        items = None if head is None else self._receiver.items(self._due[0], head[1])
+        items = None if head is None else self._receiver.items(seq, head[1])
         if head is None or items is None:
             return
         key, number, start = head
