@@ -7,7 +7,9 @@ import statistics
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 
@@ -17,6 +19,7 @@ from benchmarks.events import CHUNK
 from benchmarks.harness import Measure, Sample, Setting, Stopwatch, Subject, Table, Turn
 from tests.fakes import MEMBER, Agent, Endpoint, reply
 from txserf import wire
+from txserf.known import KnownItems
 
 MEMBERS = 10_000
 SIZES = (10, 100, 1_000, 10_000, 100_000)
@@ -40,6 +43,19 @@ def body(members: int) -> bytes:
 
 def chunks(data: bytes) -> list[bytes]:
     return [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+
+
+@contextmanager
+def nothing_known() -> Iterator[None]:
+    """Let the members of each reply be new ones."""
+
+    def find(known: KnownItems, body: bytes) -> list[Any] | None:
+        known.clear()
+        return found(known, body)
+
+    found = KnownItems.find
+    with patch.object(KnownItems, "find", find):
+        yield
 
 
 class Asking:
@@ -78,7 +94,12 @@ def unpacked(members: int) -> Callable[[], float]:
 
 def typed(members: int) -> Callable[[], float]:
     asking = Asking(members)
-    return lambda: asking.ask()[1]
+
+    def ask() -> float:
+        with nothing_known():
+            return asking.ask()[1]
+
+    return ask
 
 
 def asked(asking: Callable[[int], Callable[[], float]], *sizes: int) -> Measure:

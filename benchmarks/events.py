@@ -79,6 +79,12 @@ class Nobody:
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
         pass
 
+    def known(self, seq: int, body: bytes) -> None:
+        return None
+
+    def answered(self, seq: int, value: Any) -> None:
+        pass
+
     def items(self, seq: int, number: int) -> None:
         return None
 

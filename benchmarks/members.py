@@ -12,6 +12,7 @@ from twisted.internet.endpoints import clientFromString, connectProtocol
 import txserf
 from benchmarks import go, limit
 from benchmarks.bare import Bare, StraightLine
+from benchmarks.decoding import nothing_known
 from benchmarks.harness import Measure, Setting, Stopwatch, Subject, Table, Turn, without
 
 Call = Callable[[], Awaitable[Any]]
@@ -67,6 +68,14 @@ async def serf(address: str) -> AsyncIterator[Call]:
     async with txserf.Serf(address, heartbeat=None) as face:
         await face.ping()
         yield face.members
+
+
+@asynccontextmanager
+async def serf_of_new_members(address: str) -> AsyncIterator[Call]:
+    """Connect a `Serf` to which the members of each reply are new."""
+    with nothing_known():
+        async with serf(address) as call:
+            yield call
 
 
 def in_flight(number: int, connected: Callable[[str], Any]) -> Measure:
@@ -131,6 +140,7 @@ def subjects(number: int) -> tuple[Subject, ...]:
         Subject("SerfProtocol", in_flight(number, protocol)),
         Subject("Client", in_flight(number, client)),
         Subject("Serf", in_flight(number, serf)),
+        Subject("Serf, new members", in_flight(number, serf_of_new_members)),
     )
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "txserf"
 # those that stand before it, whole folders too; those with a | between them on a line do not know each other.
 ORDER = """
     constant errors
-    wire model callbacks arguments
+    wire known model callbacks arguments
     commands filters processes newfile
     connection | embedded
     client | serf

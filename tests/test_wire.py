@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
@@ -42,6 +42,12 @@ class Recorder:
 
     def items(self, seq: int, number: int) -> wire.Items | None:
         return None
+
+    def known(self, seq: int, body: bytes) -> Any:
+        raise AssertionError("it has told of no reply that may be known")
+
+    def answered(self, seq: int, value: Any) -> None:
+        raise AssertionError("likewise")
 
     def records(self, seq: int, bodies: list[dict[str, Any]]) -> None:
         raise AssertionError("it has told of no stream")
@@ -102,6 +108,33 @@ class ItemRecorder(Recorder):
         super().body(seq, error, body)
 
 
+class Knower(Recorder):
+    """
+    Keeps decoded records, and knows the bodies of all replies that are whole.
+
+    :ivar taken: how many it took as values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+
+    def header(self, seq: int, error: str) -> Any:
+        return super().header(seq, error) and "known"
+
+    def known(self, seq: int, body: bytes) -> Any:
+        objects = wire.Unpacker()
+        values = objects.feed(body)
+        if seq != WITH_BODY or len(values) != 1 or objects.waiting or objects.failure:
+            return None
+        (value,) = values
+        return None if not isinstance(value, dict) or {"Seq", "Error"} <= value.keys() else value
+
+    def answered(self, seq: int, value: Any) -> None:
+        self.taken += 1
+        self.got.append((seq, "", value))
+
+
 def fed(recorder: Recorder, decoder: wire.Decoder, chunks: Iterable[bytes]) -> ProtocolError | None:
     """Feed *chunks*, and return the error, if there was one."""
     try:
@@ -116,8 +149,8 @@ def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record],
     """
     Feed *chunks*, and return the records and the error, if there was one.
 
-    They are the same where the bodies are records of a stream whose records came before, and where the items of long
-    lists are taken as they come.
+    They are the same where the bodies are records of a stream whose records came before, where the items of long
+    lists are taken as they come, and where the receiver knows the bodies of replies.
     """
     recorder = Recorder()
     error = fed(recorder, wire.Decoder(recorder, size_limit), chunks)
@@ -131,6 +164,12 @@ def decode(*chunks: bytes, size_limit: int | None = None) -> tuple[list[Record],
         taker = ItemRecorder()
         assert str(fed(taker, wire.Decoder(taker), chunks)) == str(error)
         assert taker.got == recorder.got
+        knower = Knower()
+        decoder = wire.Decoder(knower)
+        decoder.feed(reply(WITH_BODY, {}))
+        del knower.got[:]
+        assert str(fed(knower, decoder, chunks)) == str(error)
+        assert knower.got == recorder.got
     return recorder.got, error
 
 
@@ -680,6 +719,162 @@ class ItemTests(SynchronousTestCase):
         decoder.feed(record + record)
         del recorder.got[:], recorder.together[:]
         return recorder, decoder, record
+
+
+class Listening(list[Record]):
+    """A list that calls a function once something was added to it."""
+
+    told: Callable[[], object]
+
+    def append(self, record: Record) -> None:
+        super().append(record)
+        self.told()
+
+
+class KnownTests(SynchronousTestCase):
+    """Replies whose bodies the receiver knows are not unpacked; nothing else differs."""
+
+    def setUp(self) -> None:
+        self.recorder = Knower()
+        self.decoder = wire.Decoder(self.recorder, 1_000)
+        self.reply = reply(WITH_BODY, {"Num": 1})
+        self.record = (WITH_BODY, "", {"Num": 1})
+        self.decoder.feed(self.reply)
+        self.assertEqual((self.recorder.got.pop(), self.recorder.taken), (self.record, 0))
+
+    def test_those_of_a_kind_that_came_before_are_taken(self) -> None:
+        self.decoder.feed(self.reply * 3)
+        self.assertEqual((self.recorder.got, self.recorder.taken), ([self.record] * 3, 3))
+
+    def test_a_seq_may_have_any_number_of_bytes(self) -> None:
+        self.recorder.known = lambda seq, body: body  # type: ignore[method-assign]
+        seqs = [0, 127, 128, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**64 - 1]
+        self.decoder.feed(b"".join(reply(seq, {}) for seq in seqs))
+        self.assertEqual(self.recorder.got, [(seq, "", wire.pack({})) for seq in seqs])
+
+    def test_what_comes_behind_them_is_read_as_ever(self) -> None:
+        self.decoder.feed(self.reply + header(WITHOUT_BODY) + self.reply + self.reply[:-1])
+        self.assertEqual(self.recorder.got, [self.record, (WITHOUT_BODY, "", None), self.record])
+        self.assertEqual(self.recorder.taken, 1)
+        self.decoder.feed(self.reply[-1:])
+        self.assertEqual(self.recorder.got[3:], [self.record])
+
+    def test_behind_one_that_was_not_taken_the_next_one_is_tried_again(self) -> None:
+        self.decoder.feed(header(WITHOUT_BODY))
+        self.decoder.feed(self.reply)
+        self.decoder.feed(self.reply)
+        self.assertEqual((self.recorder.got[1:], self.recorder.taken), ([self.record] * 2, 1))
+
+    def test_behind_some_that_were_taken_the_next_ones_are(self) -> None:
+        self.decoder.feed(self.reply + header(WITHOUT_BODY))
+        self.decoder.feed(self.reply)
+        self.assertEqual(self.recorder.taken, 2)
+
+    def test_a_header_without_its_body_in_front_of_them_is_refused(self) -> None:
+        self.decoder.feed(header(WITH_BODY))
+        self.assertRaises(ProtocolError, self.decoder.feed, self.reply)
+        self.assertEqual(self.recorder.got, [])
+
+    def test_a_header_whose_seq_is_no_number_is_refused(self) -> None:
+        seqs: list[Any] = [-1, -32, -1_000, None, False, True, "7", [], {}]
+        for seq in seqs:
+            self.setUp()
+            self.recorder.known = lambda seq, body: {}  # type: ignore[method-assign]
+            data = wire.pack({"Error": "", "Seq": seq}) + wire.pack({"Num": 1})
+            self.assertRaises(ProtocolError, self.decoder.feed, data)
+            self.assertEqual((self.recorder.got, self.recorder.taken), ([], 0))
+
+    def test_an_error_that_looks_like_a_reply_is_an_error(self) -> None:
+        data = header(WITHOUT_BODY, wire.as_text(self.reply * 3))
+        at = data.index(self.reply)
+        self.decoder.feed(data[:at])
+        self.decoder.feed(data[at:])
+        self.assertEqual((self.recorder.got[0][0], self.recorder.taken), (WITHOUT_BODY, 0))
+
+    def test_nothing_is_taken_behind_what_broke_the_rules(self) -> None:
+        self.assertRaises(ProtocolError, self.decoder.feed, b"\xc1")
+        self.assertRaises(ProtocolError, self.decoder.feed, self.reply)
+        self.assertEqual((self.recorder.got, self.recorder.taken), ([], 0))
+
+    def test_one_whose_beginning_came_before_is_not_taken(self) -> None:
+        for end in range(1, len(self.reply)):
+            self.setUp()
+            self.decoder.feed(self.reply[:end])
+            self.decoder.feed(self.reply[end:])
+            self.assertEqual((self.recorder.got, self.recorder.taken), ([self.record], 0))
+
+    def test_one_over_the_limit_is_refused(self) -> None:
+        data = reply(WITH_BODY, {"Text": "x" * 1_000})
+        self.assertRaises(ProtocolError, self.decoder.feed, self.reply + data)
+        self.assertEqual((self.recorder.got, self.recorder.taken), ([self.record], 1))
+
+    def test_a_decoder_that_is_closed_between_them_delivers_nothing_more(self) -> None:
+        answered = self.recorder.answered
+
+        def answer_and_close(seq: int, value: Any) -> None:
+            self.decoder.close()
+            answered(seq, value)
+
+        self.recorder.answered = answer_and_close  # type: ignore[method-assign]
+        self.decoder.feed(self.reply * 3)
+        self.decoder.feed(self.reply)
+        self.assertEqual(self.recorder.got, [self.record])
+
+    def test_one_that_is_over_the_limit_of_nesting_is_refused(self) -> None:
+        self.patch(constant, "NESTING_LIMIT", 3)
+        self.setUp()
+        self.recorder.known = lambda seq, body: {}  # type: ignore[method-assign]
+        self.assertRaises(ProtocolError, self.decoder.feed, reply(WITH_BODY, {"a": [{"b": {"c": 1}}]}))
+        self.assertEqual((self.recorder.got, self.recorder.taken), ([], 0))
+
+    def test_they_are_taken_once_whatever_comes_behind_them(self) -> None:
+        self.decoder = wire.Decoder(self.recorder)
+        self.decoder.feed(self.reply)
+        del self.recorder.got[:]
+        large = {"Text": "x" * 10_000}
+        self.recorder.known = lambda seq, body: {"Num": 1} if len(body) < 10 else None  # type: ignore[method-assign]
+        self.decoder.feed(self.reply * 2 + reply(WITH_BODY, large))
+        self.assertEqual(self.recorder.got, [self.record, self.record, (WITH_BODY, "", large)])
+
+    def test_items_of_a_long_list_that_look_like_them_are_items(self) -> None:
+        class KnowerOfItems(ItemRecorder, Knower):
+            """Takes the items of long lists, too."""
+
+        items = wire.Unpacker().feed(self.reply * 800)
+        data = reply(WITH_BODY, {"Members": items})
+        start = len(data) - len(self.reply) * 800
+        recorder = KnowerOfItems()
+        decoder = wire.Decoder(recorder)
+        decoder.feed(self.reply)
+        for chunk in cuts(data, (start + len(self.reply) * number for number in range(300, 800, 100))):
+            decoder.feed(chunk)
+        self.assertEqual((recorder.got[1:], recorder.taken), ([(WITH_BODY, "", {"Members": items})], 0))
+        self.assertEqual(len(recorder.lists), 1)
+
+    def test_what_comes_inside_a_callback_that_runs_the_reactor_makes_no_difference(self) -> None:
+        data = self.reply * 2 + header(WITHOUT_BODY) + self.reply * 2
+        for behind in (b"", header(WITH_BODY), header(9), self.reply[:9]):
+            for end in range(len(self.reply), len(data) + 1):
+                told = [
+                    self.nested(recorder, data[:end], data[end:] + behind)
+                    for recorder in (Recorder(), Knower())
+                ]
+                self.assertEqual(*told)
+
+    def nested(self, recorder: Recorder, data: bytes, inside: bytes) -> tuple[str, list[Record]]:
+        """Feed *data* and a body, and *inside* when the first record is given to *recorder*."""
+        decoder = wire.Decoder(recorder)
+        decoder.feed(self.reply)
+        got, rest = Listening(), [inside]
+        recorder.got = got
+
+        def told() -> None:
+            if rest:
+                decoder.feed(rest.pop())
+
+        got.told = told
+        error = fed(recorder, decoder, [data, wire.pack({})])
+        return str(error), got
 
 
 class StreamTests(SynchronousTestCase):

@@ -41,6 +41,7 @@ from txserf.arguments import (
     whole,
 )
 from txserf.errors import InvalidRequest, JoinError, KeyringError, QueryError, RpcError
+from txserf.known import KnownItems
 from txserf.wire import Items
 
 #: The levels of an agent's log, the lowest first. The agent takes them in capitals and small letters.
@@ -95,6 +96,7 @@ class Command:
     :ivar road: the connection that it takes.
     :ivar decode: makes the typed value of a reply's body; raises `ProtocolError` for another shape.
     :ivar items: makes what takes the items of a long list as they come; `decode` finds it in the place of the list.
+    :ivar known: finds by a body's bytes what `decode` makes of the body.
     :ivar decode_record: makes the typed value of a stream's record, likewise.
     :ivar error: the typed API's class of an agent's error.
     :ivar ends: the ``Type`` of the record that is a stream's last; empty where ``stop`` ends it.
@@ -115,6 +117,7 @@ class Command:
     road: Road = Road.MAIN
     decode: Callable[[Mapping[str, Any]], Any] = _no_body
     items: Callable[[int], Items] | None = None
+    known: KnownItems | None = None
     decode_record: Callable[[Mapping[str, Any]], Any] = _no_body
     error: type[RpcError] = RpcError
     ends: str = ""
@@ -329,6 +332,10 @@ def _members_by_name(body: Mapping[str, Any]) -> list[model.Member]:
     return members
 
 
+#: The members that came lately, in short lists.
+KNOWN_MEMBERS = KnownItems("Members", model.MEMBER_FIELDS, model.members_from_wire, _name)
+
+
 # Characters that RE2 takes for themselves in any place, and the dot.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@=, ")
 
@@ -463,6 +470,7 @@ MEMBERS = Command(
     shape=_MEMBERS,
     decode=_members_by_name,
     items=model.MemberItems,
+    known=KNOWN_MEMBERS,
 )
 MEMBERS_FILTERED = Command(
     "members-filtered",
@@ -476,6 +484,7 @@ MEMBERS_FILTERED = Command(
     shape=_MEMBERS,
     decode=_members_by_name,
     items=model.MemberItems,
+    known=KNOWN_MEMBERS,
     may_close=_may_not_compile,
 )
 TAGS = Command(

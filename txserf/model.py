@@ -287,10 +287,12 @@ def _take_versions(record: _Record, prefix: str) -> tuple[int, int, int]:
     return kept
 
 
-_member_fields = itemgetter(
+#: The fields of a member.
+MEMBER_FIELDS = (
     *("Name", "Addr", "Port", "Status", "Tags"),
     *("ProtocolMin", "ProtocolMax", "ProtocolCur", "DelegateMin", "DelegateMax", "DelegateCur"),
 )
+_member_fields = itemgetter(*MEMBER_FIELDS)
 
 
 class _SharedTags:

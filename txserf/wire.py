@@ -91,8 +91,11 @@ pack: Callable[[object], bytes] = new_packer().pack
 # A header without an error, as an agent packs it, up to its Seq.
 _HEAD = b"\x82" + pack("Error") + pack("") + pack("Seq")
 
-# How many bytes a Seq has, by the first of them.
-_WIDTHS = bytes([1] * 0xCC + [2, 3, 5, 9] + [1] * 0x30)
+# How many bytes a Seq has, by the first of them; 0 where no Seq begins with it.
+_WIDTHS = bytes([1] * 0x80 + [0] * 0x4C + [2, 3, 5, 9] + [0] * 0x30)
+
+#: How deep a body that is known may be nested: it is not checked against `constant.NESTING_LIMIT`.
+KNOWN_NESTING = 4
 
 # Streams whose Seqs are remembered. More of them on one connection are read all the same.
 _MOST_MARKS = 256
@@ -331,13 +334,26 @@ class Items(Protocol):
 class Receiver(Protocol):
     """Gets headers and bodies from a `Decoder`, each at once, so that it can judge a header by all before it."""
 
-    def header(self, seq: int, error: str) -> bool | Literal["record"] | None:
+    def header(self, seq: int, error: str) -> bool | Literal["record", "known"] | None:
         """
         Take a header.
 
         :returns: whether a body belongs to it, or None if nobody used that Seq. ``"record"`` if the body is a record of
-            a stream that goes on until it is stopped: its further records may come by way of `records`.
+            a stream that goes on until it is stopped: its further records may come by way of `records`. ``"known"`` if the
+            bodies of further replies like this one may be `known`.
         """
+
+    def known(self, seq: int, body: bytes) -> Any:
+        """
+        Return the value of a reply's body, if that can be told from its bytes; nothing else may change by it.
+
+        :param body: what came behind the header, which need not be one object.
+        :returns: None where it has to be unpacked. Else it is one whole object, is no header, and is nested no more than
+            `KNOWN_NESTING` deep.
+        """
+
+    def answered(self, seq: int, value: Any) -> None:
+        """Take a reply without an error, as the value that `known` has returned for its body."""
 
     def body(self, seq: int, error: str, body: dict[str, Any]) -> None:
         """
@@ -361,6 +377,10 @@ class Receiver(Protocol):
 
 _STRAY_BODY = (-1, "")  # a header is due, or a body: the Seq of the last header was nobody's
 _NOTHING = (-2, "")  # for it was closed
+
+
+def _no_body(due: tuple[int, str]) -> ProtocolError:
+    return ProtocolError(f"no body behind the header of Seq {due[0]}")
 
 
 class _List:
@@ -423,6 +443,7 @@ class Decoder:
         # The header whose body is due, or one of the two below; None where a header is due.
         self._due: tuple[int, str] | None = None
         self._list: _List | None = None  # whose items are objects of their own to the unpacker
+        self._may_know = False  # replies are of the kind whose bodies may be known
 
     @property
     def due(self) -> int | None:
@@ -454,15 +475,21 @@ class Decoder:
         # The receiver is called, and nothing is yielded: a generator's switches and a second look at each Seq cost
         # 0.3 us a reply. It is one function: a call for each bite would cost 0.1 us, and most replies come one by one.
         receiver = self._receiver
+        found: list[tuple[int, Any]] = []
+        if self._may_know and self._due is None and data.startswith(_HEAD):
+            found, data = self._find_known(data)
         for bite in (data,) if len(data) <= _BITE else _cut(data, _BITE):
             values = self._feed_slice(bite)
             if self._list is not None:
                 values = self._behind_list(values, len(bite))
+            if found:
+                self._hand_up(found)
+                found = []
             for value in values:
                 due = self._due
                 if value.__class__ is tuple and due is not _NOTHING:
                     if due is not None and due is not _STRAY_BODY:
-                        raise ProtocolError(f"no body behind the header of Seq {due[0]}")
+                        raise _no_body(due)
                     self._due = None
                     receiver.records(*value)
                     continue
@@ -472,7 +499,7 @@ class Decoder:
                     is_header = value.__class__ is not dict or ("Seq" in value and "Error" in value)
                     if due is not _STRAY_BODY:
                         if is_header:
-                            raise ProtocolError(f"no body behind the header of Seq {due[0]}")
+                            raise _no_body(due)
                         self._due = None
                         receiver.body(due[0], due[1], value)
                         continue
@@ -493,12 +520,50 @@ class Decoder:
                     if follows == "record":
                         self._unpacker.expect(seq)
                         self._feed_slice = self._unpacker.feed_records
+                    elif follows == "known":
+                        self._may_know = True
             if self._due is not None and self._list is None:
                 self._look_for_list(bite)
             if self._opened:
                 self._reopen(bite)
         if self._unpacker.failure is not None and self._due is not _NOTHING:
             raise self._unpacker.failure
+
+    def _find_known(self, data: bytes) -> tuple[list[tuple[int, Any]], bytes]:
+        """
+        Find the replies at the beginning of *data* whose bodies are known, and give none of them up yet.
+
+        :returns: the Seq and the value of each, and the rest of *data*.
+        """
+        found: list[tuple[int, Any]] = []
+        if self._unpacker.waiting or constant.NESTING_LIMIT < KNOWN_NESTING:
+            return found, data
+        known, limit = self._receiver.known, self._limit
+        # A piece that is known is just one object, so that the header behind it is one, and not part of a text.
+        pieces = iter(data.split(_HEAD)[1:])
+        for piece in pieces:
+            first = piece[0] if piece else 0xFF
+            width = _WIDTHS[first]
+            seq = first if width == 1 else int.from_bytes(piece[1:width], "big")
+            value = known(seq, piece[width:]) if width and len(piece) <= limit else None
+            if value is None:
+                self._may_know = bool(found)  # if not, until a header is of such a kind again
+                return found, _HEAD + _HEAD.join([piece, *pieces])
+            found.append((seq, value))
+        return found, b""
+
+    def _hand_up(self, found: list[tuple[int, Any]]) -> None:
+        # What came behind them is unpacked already: a callback may run the reactor, which feeds further bytes.
+        answered = self._receiver.answered
+        for seq, value in found:
+            due = self._due
+            if due is not None:
+                if due is _NOTHING:
+                    return
+                if due is not _STRAY_BODY:
+                    raise _no_body(due)
+                self._due = None
+            answered(seq, value)
 
     def _look_for_list(self, bite: bytes) -> None:
         """

@@ -20,6 +20,17 @@ from txserf.errors import (
 )
 
 
+class BodyTests(CallCase):
+    def test_each_reply_has_a_body_of_its_own_though_it_is_the_same_one(self) -> None:
+        for _ in range(3):
+            waiting = self.protocol.call("members")
+            self.agent.reply(self.agent.asked_one("members").seq, MEMBERS)
+            body: Any = self.successResultOf(waiting).body
+            self.assertEqual(body, MEMBERS)
+            body["Members"][0]["Tags"].clear()
+            body.clear()
+
+
 class StreamTests(CallCase):
     def setUp(self) -> None:
         super().setUp()

@@ -25,12 +25,14 @@ class Exchange:
     :ivar seq: its Seq, once it was sent; the same one for all its life.
     :ivar last: whether the record that it is given is its last one.
     :ivar broken: whether its reply broke the rules of the wire; asked again, the agent would send the same.
+    :ivar takes_value: whether it may be given the value of its reply's body, by `answered`.
     :ivar left: False, where its connection has ended and it was never written to the transport.
     """
 
     last = False
     broken = False
     left = True
+    takes_value = False
 
     # Making one is on the hot path. Rare attributes default on the class; an attribute that is read for each
     # request is set on the instance, which saves 40 ns a look. No __slots__: deallocating slot by slot is slower.
@@ -43,6 +45,10 @@ class Exchange:
 
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         """Take the one reply. *error* is the agent's error, empty for none."""
+        raise NotImplementedError
+
+    def answered(self, value: Any) -> None:
+        """Take the one reply, which has no error, as the value of its body."""
         raise NotImplementedError
 
     def items(self, number: int) -> Items | None:

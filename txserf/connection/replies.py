@@ -45,7 +45,7 @@ class Replies:
 
     # Called by the decoder
 
-    def header(self, seq: int, error: str) -> bool | Literal["record"] | None:
+    def header(self, seq: int, error: str) -> bool | Literal["record", "known"] | None:
         """Take a header; see `txserf.wire.Receiver`."""
         exchange = self.calls.get(seq)
         if exchange is None:
@@ -58,7 +58,7 @@ class Replies:
         command = exchange.command
         if not error:
             if command.body_on_success:
-                return True
+                return True if command.known is None or not exchange.takes_value else "known"
             if command.streams:
                 self._streams[seq] = exchange
         elif error == commands.AUTHENTICATION_REQUIRED:
@@ -89,6 +89,21 @@ class Replies:
             elif not body.get(command.sender):
                 return
         exchange.record(body)
+
+    def known(self, seq: int, body: bytes) -> Any:
+        """Return the value of a reply's body, if it is known; see `txserf.wire.Receiver`."""
+        exchange = self.calls.get(seq)
+        if exchange is None or not exchange.takes_value or exchange.command.known is None:
+            return None
+        return exchange.command.known.find(body)
+
+    def answered(self, seq: int, value: Any) -> None:
+        """Take a reply as its value; see `txserf.wire.Receiver`."""
+        exchange = self.calls.pop(seq, None)
+        if exchange is None:
+            self._stray(seq)  # it was answered by the reply before this one
+        elif exchange.takes_value:  # else it was given up meanwhile
+            exchange.answered(value)
 
     def items(self, seq: int, number: int) -> Items | None:
         """Return what takes the items of a reply; see `txserf.wire.Receiver`."""

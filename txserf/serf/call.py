@@ -25,6 +25,8 @@ class Call(Operation):
     :ivar result: fires once; cancelling it leaves the connection good.
     """
 
+    takes_value = True
+
     def __init__(
         self, session: Session, command: Command, values: Mapping[str, Any], timeout: float | None
     ) -> None:
@@ -43,19 +45,23 @@ class Call(Operation):
     def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
         if self.done:
             return
-        # The lines of Session.settle(), without the call.
-        self.done: bool = True
-        self._session.deadlines.forget(self)
+        fault: SerfError
         try:
-            if error:
-                told = self.command.without_keys(error, self.values)
-                self.result.errback(self.command.refusal(told, body))
+            if not error:
+                self.answered(self.command.decode(body or {}))
                 return
-            value = self.command.decode(body or {})
+            fault = self.command.refusal(self.command.without_keys(error, self.values), body)
         except ProtocolError as broken:
-            self.result.errback(ProtocolError(f"{self.command.wire}: {broken}"))
-            return
-        self.result.callback(value)
+            fault = ProtocolError(f"{self.command.wire}: {broken}")
+        self._session.settle(self)
+        self.result.errback(fault)
+
+    def answered(self, value: Any) -> None:
+        if not self.done:
+            # The lines of Session.settle(), without the call.
+            self.done: bool = True
+            self._session.deadlines.forget(self)
+            self.result.callback(value)
 
     def items(self, number: int) -> Items | None:
         return None if self.command.items is None else self.command.items(number)
@@ -100,14 +106,10 @@ class Ping(Call):
         self._sent_by = session.factory.open_connection
         self._sent_at = session.clock.seconds()
 
-    def replied(self, error: str, body: Mapping[str, Any] | None) -> None:
-        if error or self.done:
-            super().replied(error, body)
-            return
+    def answered(self, value: Any) -> None:
         now = self._session.clock.seconds()
         if self.connection is self._sent_by:
-            self._session.settle(self)
-            self.result.callback(now - self._sent_at)
+            super().answered(now - self._sent_at)
         else:
             self._sent_by, self._sent_at = self.connection, now
             self._session.submit_one(self)

@@ -164,8 +164,9 @@ class Serf(Service):
         :param name: a regular expression (Go's RE2), which has to match the whole name.
         :param status: likewise, for ``alive``, ``leaving``, ``left`` or ``failed``.
         :param tags: likewise, by tag. All filters that are given must match.
-        :returns: a Deferred of a list of `Member`, sorted by name. It fails with `RpcError` for a filter
-            that is no regular expression: the agent closes the connection then, which is one made for it.
+        :returns: a Deferred of a list of `Member`, sorted by name; a member that has not changed may be the same object as in
+            the list before. It fails with `RpcError` for a filter that is no regular expression: the agent closes the
+            connection then, which is one made for it.
         :raises InvalidRequest: at the call, for a *status* that no member can have.
 
         Wire: ``members``, or ``members-filtered`` where there is a filter. The agent puts each between ``^`` and ``$``
