@@ -553,7 +553,7 @@ class Decoder:
         return found, b""
 
     def _hand_up(self, found: list[tuple[int, Any]]) -> None:
-        # What came behind them is unpacked already: a callback may run the reactor, which feeds further bytes.
+        # The bytes behind them are unpacked already: a callback may run the reactor, which feeds further ones.
         answered = self._receiver.answered
         for seq, value in found:
             due = self._due
