@@ -145,6 +145,11 @@ class KnownMembersTests(CallCase):
         self.agent.reply(self.agent.asked_one(wire).seq, {"Members": list(records)})
         return call
 
+    def answer_in_one_piece(self) -> None:
+        """Answer all calls with both members."""
+        body = {"Members": [self.one, self.two]}
+        self.agent.send(b"".join(reply(asked.seq, body) for asked in self.agent.asked()))
+
     def told(self, call: Call) -> list[Member]:
         members: list[Member] = self.successResultOf(call.result)
         return members
@@ -187,10 +192,9 @@ class KnownMembersTests(CallCase):
         connection = self.owner.factory.open_connection
         assert connection is not None
         calls = self.made("members"), connection.call("members")
-        body = {"Members": [self.one, self.two]}
-        self.agent.send(b"".join(reply(asked.seq, body) for asked in self.agent.asked()))
+        self.answer_in_one_piece()
         self.assertEqual(self.names(calls[0]), ["n1", "n2"])
-        self.assertEqual(self.successResultOf(calls[1]).body, body)
+        self.assertEqual(self.successResultOf(calls[1]).body, {"Members": [self.one, self.two]})
 
     def test_a_second_reply_to_a_call_is_logged_and_ignored(self) -> None:
         call = self.made("members")
@@ -212,8 +216,7 @@ class KnownMembersTests(CallCase):
         """Make two calls that are answered in one piece, and return the second; it is given to what the first one fires."""
         first, second = self.made("members"), self.made("members")
         first.result.addCallback(lambda _: of_the_first(second))
-        body = {"Members": [self.one, self.two]}
-        self.agent.send(b"".join(reply(asked.seq, body) for asked in self.agent.asked()))
+        self.answer_in_one_piece()
         return second
 
     def test_a_call_may_be_cancelled_by_what_another_fires(self) -> None:
@@ -231,8 +234,7 @@ class KnownMembersTests(CallCase):
         first, second = self.made("members"), self.made("members")
         first.result.cancel()
         self.failureResultOf(first.result, CancelledError)
-        body = {"Members": [self.one, self.two]}
-        self.agent.send(b"".join(reply(asked.seq, body) for asked in self.agent.asked()))
+        self.answer_in_one_piece()
         self.assertEqual(self.names(second), ["n1", "n2"])
 
     def test_an_answer_in_time_takes_its_deadline_along(self) -> None:
